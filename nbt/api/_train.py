@@ -105,7 +105,7 @@ def train(
         NbtError: A run failed or diverged.
     """
     from nbt.tuning.engines.factory import EngineFactory
-    from nbt.tuning.intervals import accuracy_interval, wilson_interval
+    from nbt.tuning.intervals import ValidationDesign, repeated_accuracy_interval, wilson_interval
 
     require_positive(seeds=seeds)
     check_workers(workers)
@@ -133,7 +133,10 @@ def train(
     test = TestRecord(
         name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=finite(last.test_loss), n=n_test
     )
-    validation = accuracy_interval([run.val_accuracy for run in runs])
+    design = ValidationDesign(
+        images=len(loaded.split.val), train_images=len(loaded.split.train), fixed=loaded.pools.val is not None
+    )
+    validation = repeated_accuracy_interval([run.val_accuracy for run in runs], design)
     return TrainResult(source.settings, runs, validation, test, *_test_results(loaded, test, last), export)
 
 

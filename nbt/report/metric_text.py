@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from nbt.metrics import METRICS
 from nbt.report.formatting import DASH, EN_DASH, MINUS, percent, points
-from nbt.training.metrics import METRICS
 from nbt.tuning.intervals import Interval
 
 
 def is_share(metric: str) -> bool:
     """Returns whether the values of a metric are shares, 0 ... 1."""
-    return METRICS[metric].high == 1.0
+    return METRICS[metric].is_share
 
 
 def value_text(metric: str, value: float | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.settings import TransferSettings
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class EpochResult:
         metrics: Name -> value of the other metrics on the validation images, see `nbt.training.metrics.OTHER_METRICS`;
             None where one is not defined. Empty without validation images, in streams, and in records of version 0.1.
         watched_metrics: The same, and "log_loss", on the task's monitored images.
+        cpu_seconds: CPU time of the epoch in the process of the worker, summed over its threads; unlike `seconds`, it
+            hardly depends on what else the machine does. None in records of version 0.1.
     """
 
     epoch: int
@@ -43,11 +46,30 @@ class EpochResult:
     watched_accuracy: float | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     watched_metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+    cpu_seconds: float | None = None
+
+    def value(self, metric: str) -> float | None:
+        """Returns the value of a metric on the validation images; None if it is not known or not defined.
+
+        Args:
+            metric: One of `nbt.metrics.METRICS`.
+        """
+        known = {"accuracy": self.val_accuracy, "log_loss": self.val_loss}
+        return known[metric] if metric in known else self.metrics.get(metric)
+
+    def score(self, metric: str) -> float | None:
+        """Returns the score of a metric, 0 ... 1, see `nbt.metrics`; 0 if the training diverged, None without a value.
+
+        Args:
+            metric: One of `nbt.metrics.METRICS`.
+        """
+        value = self.value(metric)
+        return 0.0 if self.diverged else None if value is None else METRICS[metric].score(value)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result in JSON types; a loss that is not finite is None, missing optional values are absent."""
         values = dataclasses.asdict(self)
-        for name in ("watched_accuracy", "metrics", "watched_metrics"):
+        for name in ("watched_accuracy", "metrics", "watched_metrics", "cpu_seconds"):
             if not values[name] and values[name] != 0:
                 del values[name]
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
@@ -59,15 +81,24 @@ class EpochResult:
         return cls(**{**values, "train_loss": math.inf if loss is None else loss})
 
 
-def last_accuracy(curve: Sequence[EpochResult]) -> float | None:
-    """Returns the validation accuracy after the last epoch of a learning curve, the value of a full-length training.
+def last_score(curve: Sequence[EpochResult], metric: str) -> float | None:
+    """Returns the score of a metric after the last epoch of a learning curve, the value of a full-length training.
 
     The best epoch is not used: without validation images, as in the training of the exported model, it is unknown.
 
+    Args:
+        curve: Results of the epochs.
+        metric: One of `nbt.metrics.METRICS`.
+
     Returns:
-        The accuracy, 0 ... 1; 0 if the training diverged, None without epochs or without validation images.
+        The score, 0 ... 1; 0 if the training diverged, None without epochs or without a value of the metric.
     """
-    return None if not curve else 0.0 if curve[-1].diverged else curve[-1].val_accuracy
+    return curve[-1].score(metric) if curve else None
+
+
+def last_accuracy(curve: Sequence[EpochResult]) -> float | None:
+    """Returns the validation accuracy after the last epoch of a learning curve, see `last_score`."""
+    return last_score(curve, DEFAULT_METRIC)
 
 
 @dataclass(frozen=True, kw_only=True)

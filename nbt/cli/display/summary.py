@@ -11,15 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from nbt.api.results import TrainResult
+from nbt.cli.display.check_lines import check_lines
 from nbt.cli.display.output import interval_text, metric_interval_text, relative_path
 from nbt.cli.display.tables import grid
+from nbt.metrics import METRICS
 from nbt.report.formatting import duration, percent, pluralise
 from nbt.report.metric_text import guess_text
+from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
 from nbt.report.study.reproduce import commands
 from nbt.report.study.test_section import weakest, weakest_classes
 from nbt.settings import SETTINGS, TransferSettings
-from nbt.training.metrics import METRICS
 from nbt.tuning.finals.test_results import ClassResult, TestResult, TestResults, test_results
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import StudyRecord
@@ -43,6 +45,7 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
         settings_table(recommended),
         _heading("Results"),
         _results_table(record),
+        *check_lines(study_checks(record)),
         _heading("Cost"),
         _indented(_cost(record)),
         _heading("Next steps"),
@@ -71,7 +74,7 @@ def training_summary(result: TrainResult, model: Path | None) -> RenderableType:
     _add_test(table, "test", result.result, pluralise(result.test.n, "image"))
     if result.majority is not None:
         _add_test(table, f"test, {guess_text(metric)}", result.majority, "the same images")
-    table.add_row("", "validation", interval_text(result.validation), _runs_text(result.validation.n))
+    table.add_row("", "validation", interval_text(result.validation), pluralise(result.validation.n, "seed"))
     _add_optimism(table, metric, result.optimism)
     _add_weakest(table, weakest(result.classes))
     if model is not None:
@@ -90,7 +93,7 @@ def _results_table(record: StudyRecord) -> RenderableType:
             _add_test(table, f"test of {guess}", results.majority, "the same images")
     final = record.final(record.recommended or "")
     if final is not None:
-        table.add_row("", "validation", interval_text(final.validation), _runs_text(final.validation.n))
+        table.add_row("", "validation", interval_text(final.validation), _runs_text(record, final.validation.n))
         if final.versus_default is not None:
             difference = interval_text(final.versus_default, signed=True).replace(" %", " points")
             table.add_row("", "against the default recipe", difference, "validation, paired")
@@ -125,7 +128,9 @@ def _add_weakest(table: Table, classes: Sequence[ClassResult]) -> None:
         table.add_row("", "lowest recall", ", ".join(recalls), "classes of the test images")
 
 
-def _runs_text(n: int) -> str:
+def _runs_text(record: StudyRecord, n: int) -> str:
+    if record.has_fixed_validation:
+        return f"{pluralise(n, 'seed')}, the same validation images"
     return "1 seed and split" if n == 1 else f"{n} seeds and splits"
 
 

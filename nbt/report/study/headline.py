@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from nbt.metrics import METRICS
 from nbt.report.formatting import format_interval, percent, pluralise, points, points_interval
 from nbt.report.metric_text import bounds_text, difference_bounds_text, difference_text, guess_text, value_text
 from nbt.report.study.recommendation import StudyRecommendation, default_recipe_trial
-from nbt.training.metrics import METRICS
 from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import StudyRecord

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from nbt.checks import CheckResult
 from nbt.fit.fit_profile import FitProfile
+from nbt.metrics import METRICS
 from nbt.report.fit import conclusions, measures
 from nbt.report.fit.correlation_section import correlation_section
 from nbt.report.formatting import (
@@ -28,6 +32,7 @@ from nbt.report.priors.pruning import STOPPED, pruning_results
 from nbt.report.priors.pruning_section import pruning_section
 from nbt.report.stored_values import mappings_at
 from nbt.report.study import sentences
+from nbt.report.study.checks.registry import count_sentence, study_checks
 from nbt.report.study.hardware import hardware_section, hardware_text
 from nbt.report.study.headline import Z95, headline, validation_sentences
 from nbt.report.study.recommendation import (
@@ -45,7 +50,6 @@ from nbt.report.study.tables import (
     trial_rows,
 )
 from nbt.report.study.test_section import test_section
-from nbt.training.metrics import METRICS
 from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import StudyConfig, StudyRecord
@@ -76,6 +80,7 @@ def build_report(
         tiles=_tiles(record, recommendation),
         settings=() if recommendation is None else _setting_rows(config, recommendation),
         finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
+        finals_sentence=sentences.finals_sentence(record),
         optimism=sentences.optimism(record, recommendation),
         test=test_section(record),
         test_model_trained_on="train + validation" if config.scenario is None else "train, task after task",
@@ -91,10 +96,21 @@ def build_report(
         fit=_fit_section(record),
         importance=importance_rows(record),
         importance_sentence=sentences.importance_sentence(record),
+        **_check_data(study_checks(record)),
         notes=tuple(one_line(note) for note in record.notes),
         commands=tuple(commands(record, folder, has_settings=recommendation is not None, has_model=has_model)),
         has_model=has_model,
     )
+
+
+def _check_data(results: Sequence[CheckResult]) -> dict[str, Any]:
+    """Returns the failed checks, the others, and the number of the others in words."""
+    others = [result for result in results if not result.is_failed]
+    return {
+        "failed_checks": [result for result in results if result.is_failed],
+        "other_checks": others,
+        "other_checks_sentence": count_sentence(others),
+    }
 
 
 def _setting_rows(config: StudyConfig, recommendation: StudyRecommendation) -> tuple[TemplateData, ...]:

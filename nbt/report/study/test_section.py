@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from nbt.metrics import METRICS
 from nbt.report.formatting import DASH, TemplateData, one_line, percent
 from nbt.report.metric_text import (
     bounds_text,
@@ -15,7 +16,7 @@ from nbt.report.metric_text import (
     guess_text,
     value_text,
 )
-from nbt.training.metrics import METRICS, Predictions
+from nbt.training.metrics import Predictions
 from nbt.tuning.finals.bootstrap import RESAMPLES
 from nbt.tuning.finals.test_results import (
     ClassResult,

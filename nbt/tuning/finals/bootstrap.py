@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from nbt.training.metrics import METRICS, Predictions
+from nbt.metrics import METRICS
+from nbt.training.metrics import COMPUTE, Predictions
 from nbt.tuning.intervals import Interval, wilson_interval
 
 RESAMPLES = 2000
@@ -37,7 +38,7 @@ def metric_intervals(predictions: Predictions) -> dict[str, Interval]:
     macro F1, and of an AUROC of 1, are not narrower than a Wilson interval.
     """
     n, samples = len(predictions.labels), metric_samples(predictions)
-    values = {name: metric.compute(predictions) for name, metric in METRICS.items()}
+    values = {name: compute(predictions) for name, compute in COMPUTE.items()}
     return {
         name: _interval(name, value, float(np.nanstd(samples[name], ddof=1)), n)
         for name, value in values.items()
@@ -60,7 +61,7 @@ def metric_difference(predictions: Predictions, reference: Predictions, metric: 
     Returns:
         The difference; None if the images differ or the metric is not defined.
     """
-    value, other = (METRICS[metric].compute(each) for each in (predictions, reference))
+    value, other = (COMPUTE[metric](each) for each in (predictions, reference))
     if value is None or other is None or not np.array_equal(predictions.index, reference.index):
         return None
     n = len(predictions.labels)

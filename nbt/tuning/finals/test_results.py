@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from nbt.training.metrics import Predictions
 from nbt.tuning.finals.bootstrap import metric_difference, metric_intervals
-from nbt.tuning.intervals import Interval
-from nbt.tuning.storage.records import StudyRecord, TestRecord
+from nbt.tuning.intervals import Interval, t_interval
+from nbt.tuning.storage.records import FinalRecord, StudyRecord, TestRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +64,12 @@ class TestResults:
     optimism: Interval | None
 
 
-def study_metric(record: StudyRecord) -> str:
-    """Returns the name of the metric of a study."""
-    return "accuracy"
-
-
 def test_results(record: StudyRecord) -> TestResults | None:
     """Returns the results of a study on the test images; None before the test evaluation."""
     tests = {test.name: test for test in record.test}
     if "recommended" not in tests:
         return None
-    metric = study_metric(record)
+    metric = record.config.metric
     predictions = {name: record.test_predictions(name) for name in tests}
     results = {name: evaluate_test(test, predictions[name], metric) for name, test in tests.items()}
     recommended, baseline = predictions["recommended"], predictions.get("baseline")
@@ -87,7 +82,7 @@ def test_results(record: StudyRecord) -> TestResults | None:
         baseline=results.get("baseline"),
         majority=None if recommended is None else majority_result(recommended, record.class_images, metric),
         difference=difference,
-        optimism=None if final is None else optimism(final.validation, results["recommended"].value),
+        optimism=None if final is None else optimism(validation_value(final, metric), results["recommended"].value),
     )
 
 
@@ -129,13 +124,22 @@ def guess_majority(predictions: Predictions, class_images: tuple[int, ...]) -> P
     )
 
 
-def optimism(validation: Interval, test: Interval | None) -> Interval | None:
+def validation_value(final: FinalRecord, metric: str) -> Interval | None:
+    """Returns the mean of a metric over the final runs with its interval; None if a run has no value of it."""
+    if metric == "accuracy":
+        return final.validation
+    values = [run.curve[-1].value(metric) if run.curve else None for run in final.runs]
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return t_interval(known) if known and len(known) == len(values) else None
+
+
+def optimism(validation: Interval | None, test: Interval | None) -> Interval | None:
     """Returns the difference of independent estimates, validation minus test, with its 95 % interval.
 
     The bounds combine those of both (method of variance estimates recovery: Zou and Donner 2008, doi
     10.1002/sim.3095; Newcombe 1998 for shares). They are None if one of them is.
     """
-    if test is None:
+    if validation is None or test is None:
         return None
     mean, n = validation.mean - test.mean, test.n
     if validation.low is None or validation.high is None or test.low is None or test.high is None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nbt.training.evaluation import predictions_from_logits
-from nbt.training.metrics import METRICS, Predictions
+from nbt.training.metrics import COMPUTE, Predictions
 from nbt.tuning.finals import bootstrap
 from nbt.tuning.finals.bootstrap import metric_difference, metric_intervals, metric_samples
 from nbt.tuning.intervals import wilson_interval
@@ -32,8 +32,8 @@ def test_samples_are_the_metrics_of_the_resamples(images: int, classes: int) -> 
     predictions = draw(np.random.default_rng(images), images, classes)
     drawn = np.random.default_rng(1).integers(0, images, (20, images), dtype=np.int32)
     samples = bootstrap._evaluate(predictions, bootstrap._LinearisedAuroc(predictions), drawn)
-    for name, metric in METRICS.items():
-        exact = [metric.compute(subset(predictions, rows)) for rows in drawn]
+    for name, compute in COMPUTE.items():
+        exact = [compute(subset(predictions, rows)) for rows in drawn]
         if name == "auroc":  # linearised: its error is small beside the spread over the resamples
             assert np.abs(samples[name] - exact).max() < 0.6 * np.std(exact)
         else:
@@ -43,15 +43,15 @@ def test_samples_are_the_metrics_of_the_resamples(images: int, classes: int) -> 
 def test_many_images_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "_MAX_ELEMENTS", 7000)
     samples = metric_samples(fake_predictions(0.8, 100))
-    assert {name: len(values) for name, values in samples.items()} == dict.fromkeys(METRICS, bootstrap.RESAMPLES)
+    assert {name: len(values) for name, values in samples.items()} == dict.fromkeys(COMPUTE, bootstrap.RESAMPLES)
     assert np.std(samples["accuracy"]) == pytest.approx(0.04, rel=0.1)
 
 
 def test_intervals_cover_the_values_of_the_population() -> None:
     rng = np.random.default_rng(3)
     population = draw(rng, 40_000, 8)
-    truth = {name: metric.compute(population) for name, metric in METRICS.items()}
-    repeats, covered = 80, dict.fromkeys(METRICS, 0)
+    truth = {name: compute(population) for name, compute in COMPUTE.items()}
+    repeats, covered = 80, dict.fromkeys(COMPUTE, 0)
     for _ in range(repeats):
         intervals = metric_intervals(subset(population, rng.choice(40_000, 250, replace=False)))
         for name, interval in intervals.items():
@@ -73,7 +73,7 @@ def test_a_perfect_result_has_no_interval_without_width() -> None:
 
 def test_a_metric_that_is_not_defined_is_left_out() -> None:
     one_class = Predictions(np.zeros(20, dtype=np.int64), np.log(np.full((20, 2), 0.5)))
-    assert metric_intervals(one_class).keys() == METRICS.keys() - {"auroc"}
+    assert metric_intervals(one_class).keys() == COMPUTE.keys() - {"auroc"}
 
 
 def test_differences_are_paired_by_image() -> None:
