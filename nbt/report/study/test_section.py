@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from nbt.metrics import METRICS
 from nbt.report.formatting import DASH, TemplateData, one_line, percent
@@ -28,6 +27,9 @@ from nbt.tuning.finals.test_results import (
     test_results,
 )
 from nbt.tuning.storage.records import StudyRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_MATRIX_CLASSES = 12
 """Largest number of classes whose confusion matrix is shown as a whole."""
@@ -67,6 +69,8 @@ def classes_frame(record: StudyRecord) -> pd.DataFrame | None:
             class), recall, precision, f1 (0 ... 1, missing where they are not defined), labelled (training and
             validation images); None without stored predictions.
     """
+    import pandas as pd
+
     predictions = record.test_predictions("recommended")
     if predictions is None:
         return None
@@ -78,6 +82,8 @@ def confusion_frame(record: StudyRecord) -> pd.DataFrame | None:
 
     Both have the names of the classes in the order of their labels; None without stored predictions.
     """
+    import pandas as pd
+
     predictions = record.test_predictions("recommended")
     if predictions is None:
         return None
