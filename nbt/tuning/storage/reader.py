@@ -16,6 +16,7 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
 from nbt.tuning.importance import importance
+from nbt.tuning.job_clock import TRIALS
 from nbt.tuning.intervals import Interval, accuracy_interval, accuracy_standard_error, paired_interval
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import (
@@ -129,8 +130,16 @@ def study_record(study: optuna.Study, attributes: Mapping[str, Any]) -> StudyRec
         created=_parse_time(attributes.get(codec.CREATED)),
         profile=_read_profile(attributes),
         prior_diagnostics=_get_mapping(attributes, codec.PRIOR_DIAGNOSTICS),
+        clock=_read_clock(attributes),
         search=_read_search(attributes),
     )
+
+
+def _read_clock(attributes: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the seconds of the phases; those of the trials are stored more often than the others."""
+    stored = _get_mapping(attributes, codec.CLOCK)
+    seconds = {name: float(value) for name, value in stored.items() if isinstance(value, int | float)}
+    return {**seconds, TRIALS: float(attributes.get(codec.SECONDS, 0.0))} if seconds else {}
 
 
 def _read_search(attributes: Mapping[str, Any]) -> SearchConfig | None:

@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbt.search_config import PRUNERS, SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, last_accuracy
 from nbt.tuning.intervals import Interval
+
+if TYPE_CHECKING:
+    from nbt.tuning.job_estimate import JobEstimate
 
 # Key of the facts of a trial.
 FORECAST = "forecast"
@@ -250,6 +253,8 @@ class StudyRecord:
         profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
         prior_diagnostics: Weights of priors and recorded tasks before and after the trials; see
             `nbt.tuning.prior_diagnostics`. Empty if the search used neither.
+        clock: Phase (see `nbt.tuning.job_clock.PHASES`) -> its wall-clock time in seconds, over all sessions, and
+            "estimate" -> the first estimate of the whole by the last session. Empty for studies of earlier versions.
         search: Options of the last session; None for studies of version 0.1, see `search_config`.
     """
 
@@ -272,6 +277,7 @@ class StudyRecord:
     created: datetime | None = None
     profile: Mapping[str, Any] | None = None
     prior_diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    clock: Mapping[str, float] = field(default_factory=dict)
     search: SearchConfig | None = None
 
     def search_config(self) -> SearchConfig:
@@ -401,6 +407,9 @@ class StudyObserver:
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Called after each final run of a finalist."""
+
+    def job_estimated(self, estimate: JobEstimate) -> None:
+        """Called with the estimated duration of the whole search: before the first trial, and whenever it changes."""
 
     def study_finished(self, record: StudyRecord) -> None:
         """Called with the final record when the study is finished and stored, or the search was interrupted."""
