@@ -1,15 +1,14 @@
-"""Labelled image files, class order and folder listings, shared by the dataset readers."""
+"""Labelled image files, files that are passed over, class order and folder listings, shared by the dataset readers."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif")
-)
+from nbt.data.formats import is_hidden, reason_to_pass_over
 
 SPLIT_ALIASES = {
     "train": "train",
@@ -38,6 +37,30 @@ class LabelledFile(NamedTuple):
     split: str = ""
 
 
+class PassedOver(NamedTuple):
+    """A file that is not read as an image of the dataset.
+
+    Attributes:
+        path: The file.
+        reason: Why it is not read, such as "not an image".
+    """
+
+    path: Path
+    reason: str
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the file in lower case, with its dot; "" for none."""
+        return self.path.suffix.lower()
+
+
+class LabelledFiles(NamedTuple):
+    """The files of a dataset: the labelled images, and the files that are passed over."""
+
+    images: list[LabelledFile]
+    passed_over: list[PassedOver]
+
+
 def sort_class_names(names: Iterable[str]) -> list[str]:
     """Returns the distinct class names in order: numerically if all are whole numbers, else alphabetically."""
     unique = set(names)
@@ -49,17 +72,30 @@ def sort_class_names(names: Iterable[str]) -> list[str]:
 def subfolders(folder: Path) -> list[Path]:
     """Returns the folders inside `folder` that are not hidden, sorted by name."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not _is_hidden(entry.name) and entry.is_dir()]
+        names = [entry.name for entry in entries if not is_hidden(entry.name) and entry.is_dir()]
     return [folder / name for name in sorted(names)]
+
+
+def scan_files(folder: Path, *, recursive: bool = True) -> Iterator[Path | PassedOver]:
+    """Yields the image files in `folder` and below it in a fixed order, and the files that are passed over.
+
+    Hidden folders are left out.
+
+    Args:
+        folder: The folder.
+        recursive: Whether to descend into folders.
+    """
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if recursive and not is_hidden(name))
+        for name in sorted(files):
+            path = Path(parent, name)
+            reason = reason_to_pass_over(path)
+            yield PassedOver(path, reason) if reason else path
 
 
 def image_files(folder: Path) -> Iterator[Path]:
     """Yields the image files in `folder` and below it in a fixed order, without hidden files and folders."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        for name in sorted(files):
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not _is_hidden(name):  # noqa: PTH122
-                yield Path(parent, name)
+    return (path for path in scan_files(folder) if isinstance(path, Path))
 
 
 def has_image(folder: Path) -> bool:
@@ -67,5 +103,7 @@ def has_image(folder: Path) -> bool:
     return next(image_files(folder), None) is not None
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def describe_passed_over(files: Iterable[PassedOver]) -> str:
+    """Returns the files that are passed over, counted by suffix and reason, in words; most frequent first."""
+    counts = Counter((file.suffix or "without a suffix", file.reason) for file in files)
+    return "; ".join(f"{count} {suffix} ({reason})" for (suffix, reason), count in counts.most_common())

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nbt.data.image_files import LabelledFile, sort_class_names
+from nbt.data.image_files import LabelledFile, PassedOver, sort_class_names
 from nbt.errors import UsageError
 
 Items = Sequence[Path] | npt.NDArray[np.uint8]
@@ -28,6 +28,7 @@ class Listing:
         items: N image files, or N images in memory, uint8 (N, H, W, 3).
         labels: Class indices 0 ... C-1, int64 (N,).
         roles: Official split of each image, "train", "val", "test", or "" for none, (N,).
+        passed_over: Files of the dataset that are not read as images.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Listing:
     items: Items
     labels: npt.NDArray[np.int64]
     roles: npt.NDArray[np.str_]
+    passed_over: tuple[PassedOver, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -81,13 +83,19 @@ class Listing:
         return digest.hexdigest()
 
 
-def listing_from_files(name: str, rows: Sequence[LabelledFile], class_names: Iterable[str] | None = None) -> Listing:
+def listing_from_files(
+    name: str,
+    rows: Sequence[LabelledFile],
+    class_names: Iterable[str] | None = None,
+    passed_over: Iterable[PassedOver] = (),
+) -> Listing:
     """Builds a listing of labelled files.
 
     Args:
         name: Name of the dataset.
         rows: The files.
         class_names: The class names in order; sorted by `sort_class_names` when None.
+        passed_over: Files of the dataset that are not read as images.
     """
     names = sort_class_names(row.label for row in rows) if class_names is None else list(class_names)
     label_index = {label: i for i, label in enumerate(names)}
@@ -97,6 +105,7 @@ def listing_from_files(name: str, rows: Sequence[LabelledFile], class_names: Ite
         items=[row.path for row in rows],
         labels=np.array([label_index[row.label] for row in rows], dtype=np.int64),
         roles=np.array([row.split for row in rows], dtype="<U5"),
+        passed_over=tuple(passed_over),
     )
 
 

@@ -102,10 +102,12 @@ def _resolve_folder(path: Path) -> DatasetSource:
 
 
 def _resolve_file(path: Path) -> DatasetSource:
-    from nbt.data.readers.manifest import read_manifest
+    from nbt.data.readers.manifest import SUFFIXES, read_manifest
 
-    if path.suffix.lower() != ".csv":
-        raise UsageError(f"{path} is a file, but no .csv; a dataset is a name, a folder or a CSV of path,label[,split]")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"{path} is a file, but no .csv or .tsv; a dataset is a name, a folder or a CSV of path,label[,split]"
+        )
     read_manifest(path)
     return DatasetSource(str(path), _custom_dataset_spec(path, "manifest"), path)
 

@@ -30,11 +30,13 @@ class Evaluation:
         accuracy: Share of correctly classified images, 0 ... 1.
         metrics: Name -> value of the other metrics in `nbt.training.metrics.METRICS`, None where one is not defined;
             empty if the loss is not finite.
+        predictions: The predictions of the images; None if the loss is not finite.
     """
 
     loss: float
     accuracy: float
     metrics: Mapping[str, float | None]
+    predictions: Predictions | None
 
 
 @torch.no_grad()
@@ -42,6 +44,7 @@ def evaluate(
     classify: Callable[[torch.Tensor], torch.Tensor],
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     device: torch.device,
+    index: npt.NDArray[np.int64] | None = None,
 ) -> Evaluation:
     """Evaluates a classifier; waits for the device once, at the end.
 
@@ -49,6 +52,7 @@ def evaluate(
         classify: Maps inputs to logits, (n, C); its model is in evaluation mode.
         batches: Inputs and labels, int64 (n,), on the device; at least one batch.
         device: Device of the inputs and labels.
+        index: Indices of the images, int64 (n,), for the predictions; None if they are unknown.
     """
     loss = torch.zeros((), device=device)
     correct = torch.zeros((), device=device)
@@ -61,16 +65,26 @@ def evaluate(
         batch_logits.append(logits)
         batch_labels.append(truth)
     logits, labels = torch.cat(batch_logits), torch.cat(batch_labels)
-    mean_loss, metrics = float(loss) / len(labels), {}
-    if math.isfinite(mean_loss):
-        predictions = predictions_from_logits(logits, labels)
-        metrics = {name: METRICS[name].compute(predictions) for name in OTHER_METRICS}
-    return Evaluation(mean_loss, float(correct) / len(labels), metrics)
+    mean_loss, accuracy = float(loss) / len(labels), float(correct) / len(labels)
+    if not math.isfinite(mean_loss):
+        return Evaluation(mean_loss, accuracy, {}, None)
+    predictions = predictions_from_logits(logits, labels, index)
+    metrics = {name: METRICS[name].compute(predictions) for name in OTHER_METRICS}
+    return Evaluation(mean_loss, accuracy, metrics, predictions)
 
 
-def predictions_from_logits(logits: torch.Tensor, labels: torch.Tensor) -> Predictions:
-    """Returns predictions from logits, (n, C), and labels, int64 (n,); waits for their device."""
-    return Predictions(labels.cpu().numpy(), logits.cpu().double().log_softmax(dim=1).numpy())
+def predictions_from_logits(
+    logits: torch.Tensor, labels: torch.Tensor, index: npt.NDArray[np.int64] | None = None
+) -> Predictions:
+    """Returns predictions; waits for the device of the logits.
+
+    Args:
+        logits: Logits, (n, C).
+        labels: True classes, int64 (n,).
+        index: Indices of the images, int64 (n,); None if they are unknown.
+    """
+    images = np.empty(0, dtype=np.int32) if index is None else index.astype(np.int32)
+    return Predictions(labels.cpu().numpy(), logits.cpu().double().log_softmax(dim=1).numpy(), images)
 
 
 def evaluate_model(context: WorkerContext, model: nn.Module, index: npt.NDArray[np.int64]) -> Evaluation:
@@ -82,4 +96,4 @@ def evaluate_model(context: WorkerContext, model: nn.Module, index: npt.NDArray[
         for chunk in torch.from_numpy(index).split(batch_size):
             yield context.load_images(chunk, AugmentationPlan()), context.labels[chunk.to(context.device)]
 
-    return evaluate(model, batches(), context.device)
+    return evaluate(model, batches(), context.device, index)

@@ -18,6 +18,7 @@ from nbt.settings import TransferSettings, repair
 from nbt.task.task import Task
 from nbt.training.batches import TaskBatches
 from nbt.training.evaluation import Evaluation, evaluate
+from nbt.training.metrics import Predictions
 from nbt.training.recipe.checks import check_recipe
 from nbt.training.recipe.loss import TrainingLoss
 from nbt.training.recipe.mixup import draw_mixup_shares
@@ -44,12 +45,15 @@ class FineTuneResult:
         settings: The repaired settings of the trial.
         curve: Results of all epochs, including those before a resume.
         setup_seconds: Time from the call to the first step: weights, optimiser, checkpoint.
+        predictions: Predictions of the validation images after the last epoch; None without validation images, or if
+            the training diverged.
     """
 
     model: Backbone | FirstOrder
     settings: TransferSettings
     curve: tuple[EpochResult, ...]
     setup_seconds: float
+    predictions: Predictions | None = None
 
 
 def fine_tune(
@@ -116,6 +120,7 @@ def fine_tune(
     saved = TrialCheckpoint(checkpoint, checkpoint_seconds, task, run, context.starting_weights)
     saved.resume(state)
     setup_seconds = time.perf_counter() - started
+    predictions: Predictions | None = None
 
     while not state.finished:
         started, epoch = time.perf_counter(), len(state.curve) + 1
@@ -133,7 +138,7 @@ def fine_tune(
         def classify(inputs: torch.Tensor) -> torch.Tensor:
             return loss.mask_logits(network(inputs, frozen))
 
-        result = _evaluate_epoch(epoch, train_loss, started, batches, classify, hooks)
+        result, predictions = _evaluate_epoch(epoch, train_loss, started, batches, classify, hooks)
         state.curve.append(result)
         saved.save_if_due(state)
         if (yield result):
@@ -142,7 +147,7 @@ def fine_tune(
     hooks.after_training()
     model.eval()
     model.zero_grad(set_to_none=True)
-    return FineTuneResult(network, settings, tuple(state.curve), setup_seconds)
+    return FineTuneResult(network, settings, tuple(state.curve), setup_seconds, predictions)
 
 
 def _linearise(model: Backbone, stage: StageContext) -> FirstOrder:
@@ -160,8 +165,8 @@ def _evaluate_epoch(
     batches: TaskBatches,
     classify: Callable[[torch.Tensor], torch.Tensor],
     hooks: HookChain,
-) -> EpochResult:
-    """Evaluates the weights after an epoch.
+) -> tuple[EpochResult, Predictions | None]:
+    """Returns the result of an epoch and the predictions of the validation images.
 
     The monitored images (`Task.watched`), which the training does not use, are not part of the time of the epoch.
     """
@@ -169,17 +174,19 @@ def _evaluate_epoch(
 
     def measure(index: npt.NDArray[np.int64]) -> Evaluation:
         batches.model.eval()
-        return evaluate(classify, batches.evaluation(index), batches.context.device)
+        return evaluate(classify, batches.evaluation(index), batches.context.device, index)
 
-    def diverged() -> EpochResult:
-        return EpochResult(epoch, train_loss, None, 0.0, time.perf_counter() - started, diverged=True)
+    def diverged() -> tuple[EpochResult, None]:
+        return EpochResult(epoch, train_loss, None, 0.0, time.perf_counter() - started, diverged=True), None
 
+    predictions = None
     if not math.isfinite(train_loss):
         return diverged()
     with hooks.evaluation():
         result = EpochResult(epoch, train_loss, None, None, 0.0)
         if len(task.split.val):
             val = measure(task.split.val)
+            predictions = val.predictions
             result = dataclasses.replace(result, val_loss=val.loss, val_accuracy=val.accuracy, metrics=val.metrics)
         result = dataclasses.replace(result, seconds=time.perf_counter() - started)
         if result.val_loss is not None and not math.isfinite(result.val_loss):
@@ -188,4 +195,4 @@ def _evaluate_epoch(
             watched = measure(task.watched)
             metrics = {**watched.metrics, "log_loss": watched.loss} if watched.metrics else {}
             result = dataclasses.replace(result, watched_accuracy=watched.accuracy, watched_metrics=metrics)
-    return result
+    return result, predictions

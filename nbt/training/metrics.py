@@ -6,9 +6,12 @@ the AUROC takes longer than a short epoch: .5 s for 5,000 images and 200 classes
 
 from __future__ import annotations
 
+import io
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +24,12 @@ class Predictions:
     Attributes:
         labels: True classes, int64 (n,), n >= 1.
         log_probabilities: Natural logarithms of the predicted probabilities, float64 (n, C).
+        index: Indices of the images in the task, int32 (n,); empty where they are unknown.
     """
 
     labels: npt.NDArray[np.int64]
     log_probabilities: npt.NDArray[np.float64]
+    index: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
 
     @cached_property
     def class_counts(self) -> npt.NDArray[np.int64]:
@@ -40,6 +45,35 @@ class Predictions:
     def correct_counts(self) -> npt.NDArray[np.int64]:
         """Number of correctly classified images of each class, (C,)."""
         return np.bincount(self.labels[self.predicted == self.labels], minlength=len(self.class_counts))
+
+    def to_bytes(self) -> bytes:
+        """Returns the predictions as a compressed npz file; see `from_bytes`.
+
+        The logarithms are stored as float32, which changes no predicted class. The ties of float16 change the class of
+        up to .25 % of the images of a task with 200 classes; the accuracy would differ from the one reported.
+        """
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            index=self.index.astype(np.int32),
+            labels=self.labels.astype(np.int32),
+            log_probabilities=self.log_probabilities.astype(np.float32),
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Predictions:
+        """Returns the predictions of `to_bytes`.
+
+        Raises:
+            ValueError: The content is damaged.
+        """
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                labels, scores = arrays["labels"].astype(np.int64), arrays["log_probabilities"].astype(np.float64)
+                return cls(labels, scores, arrays["index"])
+        except (BadZipFile, EOFError, KeyError, OSError, ValueError, zlib.error) as error:
+            raise ValueError(f"the stored predictions are damaged: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

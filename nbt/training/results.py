@@ -7,9 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbt.settings import TransferSettings
+
+if TYPE_CHECKING:
+    from nbt.training.metrics import Predictions
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class TrialSpec:
         evaluate_test: Whether to evaluate the model on the test images, once, at the end.
         checkpoint: File to write the state to and to resume from; None writes no checkpoint.
         export: Folder to write the model to, for `nbt predict`; None writes no model.
+        keep_predictions: Whether the outcome has predictions.
     """
 
     key: str
@@ -93,6 +97,7 @@ class TrialSpec:
     evaluate_test: bool = False
     checkpoint: Path | None = None
     export: Path | None = None
+    keep_predictions: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,8 @@ class TrialOutcome:
         out_of_memory: Whether the device ran out of memory.
         test_accuracy: Accuracy on the test images, 0 ... 1, if requested; 0 if the training diverged.
         test_loss: Mean cross-entropy on the test images in nats, if requested; None if the training diverged.
+        predictions: Predictions of the test images if they were evaluated, else of the validation images after the last
+            epoch; None if they were not requested, of a stream of tasks, and without a finished, finite training.
         facts: Node, device, gpu (its name), gpu_index, worker, precision, set-up seconds and memory of the run.
     """
 
@@ -117,6 +124,7 @@ class TrialOutcome:
     out_of_memory: bool = False
     test_accuracy: float | None = None
     test_loss: float | None = None
+    predictions: Predictions | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property

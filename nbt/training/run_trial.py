@@ -115,9 +115,13 @@ def _evaluate_and_export(
     """
     if outcome.diverged:
         return dataclasses.replace(outcome, test_accuracy=0.0) if spec.evaluate_test else outcome
+    predictions = result.predictions
     if spec.evaluate_test:
         test = evaluate_model(context, result.model, task.split.test)
+        predictions = test.predictions
         outcome = dataclasses.replace(outcome, test_loss=test.loss, test_accuracy=test.accuracy)
+    if spec.keep_predictions:
+        outcome = dataclasses.replace(outcome, predictions=predictions)
     if spec.export is not None:
         export_model(result.model, task, result.settings, spec.export)
     return outcome

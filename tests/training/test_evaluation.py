@@ -99,8 +99,11 @@ class CountingLogits:
 def test_the_evaluation_covers_all_batches() -> None:
     logits, labels = torch.randn(50, 4, generator=torch.manual_seed(0)), torch.arange(50) % 4
     batches = zip(torch.zeros(50, 1).split(16), labels.split(16), strict=True)
-    evaluation = evaluate(CountingLogits(logits), batches, torch.device("cpu"))
+    evaluation = evaluate(CountingLogits(logits), batches, torch.device("cpu"), np.arange(100, 150))
     predictions = predictions_from_logits(logits, labels)
+    assert evaluation.predictions is not None
+    np.testing.assert_array_equal(evaluation.predictions.index, np.arange(100, 150))
+    np.testing.assert_array_equal(evaluation.predictions.log_probabilities, predictions.log_probabilities)
     values = {**evaluation.metrics, "accuracy": evaluation.accuracy, "log_loss": evaluation.loss}
     assert values.keys() == METRICS.keys()
     for name, metric in METRICS.items():
@@ -110,4 +113,4 @@ def test_the_evaluation_covers_all_batches() -> None:
 def test_a_loss_that_is_not_finite_gives_no_metrics() -> None:
     logits = torch.full((8, 3), float("nan"))
     evaluation = evaluate(CountingLogits(logits), iter([(logits, torch.arange(8) % 3)]), torch.device("cpu"))
-    assert np.isnan(evaluation.loss) and evaluation.metrics == {}
+    assert np.isnan(evaluation.loss) and evaluation.metrics == {} and evaluation.predictions is None

@@ -108,3 +108,22 @@ def test_extreme_logits_keep_their_order() -> None:
 
 def test_epochs_store_all_metrics_but_accuracy_and_log_loss() -> None:
     assert {*OTHER_METRICS, "accuracy", "log_loss"} == METRICS.keys()
+
+
+def test_serialisation_changes_no_predicted_class() -> None:
+    logits = torch.randn(3000, 200, generator=torch.manual_seed(0))
+    labels = torch.arange(3000) % 200
+    original = predictions_from_logits(logits, labels, np.arange(5000, 8000))
+    restored = Predictions.from_bytes(original.to_bytes())
+    np.testing.assert_array_equal(restored.index, np.arange(5000, 8000))
+    np.testing.assert_array_equal(restored.labels, original.labels)
+    np.testing.assert_array_equal(restored.predicted, original.predicted)
+    assert (restored.labels.dtype, restored.index.dtype) == (np.int64, np.int32)
+    for name, metric in METRICS.items():
+        assert metric.compute(restored) == pytest.approx(metric.compute(original), rel=1e-6), name
+
+
+@pytest.mark.parametrize("content", [b"", b"no file", predictions([[0.9, 0.1]], [0]).to_bytes()[:-30]])
+def test_damaged_predictions_are_an_error(content: bytes) -> None:
+    with pytest.raises(ValueError, match="stored predictions are damaged"):
+        Predictions.from_bytes(content)

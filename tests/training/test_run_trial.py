@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from nbt.task.task import Task
 from nbt.training import fine_tune as fine_tune_module
 from nbt.training import run_trial as trial_module
 from nbt.training.fine_tune import FineTuneResult
+from nbt.training.metrics import METRICS
 from nbt.training.results import EpochResult, TrialSpec
 from nbt.training.run_trial import run_trial, task_for_trial
 from nbt.training.trial_state import TrialState
@@ -74,6 +76,42 @@ def test_test_images_are_evaluated_only_on_request(context: WorkerContext) -> No
     assert outcome.test_accuracy is not None
     assert 0.3 < outcome.test_accuracy <= 1
     assert outcome.curve[-1].val_accuracy is None
+
+
+@pytest.mark.parametrize("frozen_depth", [0.0, 1.0], ids=["trained", "frozen features"])
+def test_validation_predictions_are_those_of_the_last_epoch_and_need_no_other_forward_pass(
+    context: WorkerContext, monkeypatch: pytest.MonkeyPatch, frozen_depth: float
+) -> None:
+    def evaluated_again(*args: object) -> None:
+        raise AssertionError("the validation images were evaluated again")
+
+    monkeypatch.setattr(trial_module, "evaluate_model", evaluated_again)
+    spec = TrialSpec(key="a", settings=QUICK.replace(frozen_depth=frozen_depth), split_seed=3, keep_predictions=True)
+    outcome = run_trial(spec, context, never_stop)
+    assert outcome.predictions is not None
+    index = task_for_trial(spec, context.task).split.val
+    np.testing.assert_array_equal(outcome.predictions.index, index)
+    np.testing.assert_array_equal(outcome.predictions.labels, context.task.labels[index])
+    assert METRICS["accuracy"].compute(outcome.predictions) == pytest.approx(outcome.curve[-1].val_accuracy)
+    assert METRICS["log_loss"].compute(outcome.predictions) == pytest.approx(outcome.curve[-1].val_loss, rel=1e-5)
+
+
+def test_test_predictions_are_those_of_the_tested_model(context: WorkerContext) -> None:
+    spec = TrialSpec(key="a", settings=QUICK, train_on_all=True, evaluate_test=True, keep_predictions=True)
+    outcome = run_trial(spec, context, never_stop)
+    assert outcome.predictions is not None
+    np.testing.assert_array_equal(outcome.predictions.index, context.task.split.test)
+    assert METRICS["accuracy"].compute(outcome.predictions) == pytest.approx(outcome.test_accuracy)
+    assert METRICS["log_loss"].compute(outcome.predictions) == pytest.approx(outcome.test_loss, rel=1e-5)
+
+
+def test_predictions_are_kept_on_request_only_and_only_of_finished_trainings(context: WorkerContext) -> None:
+    diverging = QUICK.replace(head_lr=1000.0, body_lr=1000.0)
+    assert run_trial(TrialSpec(key="a", settings=QUICK), context, never_stop).predictions is None
+    for settings, on_epoch in ((QUICK, lambda result: "stop"), (diverging, never_stop)):
+        outcome = run_trial(TrialSpec(key="a", settings=settings, keep_predictions=True), context, on_epoch)
+        assert outcome.error is None
+        assert outcome.predictions is None
 
 
 def test_the_split_seed_changes_training_and_validation_images_only(digits: Task) -> None:

@@ -5,10 +5,23 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from nbt.data.image_files import SPLIT_ALIASES, LabelledFile, has_image, image_files, subfolders
+from nbt.data.image_files import (
+    SPLIT_ALIASES,
+    LabelledFile,
+    LabelledFiles,
+    PassedOver,
+    describe_passed_over,
+    has_image,
+    image_files,
+    scan_files,
+    subfolders,
+)
 from nbt.errors import UsageError
 
 logger = logging.getLogger("nbt")
+
+LOOSE = "outside the class folders"
+BESIDE_SPLITS = "in a folder beside the train, validation and test folders"
 
 
 def find_split_folders(folder: Path) -> dict[str, Path]:
@@ -50,10 +63,11 @@ def check_image_folder(folder: Path) -> None:
             f"{class_parent} has one class only ({classes[0].name}); a task needs two or more class folders"
         )
     if empty and "val" not in parts:
-        raise UsageError(f"{class_parent}: class {empty[0]!r} has no images; add some or remove its folder")
+        found = _found_instead(class_parent / empty[0])
+        raise UsageError(f"{class_parent}: class {empty[0]!r} has no images; add some or remove its folder{found}")
 
 
-def read_image_folder(folder: Path) -> list[LabelledFile]:
+def read_image_folder(folder: Path) -> LabelledFiles:
     """Lists the images of a folder of class folders, or of a train/val/test folder of such.
 
     Images in subfolders of a class folder belong to the class.
@@ -63,24 +77,52 @@ def read_image_folder(folder: Path) -> list[LabelledFile]:
     """
     check_image_folder(folder)
     parts = find_split_folders(folder)
+    result = LabelledFiles([], [])
     if not parts:
-        return _read_classes(folder, "")
-    ignored = [child.name for child in subfolders(folder) if child not in parts.values()]
+        _read_classes(folder, "", result)
+        return result
+    for split, part in parts.items():
+        _read_classes(part, split, result)
+    _read_loose_files(folder, result)
+    ignored = [child for child in subfolders(folder) if child not in parts.values()]
     if ignored:
-        logger.warning("%s: read as a train/val/test folder; ignored: %s", folder, ", ".join(ignored))
-    rows = [row for split, part in parts.items() for row in _read_classes(part, split)]
-    train_classes = {row.label for row in rows if row.split == "train"}
-    for row in rows:
+        names = ", ".join(child.name for child in ignored)
+        logger.warning("%s: read as a train/val/test folder; ignored: %s", folder, names)
+    for child in ignored:
+        result.passed_over.extend(PassedOver(path, BESIDE_SPLITS) for path in image_files(child))
+    train_classes = {row.label for row in result.images if row.split == "train"}
+    for row in result.images:
         if row.label not in train_classes:
             raise UsageError(f"{folder}: class {row.label!r} is in {row.split}, but has no images in train")
-    return rows
+    return result
 
 
-def _read_classes(folder: Path, split: str) -> list[LabelledFile]:
-    return [LabelledFile(path, child.name, split) for child in subfolders(folder) for path in image_files(child)]
+def _read_classes(folder: Path, split: str, result: LabelledFiles) -> None:
+    """Adds the files of the class folders in `folder`, and those beside them, to `result`."""
+    for child in subfolders(folder):
+        for file in scan_files(child):
+            if isinstance(file, PassedOver):
+                result.passed_over.append(file)
+            else:
+                result.images.append(LabelledFile(file, child.name, split))
+    _read_loose_files(folder, result)
+
+
+def _read_loose_files(folder: Path, result: LabelledFiles) -> None:
+    for file in scan_files(folder, recursive=False):
+        result.passed_over.append(file if isinstance(file, PassedOver) else PassedOver(file, LOOSE))
 
 
 def _explain_no_images(folder: Path) -> str:
     if has_image(folder):
         return f"{folder} has images, but no class folders; put the images of each class into a separate subfolder"
-    return f"{folder} has no images; expected one subfolder per class, with .jpg, .png, .webp or other image files"
+    return (
+        f"{folder} has no images; expected one subfolder per class, with .jpg, .png, .webp or other image files"
+        f"{_found_instead(folder)}"
+    )
+
+
+def _found_instead(folder: Path) -> str:
+    """Returns the end of a message: the files that a folder without images holds."""
+    found = describe_passed_over(file for file in scan_files(folder) if isinstance(file, PassedOver))
+    return f"; found {found}" if found else ""

@@ -2,61 +2,118 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import difflib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nbt.data.image_files import SPLIT_ALIASES, LabelledFile, sort_class_names
-from nbt.errors import UsageError, nearest
+from nbt.data.formats import IMAGE_SUFFIXES
+from nbt.data.image_files import LabelledFile, LabelledFiles, PassedOver, sort_class_names
+from nbt.data.readers.manifest_columns import Columns, find_columns, read_splits
+from nbt.errors import UsageError
 
-COLUMNS = ("path", "label", "split")
+SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
+"""Suffixes of manifests."""
+
+MISSING = "named in the manifest, but missing"
+
+_DELIMITERS = ",;\t|"
+# Suffixes that are tried where a manifest names images without one.
+_USUAL_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG", ".TIF")
+_MAX_NAMES_SHOWN = 5
+
+IsFile = Callable[[Path], bool]
 
 
-def read_manifest(path: Path) -> list[LabelledFile]:
-    """Reads a manifest file.
+def read_manifest(path: Path) -> LabelledFiles:
+    """Reads a manifest file, in UTF-8, in UTF-16 with a byte-order mark, or else in Windows-1252.
 
     Raises:
         UsageError: The file cannot be read, `parse_manifest` raises, or there are no images or one class only.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = _decode(path.read_bytes())
+    except (OSError, UnicodeError) as error:
         raise UsageError(f"{path}: cannot be read as a CSV manifest ({error})") from error
-    rows = parse_manifest(text, path.parent, source=str(path))
-    labels = sort_class_names(row.label for row in rows)
-    if not rows:
+    files = parse_manifest(text, path.parent, source=str(path))
+    labels = sort_class_names(row.label for row in files.images)
+    if not files.images:
         raise UsageError(f"{path}: names no images; expected lines of path,label below the header")
     if len(labels) == 1:
-        raise UsageError(f"{path}: has one class only ({labels[0]}); a task needs two or more")
-    return rows
+        missing = f", and {len(files.passed_over)} images are missing" if files.passed_over else ""
+        raise UsageError(f"{path}: has one class only ({labels[0]}){missing}; a task needs two or more")
+    return files
 
 
-def parse_manifest(
-    text: str, folder: Path, *, source: str, is_file: Callable[[Path], bool] = os.path.isfile
-) -> list[LabelledFile]:
+def parse_manifest(text: str, folder: Path, *, source: str, is_file: IsFile = os.path.isfile) -> LabelledFiles:
     """Parses the text of a manifest.
 
+    Fields are separated by commas, semicolons, tabs or "|", as in the header.
+
     Args:
-        text: CSV with a header with the columns path and label, and optionally split; other columns are ignored. Where
-            some lines have a split and others none, those without belong to train.
-        folder: Folder that relative paths refer to.
+        text: CSV with a header with an image column and a label column, and optionally a split column; see
+            `manifest_columns`. Other columns are ignored. Where some lines have a split and others none, those without
+            belong to train.
+        folder: Folder that relative paths refer to. A file that is not there is looked for in its subfolder images, in
+            its parent and in images next to it; a path may have backslashes or lack the suffix of the image.
         source: Name of the text in messages, usually its path.
         is_file: Returns whether a path is an existing file.
 
     Returns:
-        One entry per image, in order; repeated lines count once.
+        One entry per image, in order; repeated lines count once. Missing images are passed over.
 
     Raises:
         UsageError: A column is missing or misspelt, a line has too few or too many fields, a value is empty, a split is
-            unknown, a file is missing, or an image has two labels or splits. The message names the line.
+            unknown, an image is in several places or has two labels or splits, or all images are missing.
     """
+    columns, lines = _read_lines(text, source)
+    texts = ["" if columns.split is None else fields[columns.split].strip() for _, fields in lines]
+    splits = read_splits(texts, [number for number, _ in lines], columns.split_name, source)
+    rows: dict[Path, tuple[LabelledFile, int]] = {}
+    missing: dict[Path, PassedOver] = {}
+    for (number, fields), split in zip(lines, splits, strict=True):
+        where = f"{source}, line {number}"
+        name, label = fields[columns.path].strip(), fields[columns.label].strip()
+        if not name or not label:
+            raise UsageError(f"{where}: the {'path' if not name else 'label'} is empty")
+        path = _locate(name, folder, where, is_file)
+        if path is None:
+            path = Path(os.path.normpath(folder / name))
+            missing[path] = PassedOver(path, MISSING)
+        else:
+            _add_row(rows, LabelledFile(path, label, split), number, where)
+    if missing and not rows:
+        shown = ", ".join(str(path) for path in list(missing)[:_MAX_NAMES_SHOWN])
+        more = ", ..." if len(missing) > _MAX_NAMES_SHOWN else ""
+        raise UsageError(f"{source}: no such file: {shown}{more}; all {len(missing)} images are missing")
+    return LabelledFiles([row for row, _ in rows.values()], list(missing.values()))
+
+
+def _decode(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if b"\0" in content:
+            raise
+        return content.decode("cp1252")
+
+
+def _read_lines(text: str, source: str) -> tuple[Columns, list[tuple[int, list[str]]]]:
+    """Returns the columns that the header names, and the number and the fields of each line below it.
+
+    Raises:
+        UsageError: The text is not valid CSV, or `find_columns` raises.
+    """
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(_DELIMITERS, key=header.count)
     # newline="" leaves line ends to csv, because they may occur inside quotes.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: dict[str, tuple[LabelledFile, int]] = {}
-    columns: list[int | None] | None = None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    columns: Columns | None = None
+    lines: list[tuple[int, list[str]]] = []
     width = 0
     try:
         for fields in reader:
@@ -64,56 +121,49 @@ def parse_manifest(
             if not any(field.strip() for field in fields):
                 continue
             if columns is None:
-                columns, width = _find_columns(fields, where), len(fields)
-                continue
-            row = _read_row(fields, columns, width, folder, where)
-            _add_row(rows, row, reader.line_num, where, is_file)
+                columns, width = find_columns(fields, where), len(fields)
+            elif len(fields) != width:
+                raise UsageError(f"{where}: has {len(fields)} fields, the header {width}")
+            else:
+                lines.append((reader.line_num, fields))
     except csv.Error as error:
         raise UsageError(f"{source}, line {reader.line_num}: not valid CSV ({error})") from error
     if columns is None:
         raise UsageError(f"{source}: is empty; expected the header path,label or path,label,split")
-    return [row for row, _ in rows.values()]
+    return columns, lines
 
 
-def _find_columns(fields: Sequence[str], where: str) -> list[int | None]:
-    """Returns the column indices of path, label and split; None for a missing split."""
-    names = [field.strip().lower() for field in fields]
-    repeated = [name for name in COLUMNS if names.count(name) > 1]
-    if repeated:
-        raise UsageError(f"{where}: the column {repeated[0]!r} appears twice")
-    unknown = [name for name in names if name not in COLUMNS]
-    for column in COLUMNS:
-        close = difflib.get_close_matches(column, unknown, n=1, cutoff=0.7)
-        if column not in names and close:
-            raise UsageError(f"{where}: unknown column {close[0]!r}; did you mean {column}?")
-        if column not in names and column != "split":
-            raise UsageError(f"{where}: missing column {column!r}; expected the header path,label or path,label,split")
-    return [names.index(column) if column in names else None for column in COLUMNS]
+def _locate(name: str, folder: Path, where: str, is_file: IsFile) -> Path | None:
+    """Returns the file that a manifest names; None for a missing one.
+
+    Raises:
+        UsageError: The file is not in `folder`, but in several of the other places.
+    """
+    for spelling in _spellings(name):
+        path = Path(os.path.normpath(folder / spelling))
+        if is_file(path):
+            return path
+    others = (folder / "images", folder.parent, folder.parent / "images")
+    paths = (Path(os.path.normpath(other / spelling)) for other in others for spelling in _spellings(name))
+    found = list(dict.fromkeys(path for path in paths if is_file(path)))
+    if len(found) > 1:
+        raise UsageError(f"{where}: {name} may be {found[0]} or {found[1]}; give the path from the manifest's folder")
+    return found[0] if found else None
 
 
-def _read_row(fields: Sequence[str], columns: list[int | None], width: int, folder: Path, where: str) -> LabelledFile:
-    if len(fields) != width:
-        raise UsageError(f"{where}: has {len(fields)} fields, the header {width}")
-    path, label, split = ("" if column is None else fields[column].strip() for column in columns)
-    if not path or not label:
-        raise UsageError(f"{where}: the {'path' if not path else 'label'} is empty")
-    split_name = SPLIT_ALIASES.get(split.lower())
-    if split and split_name is None:
-        raise UsageError(f"{where}: unknown split {split!r}; {nearest(split.lower(), ('train', 'val', 'test'))}")
-    return LabelledFile(Path(os.path.normpath(folder / path)), label, split_name or "")
+def _spellings(name: str) -> Iterator[str]:
+    """Yields the name as it is written, with slashes instead of backslashes, and with usual suffixes."""
+    yield name
+    slashed = name.replace("\\", "/")
+    if slashed != name:
+        yield slashed
+    if os.path.splitext(name)[1].lower() not in IMAGE_SUFFIXES:  # noqa: PTH122
+        yield from (slashed + suffix for suffix in _USUAL_SUFFIXES)
 
 
-def _add_row(
-    rows: dict[str, tuple[LabelledFile, int]], row: LabelledFile, line: int, where: str, is_file: Callable[[Path], bool]
-) -> None:
+def _add_row(rows: dict[Path, tuple[LabelledFile, int]], row: LabelledFile, line: int, where: str) -> None:
     """Adds a row, unless the same image is present already with the same label and split."""
-    key = str(row.path)
-    if key not in rows:
-        if not is_file(row.path):
-            raise UsageError(f"{where}: no such file: {row.path}")
-        rows[key] = (row, line)
-        return
-    earlier, first = rows[key]
+    earlier, first = rows.setdefault(row.path, (row, line))
     for field, old, new in (("label", earlier.label, row.label), ("split", earlier.split, row.split)):
         if old != new:
             raise UsageError(f"{where}: {row.path.name} has the {field} {new!r}, but {old!r} in line {first}")

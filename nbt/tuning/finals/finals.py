@@ -89,7 +89,9 @@ class Finals(TrialSource):
             if len(self._failed) == len(self._finalists):
                 raise NbtError(f"no final run succeeded; the last one: {outcome.error}")
         else:
-            self._store_run(finalist, round_number, FinalRun(seed=self._seed(round_number), curve=outcome.curve))
+            run = FinalRun(seed=self._seed(round_number), curve=outcome.curve)
+            self._store.put_predictions(codec.final_key(finalist.settings, run.seed), outcome.predictions)
+            self._store_run(finalist, round_number, run)
         self._state = self._current_state()
         if self.finished and not self._running:
             self._store_decision()
@@ -112,6 +114,7 @@ class Finals(TrialSource):
             seed=self._seed(round_number),
             split_seed=self._seed(round_number),
             checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
+            keep_predictions=True,
         )
 
     def _seed(self, round_number: int) -> int:

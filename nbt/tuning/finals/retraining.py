@@ -68,6 +68,7 @@ class Retraining(TrialSource):
                 "gave no model; use nbt train with lower learning rates, or search with another --seed"
             )
         if spec.evaluate_test:
+            self._store.put_predictions(codec.test_key(spec.settings), outcome.predictions)
             self._store_result(name, outcome)
 
     def on_abandoned(self, spec: TrialSpec) -> None:
@@ -92,6 +93,7 @@ class Retraining(TrialSource):
             evaluate_test=name not in self._results,
             checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
             export=self._export if name == RECOMMENDED else None,
+            keep_predictions=True,
         )
 
     def _store_result(self, name: str, outcome: TrialOutcome) -> None:

@@ -49,8 +49,13 @@ _CURVE_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "
 
 
 def final_key(settings: TransferSettings, seed: int) -> str:
-    """Returns the attribute name of the final run with the given settings and seed."""
+    """Returns the attribute name, and the key of the predictions, of the final run with the given settings and seed."""
     return f"final:{settings_hash(settings)}:{seed}"
+
+
+def test_key(settings: TransferSettings) -> str:
+    """Returns the key of the predictions of the test images by a model with the given settings."""
+    return f"test:{settings_hash(settings)}"
 
 
 def settings_hash(settings: TransferSettings) -> str:

@@ -22,12 +22,14 @@ from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import (
     FinalRecord,
     FinalRun,
+    LoadPredictions,
     StudyConfig,
     StudyRecord,
     StudySummary,
     TestRecord,
     TrialRecord,
     count_statuses,
+    no_predictions,
     trial_status,
 )
 
@@ -91,12 +93,15 @@ def read_config(name: str, attributes: Mapping[str, Any]) -> StudyConfig | None:
         raise UsageError(f"study {name}: its stored configuration is damaged ({error})") from error
 
 
-def study_record(study: optuna.Study, attributes: Mapping[str, Any]) -> StudyRecord:
+def study_record(
+    study: optuna.Study, attributes: Mapping[str, Any], load_predictions: LoadPredictions = no_predictions
+) -> StudyRecord:
     """Returns the record of a study.
 
     Args:
         study: The study in memory, with the trials of `nbt.tuning.storage.trial_tables.read_trials`.
         attributes: User attributes of the stored study.
+        load_predictions: As in `StudyRecord`.
 
     Raises:
         UsageError: The configuration is damaged, or the study was not created by nbt.
@@ -132,6 +137,7 @@ def study_record(study: optuna.Study, attributes: Mapping[str, Any]) -> StudyRec
         prior_diagnostics=_get_mapping(attributes, codec.PRIOR_DIAGNOSTICS),
         clock=_read_clock(attributes),
         search=_read_search(attributes),
+        load_predictions=load_predictions,
     )
 
 

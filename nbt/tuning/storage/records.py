@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nbt.search_config import PRUNERS, SearchConfig
 from nbt.settings import TransferSettings
+from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, last_accuracy
+from nbt.tuning.baseline_recipes import default_recipe
 from nbt.tuning.intervals import Interval
+from nbt.tuning.storage import codec
 
 if TYPE_CHECKING:
     from nbt.tuning.job_estimate import JobEstimate
@@ -27,6 +30,14 @@ TRIAL_STATUSES = ("complete", "pruned", "failed", "interrupted", "running")
 """The values of `TrialRecord.end`."""
 PRIOR_ORIGIN_PREFIX = "recommended: "
 """Start of the origin of a trial whose settings priors or experience suggest before any trial."""
+
+
+LoadPredictions = Callable[[str], Predictions | None]
+
+
+def no_predictions(run: str) -> None:
+    """Returns None, for records without stored predictions."""
+    return
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +267,8 @@ class StudyRecord:
         clock: Phase (see `nbt.tuning.job_clock.PHASES`) -> its wall-clock time in seconds, over all sessions, and
             "estimate" -> the first estimate of the whole by the last session. Empty for studies of earlier versions.
         search: Options of the last session; None for studies of version 0.1, see `search_config`.
+        load_predictions: Returns the predictions of a run by its key, or None; see `final_predictions` and
+            `test_predictions`. They are read from the storage when they are first used.
     """
 
     config: StudyConfig
@@ -279,6 +292,7 @@ class StudyRecord:
     prior_diagnostics: Mapping[str, Any] = field(default_factory=dict)
     clock: Mapping[str, float] = field(default_factory=dict)
     search: SearchConfig | None = None
+    load_predictions: LoadPredictions = field(default=no_predictions, repr=False, compare=False)
 
     def search_config(self) -> SearchConfig:
         """Returns the options of the last session; derived from the rest of the record if they are not stored."""
@@ -312,6 +326,25 @@ class StudyRecord:
     def ranked(self) -> list[TrialRecord]:
         """Returns the full-length trials, best first; see `rank_trials`."""
         return rank_trials(self.trials, self.noise or 0.0)
+
+    def final_predictions(self, final: FinalRecord, run: FinalRun) -> Predictions | None:
+        """Returns the predictions of the validation images after the last epoch of a final run.
+
+        None if the run diverged, is one of a stream of tasks, or is stored by an earlier version.
+        """
+        return self.load_predictions(codec.final_key(final.settings, run.seed))
+
+    def test_predictions(self, name: str) -> Predictions | None:
+        """Returns the predictions of the test images by the model "recommended" or "baseline".
+
+        None before the test evaluation, and where `final_predictions` is None.
+        """
+        recommended = self.final(self.recommended or "")
+        if name not in {test.name for test in self.test} or recommended is None:
+            return None
+        is_baseline = name == "baseline"
+        settings = default_recipe(self.config.epochs) if is_baseline else recommended.settings
+        return self.load_predictions(codec.test_key(settings))
 
     def final(self, name: str) -> FinalRecord | None:
         """Returns the finalist with the given name; None if there is none."""

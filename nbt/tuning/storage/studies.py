@@ -21,6 +21,7 @@ from nbt.errors import UsageError, nearest
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.database import close, connect, connect_to_read, convert_errors, resolve_storage, sqlite_file
 from nbt.tuning.storage.locks import FileLock, LeaseLock, StudyLock
+from nbt.tuning.storage.prediction_reader import PredictionReader
 from nbt.tuning.storage.reader import read_config, study_record, summarise
 from nbt.tuning.storage.records import StudyConfig, StudyRecord, StudySummary
 from nbt.tuning.storage.study_names import check_same_study, check_study_name, unused_name
@@ -99,7 +100,9 @@ def read_study(url: str, name: str) -> StudyRecord:
             hint = nearest(name, studies) if studies else f"there are no studies in {place} yet"
             raise UsageError(f"unknown study {name!r}; {hint}")
         trials = _read_trials(storage, name)
-        return study_record(in_memory_study(name, trials), studies[name].user_attrs)
+        return study_record(
+            in_memory_study(name, trials), studies[name].user_attrs, PredictionReader(storage.url, name)
+        )
 
 
 def list_studies(url: str) -> list[StudySummary]:

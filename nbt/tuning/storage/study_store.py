@@ -13,8 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from nbt.errors import NbtError
 from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
+from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec
+from nbt.tuning.storage.prediction_reader import PredictionReader
 from nbt.tuning.storage.reader import read_trial, study_record
 from nbt.tuning.storage.records import StudyConfig, StudyRecord, TrialRecord
 from nbt.tuning.storage.study_writer import StudyWriter
@@ -71,6 +73,8 @@ class StudyStore:
     def __init__(self, study: optuna.Study, config: StudyConfig, writer: StudyWriter | None = None) -> None:
         self.study, self.config, self._writer = study, config, writer
         self._closed = False
+        # Those of a study in memory; a stored study reads them from its database.
+        self._predictions: dict[str, Predictions] = {}
 
     def __enter__(self) -> StudyStore:
         return self
@@ -100,6 +104,23 @@ class StudyStore:
         """
         stored = self.study if self._writer is None else self._writer
         (stored.set_user_attr if isinstance(stored, optuna.Study) else stored.put)(name, codec.to_json(value))
+
+    def put_predictions(self, run: str, predictions: Predictions | None) -> None:
+        """Stores the predictions of a run, in place of earlier ones; None, of a run without any, is ignored.
+
+        Args:
+            run: Key of the run, see `nbt.tuning.storage.codec.final_key` and `test_key`.
+            predictions: The predictions.
+
+        Raises:
+            NbtError: The database fails, or another driver has taken the lock.
+        """
+        if predictions is None:
+            return
+        if self._writer is None:
+            self._predictions[run] = predictions
+        else:
+            self._writer.put_predictions(run, predictions)
 
     def put_search(self, search: SearchConfig) -> None:
         """Stores the options of this session, without passwords.
@@ -137,7 +158,8 @@ class StudyStore:
 
     def record(self) -> StudyRecord:
         """Returns the current record of the study."""
-        return study_record(self.study, self.attributes())
+        stored = None if self._writer is None else PredictionReader(self._writer.url, self.config.name)
+        return study_record(self.study, self.attributes(), self._predictions.get if stored is None else stored)
 
     def trials(self) -> list[FrozenTrial]:
         """Returns Optuna's trial objects; they are shared and must not be changed."""

@@ -1,4 +1,4 @@
-"""The tables of nbt in a study database: the learning curves and the resumable state of trials.
+"""The tables of nbt in a study database: learning curves and resumable state of trials, and predictions of runs.
 
 Optuna's own tables hold the studies with their attributes and the trials with parameters, states and values; they are
 read and written through Optuna's public API only. Trials of version 0.1 have no rows here: their user attributes in
@@ -16,10 +16,11 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import JSON, Boolean, Column, Double, Integer, String, bindparam
+from sqlalchemy import JSON, Boolean, Column, Double, Integer, LargeBinary, String, bindparam
 
 from nbt._version import __version__
 from nbt.errors import UsageError
+from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, last_accuracy
 from nbt.tuning.storage import codec
 
@@ -56,6 +57,14 @@ _EPOCHS = sqlalchemy.Table(
     Column("diverged", Boolean, nullable=False),
     Column("metrics", JSON, nullable=False),
     sqlite_with_rowid=False,
+)
+_PREDICTIONS = sqlalchemy.Table(
+    "nbt_predictions",
+    _metadata,
+    Column("study", String(120), primary_key=True),
+    Column("run", String(120), primary_key=True),
+    # With this length, MySQL chooses a type for more than 64 kB; other databases ignore it.
+    Column("predictions", LargeBinary(2**32 - 1), nullable=False),
 )
 _CURVE_FIELDS = tuple(column.name for column in _EPOCHS.columns)[2:]
 _DELETE_TRIAL = sqlalchemy.delete(_TRIALS).where(
@@ -161,6 +170,35 @@ def read_trials(study: optuna.Study, engine: sqlalchemy.Engine) -> list[FrozenTr
         else _with_decoded_curve(trial)
         for trial in trials
     ]
+
+
+def write_predictions(engine: sqlalchemy.Engine, study: str, run: str, predictions: Predictions) -> None:
+    """Writes the predictions of a run, in place of earlier ones.
+
+    Args:
+        engine: Engine of the database.
+        study: Name of the study.
+        run: Key of the run, see `nbt.tuning.storage.codec.final_key` and `test_key`.
+        predictions: The predictions.
+    """
+    key = {"study": study, "run": run}
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.delete(_PREDICTIONS).filter_by(**key))
+        connection.execute(sqlalchemy.insert(_PREDICTIONS), {**key, "predictions": predictions.to_bytes()})
+
+
+def read_predictions(engine: sqlalchemy.Engine, study: str, run: str) -> Predictions | None:
+    """Returns the predictions of a run; None if there are none, as in a database of an earlier version.
+
+    Raises:
+        ValueError: The predictions are damaged.
+    """
+    if not sqlalchemy.inspect(engine).has_table(_PREDICTIONS.name):
+        return None
+    query = sqlalchemy.select(_PREDICTIONS.c.predictions).filter_by(study=study, run=run)
+    with engine.connect() as connection:
+        content = connection.execute(query).scalar()
+    return None if content is None else Predictions.from_bytes(content)
 
 
 def in_memory_study(name: str, trials: Sequence[FrozenTrial] = ()) -> optuna.Study:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from nbt.data.image_files import sort_class_names
-from nbt.data.readers.image_folder import find_split_folders, read_image_folder
+from nbt.data.readers.image_folder import BESIDE_SPLITS, LOOSE, find_split_folders, read_image_folder
 from nbt.errors import UsageError
 from tests.data.pictures import save_classes, save_image
 
 
 def names(folder: Path) -> list[tuple[str, str, str]]:
-    return [(str(row.path.relative_to(folder)), row.label, row.split) for row in read_image_folder(folder)]
+    return [(str(row.path.relative_to(folder)), row.label, row.split) for row in read_image_folder(folder).images]
 
 
 def test_class_folders_are_read_in_order_with_subfolders_and_without_hidden_files(tmp_path: Path) -> None:
@@ -20,6 +20,36 @@ def test_class_folders_are_read_in_order_with_subfolders_and_without_hidden_file
         save_image(tmp_path / path)
     (tmp_path / "dog" / "notes.txt").write_text("no image")
     assert names(tmp_path) == [("cat/more/c.webp", "cat", ""), ("dog/a.png", "dog", ""), ("dog/b.JPG", "dog", "")]
+
+
+def test_files_that_are_passed_over_have_a_reason(tmp_path: Path) -> None:
+    save_classes(tmp_path / "train", {"a": 2, "b": 1})
+    save_classes(tmp_path / "test", {"a": 1})
+    save_classes(tmp_path / "more", {"a": 1})
+    for name in ("loose.png", "train/loose.jpg", "train/a/.hidden.png"):
+        save_image(tmp_path / name)
+    for name in ("train/a/Thumbs.db", "train/a/notes.txt", "train/b/photo.NEF", "readme.md"):
+        (tmp_path / name).write_bytes(b"II*\0")
+    found = read_image_folder(tmp_path)
+    assert len(found.images) == 4
+    assert sorted((str(path.relative_to(tmp_path)), reason) for path, reason in found.passed_over) == [
+        ("loose.png", LOOSE),
+        ("more/a/000.png", BESIDE_SPLITS),
+        ("readme.md", "not an image"),
+        ("train/a/.hidden.png", "hidden or system file"),
+        ("train/a/Thumbs.db", "hidden or system file"),
+        ("train/a/notes.txt", "not an image"),
+        ("train/b/photo.NEF", "camera raw file"),
+        ("train/loose.jpg", LOOSE),
+    ]
+
+
+def test_an_error_says_what_a_folder_without_images_holds(tmp_path: Path) -> None:
+    save_classes(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "x.mp4").touch()
+    with pytest.raises(UsageError, match=r"class 'c' has no images; .*; found 1 \.mp4 \(video\)"):
+        read_image_folder(tmp_path)
 
 
 def test_split_folders_have_aliases(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import platform
@@ -15,13 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nbt.errors import NbtError
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.engines.base import Engine
-from tests.tuning.engines.fake_runner import FakeTask
+from tests.tuning.engines.fake_runner import PREDICTIONS, FakeTask
 from tests.tuning.engines.processes import is_running, wait_for
 
 EPOCHS = 4
@@ -106,6 +108,16 @@ class EngineContract:
         assert source.max_running == self.workers
         assert not source.running
         assert not source.abandoned
+
+    def test_requested_predictions_arrive_with_the_outcome(self, engine: Engine) -> None:
+        kept, other = make_specs("train", "train")
+        source = ListSource([dataclasses.replace(kept, keep_predictions=True), other])
+        engine.run(source)
+        predictions = source.done[kept.key].predictions
+        assert predictions is not None
+        np.testing.assert_array_equal(predictions.index, PREDICTIONS.index)
+        np.testing.assert_array_equal(predictions.log_probabilities, PREDICTIONS.log_probabilities)
+        assert source.done[other.key].predictions is None
 
     def test_epochs_of_a_trial_arrive_in_order_before_its_end(self, engine: Engine) -> None:
         source = ListSource(make_specs("train", "train"))

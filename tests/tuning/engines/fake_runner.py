@@ -12,8 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 
+PREDICTIONS = Predictions(np.array([0, 1, 1]), np.log([[0.5, 0.5], [0.25, 0.75], [1.0, 1e-9]]), np.arange(7, 10))
 RUNNER = "tests.tuning.engines.fake_runner:FakeRunner"
 
 
@@ -94,7 +98,7 @@ class FakeRunner:
                 return TrialOutcome(curve=tuple(curve), error=str(error))
             if reason is not None:
                 return TrialOutcome(curve=tuple(curve), stopped=reason, facts=facts)
-        return TrialOutcome(curve=tuple(curve), facts=facts)
+        return TrialOutcome(curve=tuple(curve), facts=facts, predictions=PREDICTIONS if spec.keep_predictions else None)
 
     def _behave(self, behaviour: str, epoch: int) -> None:
         if behaviour == "wait" and epoch == 4:

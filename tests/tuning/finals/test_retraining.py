@@ -9,6 +9,7 @@ import pytest
 from nbt.errors import NbtError
 from nbt.settings import TransferSettings
 from nbt.training.export.model_folder import CARD_FILE, was_trained_with
+from nbt.training.metrics import accuracy
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.finals.finals import Finals, recommended_final
@@ -140,6 +141,20 @@ def test_another_recommendation_is_tested_again(tmp_path: Path) -> None:
     assert record.test[0].accuracy.mean == final_accuracy(recommended_final(after).settings)
     assert was_trained_with(tmp_path / "model", recommended_final(after).settings)
     assert list_studies(resolve_storage(None, tmp_path))[0].finished
+
+
+def test_predictions_of_finals_and_tests_are_stored_and_kept_by_a_resumed_search(tmp_path: Path) -> None:
+    search_and_finals(tmp_path)
+    for engine in (FakeEngine(), FakeEngine()):  # the second one resumes the finished study
+        retrain(tmp_path, engine)
+        record = read_study(resolve_storage(None, tmp_path), "fake")
+        for final in record.finals:
+            for run in final.runs:
+                validated = record.final_predictions(final, run)
+                assert accuracy(validated) == pytest.approx(run.val_accuracy, abs=0.01)
+        for test in record.test:
+            assert accuracy(record.test_predictions(test.name)) == pytest.approx(test.accuracy.mean, abs=0.01)
+    assert engine.specs == []
 
 
 def test_runs_are_repeated_after_ctrl_c(tmp_path: Path) -> None:

@@ -10,12 +10,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nbt.errors import NbtError
 from nbt.tuning.storage.studies import list_studies, read_study
 from nbt.tuning.storage.study_store import StudyStore
-from tests.tuning.fakes import EPOCHS, DriverKilled, FakeEngine, make_controller, open_fake_study, states
+from tests.tuning.fakes import (
+    EPOCHS,
+    DriverKilled,
+    FakeEngine,
+    fake_predictions,
+    make_controller,
+    open_fake_study,
+    states,
+)
 
 URL = os.environ.get("NBT_TEST_POSTGRESQL", "")
 pytestmark = pytest.mark.skipif(not URL, reason="needs a PostgreSQL server, given by NBT_TEST_POSTGRESQL")
@@ -72,3 +81,13 @@ def test_the_second_driver_is_refused_until_the_first_is_killed(tmp_path: Path, 
         driver.kill()
         driver.communicate()
     open_fake_study(tmp_path, url=URL, name=name).close()
+
+
+def test_predictions_of_more_than_64_kb_are_stored(tmp_path: Path, name: str) -> None:
+    predictions = fake_predictions(0.7, 2000, classes=100)
+    assert len(predictions.to_bytes()) > 2**16
+    with open_fake_study(tmp_path, url=URL, name=name) as store:
+        store.put_predictions("test:a", predictions)
+    stored = read_study(URL, name).load_predictions("test:a")
+    assert stored is not None
+    np.testing.assert_allclose(stored.log_probabilities, predictions.log_probabilities, rtol=1e-6)
