@@ -13,7 +13,8 @@ _log = logging.getLogger("nbt")
 
 _EPOCHS = 2  # the first one includes the start of the worker and of its libraries
 _FIRST_BATCHES = 2
-_MAX_WORKERS = 8
+MAX_WORKERS = 8
+"""Largest number of runs at a time."""
 # An epoch of this length in seconds hides what every epoch costs whatever its number of images.
 _TARGET_SECONDS = 0.3
 
@@ -46,7 +47,7 @@ class Calibration(TrialSource):
 
     def next_trial(self) -> TrialSpec | None:
         """Returns a run for each worker in the first round, and as many in the second."""
-        if self._pending == 0 or (self._pending is None and self.workers == _MAX_WORKERS):
+        if self._pending == 0 or (self._pending is None and self.workers == MAX_WORKERS):
             return None
         if self._pending is None:
             self.workers += 1

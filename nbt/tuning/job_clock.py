@@ -1,12 +1,36 @@
-"""The clock of a search: the seconds of each phase, over all sessions of its study."""
+"""The clock of a search: the seconds of each phase, over all sessions of its study, measured and estimated."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 PREPARE, PROFILE, TRIALS, FINALS, TRAIN, REPORT = PHASES = ("prepare", "profile", "trials", "finals", "train", "report")
 """The phases in their order: loading and checks, fit profile, trials, final runs, last training, report."""
+
+
+@dataclass(frozen=True)
+class JobEstimate:
+    """Estimated duration of a search.
+
+    Attributes:
+        phases: Seconds of each phase; those of the finished ones are measured.
+        elapsed: Seconds so far.
+    """
+
+    phases: Mapping[str, float]
+    elapsed: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole search."""
+        return sum(self.phases.values())
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end."""
+        return max(0.0, self.total - self.elapsed)
 
 
 class JobClock:

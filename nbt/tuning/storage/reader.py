@@ -16,8 +16,8 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
 from nbt.tuning.importance import importance
-from nbt.tuning.job_clock import TRIALS
 from nbt.tuning.intervals import Interval, accuracy_interval, accuracy_standard_error, paired_interval
+from nbt.tuning.job_clock import TRIALS
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import (
     FinalRecord,
@@ -145,7 +145,8 @@ def _read_clock(attributes: Mapping[str, Any]) -> dict[str, float]:
     """Returns the seconds of the phases; those of the trials are stored more often than the others."""
     stored = _get_mapping(attributes, codec.CLOCK)
     seconds = {name: float(value) for name, value in stored.items() if isinstance(value, int | float)}
-    return {**seconds, TRIALS: float(attributes.get(codec.SECONDS, 0.0))} if seconds else {}
+    trials = max(seconds.get(TRIALS, 0.0), float(attributes.get(codec.SECONDS, 0.0)))
+    return {**seconds, TRIALS: trials} if seconds else {}
 
 
 def _read_search(attributes: Mapping[str, Any]) -> SearchConfig | None:

@@ -18,7 +18,7 @@ from nbt.tuning.intervals import Interval
 from nbt.tuning.storage import codec
 
 if TYPE_CHECKING:
-    from nbt.tuning.job_estimate import JobEstimate
+    from nbt.tuning.job_clock import JobEstimate
 
 # Key of the facts of a trial.
 FORECAST = "forecast"
