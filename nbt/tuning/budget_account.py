@@ -89,8 +89,8 @@ class BudgetAccount:
             return OUT_OF_TIME if left <= 0 or left < self._expected_seconds.get(key, 0.0) else None
         return OUT_OF_EPOCHS if self._reserved[key] <= 0 else None
 
-    def note_full_trial(self, seconds: float) -> None:
-        """Notes the duration of a full trial."""
+    def note_trial(self, seconds: float) -> None:
+        """Notes the duration of a full trial, or what one that was stopped for lack of time would have taken."""
         self._full_trials.append(seconds)
 
     def _seconds_left(self, epochs: int) -> float:

@@ -16,7 +16,7 @@ from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec, last_accuracy
 from nbt.tuning.baseline_recipes import baseline_recipes
-from nbt.tuning.budget import Budget
+from nbt.tuning.budget import OUT_OF_TIME, Budget
 from nbt.tuning.budget_account import BudgetAccount
 from nbt.tuning.job_clock import TRIALS, JobClock
 from nbt.tuning.observers import ObserverGroup
@@ -156,8 +156,8 @@ class SearchController:
         self._write_seconds()
         if state is not TrialState.FAIL:
             self._failures.reset()
-            if state is TrialState.COMPLETE and not outcome.diverged:
-                self._account.note_full_trial(sum(result.seconds for result in run.curve))
+            if (state is TrialState.COMPLETE or reason == OUT_OF_TIME) and run.curve and not outcome.diverged:
+                self._account.note_trial(self._trial_epochs * fmean(result.seconds for result in run.curve))
             return
         if spec.checkpoint is not None:
             spec.checkpoint.unlink(missing_ok=True)
