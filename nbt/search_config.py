@@ -24,6 +24,7 @@ from nbt.uris import redact_uri
 from nbt.yaml_loader import key_lines, parse_yaml_mapping
 
 ENGINES = ("local", "ray")
+RESIZE_MODES = ("crop", "pad", "squash")
 PRUNERS = ("fit", "asha", "none")
 
 BACKBONE_HELP = "Architecture, such as 'mobilenet_v2(width_mult=0.35)'; see nbt backbones."
@@ -179,6 +180,13 @@ class SearchConfig:
         metavar="N",
         help="Use only N labelled images per class.",
         when_none="all",
+    )
+    resize: str = _option(
+        "crop",
+        kind="choice",
+        role="task",
+        choices=RESIZE_MODES,
+        help="How images become square: the centre, with borders, or with another aspect ratio.",
     )
     budget: str = _option(
         _REQUIRED,

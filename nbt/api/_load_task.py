@@ -26,6 +26,7 @@ class TaskOptions(TypedDict, total=False):
         classes: Number of classes to use, from the first on; all when None.
         shots: Maximum number of labelled images per class; all when None.
         teacher: Backbone whose weights a trial may inject, "BACKBONE" or "BACKBONE=FILE"; no injection when None.
+        resize: How images become square: "crop", "pad" or "squash".
         seed: Seed of the train/validation split and of the shots, and of the search or training; 0 or more.
         progress: Progress callback, called as progress(activity, done, total) during downloads, decoding and
             pretraining.
@@ -37,6 +38,7 @@ class TaskOptions(TypedDict, total=False):
     image_size: int | None
     classes: int | None
     shots: int | None
+    resize: str
     teacher: str | None
     seed: int
     progress: Progress | None

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nbt")
 
-_TASK_FIELDS = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots", "teacher", "seed")
+_TASK_FIELDS = (
+    *("dataset", "data_dir", "backbone", "weights", "image_size"),
+    *("classes", "shots", "resize", "teacher", "seed"),
+)
 _SYNC_OPTIONS = ("--storage", "--tracking-uri", "--out")
 
 
@@ -121,6 +124,7 @@ def _task_options(task: Task) -> dict[str, Any]:
         "image_size": task.image_size,
         "classes": task.classes,
         "shots": task.shots,
+        "resize": task.resize,
         "teacher": None if task.teacher is None else task.teacher.name,
         "seed": task.seed,
     }

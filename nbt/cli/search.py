@@ -73,7 +73,7 @@ def check_options(config: SearchConfig) -> None:
     check_stream(config.scenario, config.tasks, config.pruner)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     check_engine_options(config.engine, config.workers, ray)
-    check_task({name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher")})
+    check_task({name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher", "resize")})
     Space.load(config.space)
     check_study(config.study, config.storage)
     check_experience(config.experience)

@@ -12,15 +12,17 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from nbt.data.decoding import decode_file, resize_pixels
+from nbt.data.decoding import DecodedImage, FileFacts, decode_image, resize_pixels
+from nbt.data.image_reading import NO_RANGES
 from nbt.data.listing import Items, relative_names
+from nbt.data.value_range import ValueRanges, find_value_ranges, own_range
 from nbt.errors import NbtError, one_line_message
 from nbt.files import atomic_file
 from nbt.machine.cores import usable_cores
@@ -40,7 +42,7 @@ _STALE_AFTER_SECONDS = 24 * 3600.0
 _MAX_NAMES_SHOWN = 5
 
 Pixels = npt.NDArray[np.uint8]
-DecodedImages = Generator[tuple[int, Pixels | str]]
+DecodedImages = Generator[tuple[int, DecodedImage | str]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,11 +55,17 @@ class ImageStore:
         array: The images, uint8 (N, H, H, 3), in memory or a read-only memory map.
         path: The cache file that holds exactly this array, or None for images that are in memory only.
         unreadable: Names of the images that were left out because they could not be decoded.
+        reasons: Why they could not be decoded, in the order of `unreadable`; empty in other processes.
+        facts: Facts about the file of each image; empty in other processes.
+        value_ranges: Ranges of values of more than 8 bits, by which the images were scaled.
     """
 
     array: Pixels
     path: Path | None = None
     unreadable: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    facts: tuple[FileFacts, ...] = ()
+    value_ranges: ValueRanges = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         dtype, shape = self.array.dtype, self.array.shape
@@ -101,20 +109,23 @@ class ImageStore:
                 f"the images cannot be written to {folder} for the workers ({error}); set TMPDIR to a larger disk, or "
                 "use --workers 1"
             ) from error
-        return _unpickle_store(None, str(path), self.unreadable)
+        return _unpickle_store(None, str(path), self.unreadable, self.value_ranges)
 
     def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Any, ...]]:
         if self.path is None:
-            return _unpickle_store, (np.asarray(self.array), None, self.unreadable)
-        return _unpickle_store, (None, str(self.path), self.unreadable)
+            return _unpickle_store, (np.asarray(self.array), None, self.unreadable, self.value_ranges)
+        return _unpickle_store, (None, str(self.path), self.unreadable, self.value_ranges)
 
 
-def _unpickle_store(array: Pixels | None, path: str | None, unreadable: tuple[str, ...]) -> ImageStore:
+def _unpickle_store(
+    array: Pixels | None, path: str | None, unreadable: tuple[str, ...], ranges: ValueRanges
+) -> ImageStore:
     if path is None:
         assert array is not None
-        return ImageStore(array, unreadable=unreadable)
+        return ImageStore(array, unreadable=unreadable, value_ranges=ranges)
     try:
-        return ImageStore(np.load(path, mmap_mode="r"), path=Path(path), unreadable=unreadable)
+        array = np.load(path, mmap_mode="r")
+        return ImageStore(array, path=Path(path), unreadable=unreadable, value_ranges=ranges)
     except (OSError, ValueError) as error:
         raise NbtError(f"{path}: the decoded images are missing or damaged ({error}); start again") from error
 
@@ -126,11 +137,14 @@ def decode_images(
     progress: Progress | None = None,
     workers: int | None = None,
     cache: bool = True,
+    resize: str = "crop",
+    value_ranges: ValueRanges | None = None,
 ) -> tuple[ImageStore, npt.NDArray[np.int64]]:
     """Decodes images to squares of one size, or reads them from the cache.
 
-    The shorter side is scaled to `size` with antialiasing and the centre is cropped. Images that cannot be decoded are
-    left out; a single warning states their number and names the first few.
+    Images are scaled with antialiasing. Images that cannot be decoded are left out; a single warning states their
+    number and names the first few. Files of values of more than 8 bits that do not use the full range of their kind
+    are decoded twice, because their range is known after all images have been decoded.
 
     Args:
         items: Image files, or images in memory, uint8 (N, H, W, 3).
@@ -138,6 +152,8 @@ def decode_images(
         progress: Called with the number of decoded images.
         workers: Number of threads; one per usable core when None.
         cache: Whether to read from and write to the cache.
+        resize: How images become square, see `nbt.data.decoding.RESIZE`.
+        value_ranges: Ranges of values of more than 8 bits, without the cache only; found over the images when None.
 
     Returns:
         The images, and their indices in `items`, ascending, int64 (n,).
@@ -145,46 +161,67 @@ def decode_images(
     Raises:
         NbtError: The cache cannot be written, for example because the disk is full.
     """
-    decoded = _iter_decoded(items, size, workers or usable_cores(), progress)
-    if not cache:
-        images, reasons = _collect_decoded(decoded)
-        array = np.stack(images) if images else np.empty((0, size, size, 3), dtype=np.uint8)
-        return _build_store(array, None, items, reasons)
-    path = cache_folder("images") / f"{_fingerprint(items, size)}.npy"
-    cached = _read_cache(path, len(items), size)
-    if cached is None:
-        _write_cache(path, decoded, len(items), size)
-        cached = _read_cache(path, len(items), size)
-        if cached is None:
-            raise NbtError(f"{path} cannot be read back; check the disk, or set NBT_CACHE to another folder")
-    return _build_store(cached[0], path, items, cached[1])
+    path = cache_folder("images") / f"{_fingerprint(items, size, resize)}.npy" if cache else None
+
+    def decode(ranges: ValueRanges) -> _Contents:
+        decoded = _iter_decoded(items, size, _Options(resize, ranges), workers or usable_cores(), progress)
+        return _collect(decoded, size, ranges) if path is None else _write_and_read(path, decoded, items, size, ranges)
+
+    if value_ranges is not None:
+        contents = decode(value_ranges)
+        return _build_store(contents, path, items, value_ranges)
+    contents = (path and _read_cache(path, len(items), size)) or decode(NO_RANGES)
+    ranges = find_value_ranges(facts.values for facts in contents.facts)
+    if contents.ranges != ranges and any(f.kind and own_range(f.values) != ranges[f.kind] for f in contents.facts):
+        contents = decode(ranges)
+    return _build_store(contents, path, items, ranges)
+
+
+class _Options(NamedTuple):
+    """How files are decoded: the option `resize`, and the ranges of values of more than 8 bits."""
+
+    resize: str
+    ranges: ValueRanges
+
+
+class _Contents(NamedTuple):
+    """Decoded images, the reasons why others were left out by index, and the facts about the files of the images.
+
+    The ranges are those by which they were scaled; values of other kinds by `own_range`.
+    """
+
+    array: Pixels
+    reasons: dict[int, str]
+    facts: tuple[FileFacts, ...]
+    ranges: ValueRanges
 
 
 def _build_store(
-    array: Pixels, path: Path | None, items: Items, reasons: dict[int, str]
+    contents: _Contents, path: Path | None, items: Items, ranges: ValueRanges
 ) -> tuple[ImageStore, npt.NDArray[np.int64]]:
     """Warns of unreadable images, and returns the store with the indices of its images."""
-    names = tuple(_item_name(items, index) for index in reasons)
+    reasons = tuple(contents.reasons.values())
+    names = tuple(_item_name(items, index) for index in contents.reasons)
     if reasons:
-        shown = [f"{name} ({reason})" for name, reason in zip(names, reasons.values(), strict=True)][:_MAX_NAMES_SHOWN]
+        shown = [f"{name} ({reason})" for name, reason in zip(names, reasons, strict=True)][:_MAX_NAMES_SHOWN]
         more = f" and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
         description = f"{', '.join(shown)}{more}"
         logger.warning("%d of %d images cannot be read and are left out: %s", len(names), len(items), description)
-    kept = np.setdiff1d(np.arange(len(items), dtype=np.int64), np.array(list(reasons), dtype=np.int64))
-    return ImageStore(array, path=path, unreadable=names), kept
+    kept = np.setdiff1d(np.arange(len(items), dtype=np.int64), np.array(list(contents.reasons), dtype=np.int64))
+    return ImageStore(contents.array, path, names, reasons, contents.facts, ranges), kept
 
 
 def _item_name(items: Items, index: int) -> str:
     return f"image {index}" if isinstance(items, np.ndarray) else str(items[index])
 
 
-def _iter_decoded(items: Items, size: int, threads: int, progress: Progress | None) -> DecodedImages:
-    """Yields the index of each image with its pixels, or with the reason why it cannot be decoded, in order.
+def _iter_decoded(items: Items, size: int, options: _Options, threads: int, progress: Progress | None) -> DecodedImages:
+    """Yields the index of each image with its pixels and facts, or with the reason why it cannot be decoded, in order.
 
     At most 4 chunks per thread are decoded ahead, which bounds the memory in use.
     """
     starts = iter(range(0, len(items), _DECODE_CHUNK_SIZE))
-    pending: deque[Future[list[tuple[int, Pixels | str]]]] = deque()
+    pending: deque[Future[list[tuple[int, DecodedImage | str]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="nbt-decode")
     try:
         # Pillow warns of unusual metadata and of large images, which are decoded nevertheless.
@@ -192,7 +229,7 @@ def _iter_decoded(items: Items, size: int, threads: int, progress: Progress | No
             warnings.simplefilter("ignore")
             while True:
                 while len(pending) < 4 * threads and (start := next(starts, None)) is not None:
-                    pending.append(pool.submit(_decode_chunk, items, start, size))
+                    pending.append(pool.submit(_decode_chunk, items, start, size, options))
                 if not pending:
                     return
                 for index, result in pending.popleft().result():
@@ -203,39 +240,45 @@ def _iter_decoded(items: Items, size: int, threads: int, progress: Progress | No
         pool.shutdown(cancel_futures=True)
 
 
-def _decode_chunk(items: Items, start: int, size: int) -> list[tuple[int, Pixels | str]]:
-    """Returns the index of each image of a chunk with its pixels, or with the reason why it cannot be decoded."""
-    return [(index, _decode(items[index], size)) for index in range(start, min(start + _DECODE_CHUNK_SIZE, len(items)))]
+def _decode_chunk(items: Items, start: int, size: int, options: _Options) -> list[tuple[int, DecodedImage | str]]:
+    """Returns the index of each image of a chunk with the image, or with the reason why it cannot be decoded."""
+    indices = range(start, min(start + _DECODE_CHUNK_SIZE, len(items)))
+    return [(index, _decode(items[index], size, options)) for index in indices]
 
 
-def _decode(item: Path | Pixels, size: int) -> Pixels | str:
+def _decode(item: Path | Pixels, size: int, options: _Options) -> DecodedImage | str:
     try:
-        return resize_pixels(item, size) if isinstance(item, np.ndarray) else decode_file(item, size)
+        if isinstance(item, np.ndarray):
+            pixels = resize_pixels(item, size, options.resize)
+            return DecodedImage(pixels, FileFacts(item.shape[1], item.shape[0], "RGB"))
+        return decode_image(item, size, *options)
     except MemoryError:
         raise
     except Exception as error:  # damaged files make Pillow raise errors of many types
         return one_line_message(error, 120)
 
 
-def _collect_decoded(decoded: DecodedImages) -> tuple[list[Pixels], dict[int, str]]:
-    """Returns the decoded images, and the reasons why the others cannot be decoded, by index."""
-    images: list[Pixels] = []
+def _collect(decoded: DecodedImages, size: int, ranges: ValueRanges) -> _Contents:
+    """Returns the decoded images in memory."""
+    images: list[DecodedImage] = []
     reasons: dict[int, str] = {}
     for index, result in decoded:
         if isinstance(result, str):
             reasons[index] = result
         else:
             images.append(result)
-    return images, reasons
+    array = np.stack([image.pixels for image in images]) if images else np.empty((0, size, size, 3), dtype=np.uint8)
+    return _Contents(array, reasons, tuple(image.facts for image in images), ranges)
 
 
-# The cache: <fingerprint>.npy with the decoded images, and <fingerprint>.json with their checksum and the unreadable
-# images. The JSON file is written last: without it the array is ignored.
+# The cache: <fingerprint>.npy with the decoded images, and <fingerprint>.json with their checksum, the facts about
+# their files and the unreadable images. The JSON file is written last: without it the array is ignored.
 
 
-def _fingerprint(items: Items, size: int) -> str:
+def _fingerprint(items: Items, size: int, resize: str) -> str:
     """Returns a hash of the inputs: files by relative path, size and modification time, images in memory by content."""
-    digest = hashlib.sha256(f"nbt images {DECODER_VERSION} {size}\n".encode())
+    mode = "" if resize == "crop" else f" {resize}"
+    digest = hashlib.sha256(f"nbt images {DECODER_VERSION} {size}{mode}\n".encode())
     if isinstance(items, np.ndarray):
         digest.update(str(items.shape).encode() + np.ascontiguousarray(items).data)
         return digest.hexdigest()[:32]
@@ -248,30 +291,43 @@ def _fingerprint(items: Items, size: int) -> str:
     return digest.hexdigest()[:32]
 
 
-def _read_cache(path: Path, n_items: int, size: int) -> tuple[Pixels, dict[int, str]] | None:
-    """Returns the cached images and the reasons why others were left out; None if they are missing or damaged."""
+def _read_cache(path: Path, n_items: int, size: int) -> _Contents | None:
+    """Returns the cached images; None if they are missing or damaged, or were written by an earlier nbt."""
     try:
         metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         reasons = {int(index): str(reason) for index, reason in metadata["unreadable"]}
+        facts = tuple(FileFacts(*values) for values in metadata["facts"])
+        ranges = {kind: (float(low), float(high)) for kind, (low, high) in metadata["ranges"].items()}
         array = np.load(path, mmap_mode="r")
         if array.dtype != np.uint8 or array.shape != (n_items - len(reasons), size, size, 3):
             return None
+        if len(facts) != len(array):
+            return None
         if array.nbytes > MEMORY_LIMIT:
-            return array, reasons
+            return _Contents(array, reasons, facts, ranges)
         array = np.array(array)
-        return (array, reasons) if zlib.crc32(array.data) == metadata["crc32"] else None
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return _Contents(array, reasons, facts, ranges) if zlib.crc32(array.data) == metadata["crc32"] else None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int) -> None:
+def _write_and_read(path: Path, decoded: DecodedImages, items: Items, size: int, ranges: ValueRanges) -> _Contents:
+    """Decodes images into the cache, and reads them back."""
+    _write_cache(path, decoded, len(items), size, ranges)
+    contents = _read_cache(path, len(items), size)
+    if contents is None:
+        raise NbtError(f"{path} cannot be read back; check the disk, or set NBT_CACHE to another folder")
+    return contents
+
+
+def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int, ranges: ValueRanges) -> None:
     """Decodes images into the cache. Concurrent processes write equal files, of which the last one remains."""
     _remove_stale_files(path.parent)
     try:
         with contextlib.closing(decoded), atomic_file(path) as temporary, temporary.open("wb") as file:
-            reasons, checksum = _write_rows(file, decoded, n_items, size)
+            metadata = _write_rows(file, decoded, n_items, size)
         with atomic_file(path.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps({"unreadable": list(reasons.items()), "crc32": checksum}), encoding="utf-8")
+            temporary.write_text(json.dumps({**metadata, "ranges": dict(ranges)}), encoding="utf-8")
     except OSError as error:
         needed = n_items * size * size * 3 / 2**30
         raise NbtError(
@@ -280,26 +336,29 @@ def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int) ->
         ) from error
 
 
-def _write_rows(file: IO[bytes], decoded: DecodedImages, n_items: int, size: int) -> tuple[dict[int, str], int]:
+def _write_rows(file: IO[bytes], decoded: DecodedImages, n_items: int, size: int) -> dict[str, Any]:
     """Writes an .npy file image by image.
 
     Returns:
-        The reasons why images were left out, by index, and the CRC-32 of the written images.
+        Metadata: indices and reasons of the images that were left out, the facts about the files of the others, and the
+        CRC-32 of the written images.
     """
     start = _write_header(file, n_items, size)
-    reasons: dict[int, str] = {}
+    reasons: list[tuple[int, str]] = []
+    facts: list[FileFacts] = []
     checksum = 0
     for index, result in decoded:
         if isinstance(result, str):
-            reasons[index] = result
+            reasons.append((index, result))
             continue
-        file.write(result.data)
-        checksum = zlib.crc32(result.data, checksum)
+        file.write(result.pixels.data)
+        facts.append(result.facts)
+        checksum = zlib.crc32(result.pixels.data, checksum)
     file.seek(0)
     # NumPy pads headers, so that the header of a shorter array has the same length.
     if _write_header(file, n_items - len(reasons), size) != start:
         raise NbtError("this version of NumPy writes .npy headers that cannot be changed in place")
-    return reasons, checksum
+    return {"unreadable": reasons, "facts": facts, "crc32": checksum}
 
 
 def _write_header(file: IO[bytes], n: int, size: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbt.data.image_files import LabelledFile, PassedOver, sort_class_names
+from nbt.data.layout import Layout
 from nbt.errors import UsageError
 
 Items = Sequence[Path] | npt.NDArray[np.uint8]
@@ -29,6 +30,7 @@ class Listing:
         labels: Class indices 0 ... C-1, int64 (N,).
         roles: Official split of each image, "train", "val", "test", or "" for none, (N,).
         passed_over: Files of the dataset that are not read as images.
+        layout: How the folder was read; None for datasets known by name and for manifests.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Listing:
     labels: npt.NDArray[np.int64]
     roles: npt.NDArray[np.str_]
     passed_over: tuple[PassedOver, ...] = ()
+    layout: Layout | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,6 +67,15 @@ class Listing:
         selected = self.take(np.flatnonzero(self.labels < n))
         return dataclasses.replace(selected, class_names=self.class_names[:n])
 
+    def keep_classes(self, kept: npt.NDArray[np.int64]) -> Listing:
+        """Returns the listing with the labels of some classes only; it must hold images of no other class.
+
+        Args:
+            kept: Class indices, ascending, int64 (c,).
+        """
+        names = tuple(self.class_names[label] for label in kept.tolist())
+        return dataclasses.replace(self, class_names=names, labels=np.searchsorted(kept, self.labels))
+
     def digest(self) -> str:
         """Returns a hash of classes, images, labels and official splits.
 
@@ -88,6 +100,7 @@ def listing_from_files(
     rows: Sequence[LabelledFile],
     class_names: Iterable[str] | None = None,
     passed_over: Iterable[PassedOver] = (),
+    layout: Layout | None = None,
 ) -> Listing:
     """Builds a listing of labelled files.
 
@@ -96,6 +109,7 @@ def listing_from_files(
         rows: The files.
         class_names: The class names in order; sorted by `sort_class_names` when None.
         passed_over: Files of the dataset that are not read as images.
+        layout: How the folder was read.
     """
     names = sort_class_names(row.label for row in rows) if class_names is None else list(class_names)
     label_index = {label: i for i, label in enumerate(names)}
@@ -106,6 +120,7 @@ def listing_from_files(
         labels=np.array([label_index[row.label] for row in rows], dtype=np.int64),
         roles=np.array([row.split for row in rows], dtype="<U5"),
         passed_over=tuple(passed_over),
+        layout=layout,
     )
 
 

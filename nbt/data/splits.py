@@ -69,7 +69,8 @@ def make_pools(labels: Index, roles: npt.NDArray[np.str_], class_names: Sequence
     """Divides the images into pools by their official splits; without an official test split, test images are drawn.
 
     Images without an official split belong to train. The test images that are drawn from a class depend only on the
-    number and order of its images, neither on the other classes nor on a seed.
+    number and order of its images, neither on the other classes nor on a seed. Classes that are too small to be divided
+    into all parts keep their images for training.
 
     Args:
         labels: Class indices, int64 (N,).
@@ -77,30 +78,44 @@ def make_pools(labels: Index, roles: npt.NDArray[np.str_], class_names: Sequence
         class_names: Class names, for messages.
 
     Raises:
-        UsageError: A class has too few images for the required parts.
+        UsageError: See `check_pools`.
     """
     val = np.flatnonzero(roles == "val")
     test = np.flatnonzero(roles == "test")
     train = np.flatnonzero((roles != "val") & (roles != "test"))
     pools = Pools(train, val if len(val) else None, test)
-    if len(test):
-        _check_counts(pools, labels, class_names, _min_images_per_class(pools), "train and validate on")
-        return pools
-    _check_counts(pools, labels, class_names, _min_images_per_class(pools) + 1, "train, validate and test on")
-    rngs = [np.random.default_rng([*_TEST_SEED, label]) for label in range(len(class_names))]
-    test = _draw_stratified(train, labels, TEST_SHARE, rngs)
-    return Pools(np.setdiff1d(train, test), pools.val, test)
+    if not len(test):
+        rngs = [np.random.default_rng([*_TEST_SEED, label]) for label in range(len(class_names))]
+        test = _draw_stratified(train, labels, TEST_SHARE, rngs, least=min_images_per_class(pools))
+        pools = Pools(np.setdiff1d(train, test), pools.val, test)
+    check_pools(pools, labels, class_names)
+    return pools
 
 
 def check_pools(pools: Pools, labels: Index, class_names: Sequence[str]) -> None:
-    """Checks that every class still has enough images for training and validation, e.g. after images were left out.
+    """Checks that a model can be trained, validated and tested.
 
     Raises:
-        UsageError: A class has too few images, or no test image is left.
+        UsageError: Fewer than two classes have images to train on, or no image is left to validate or to test on.
     """
-    _check_counts(pools, labels, class_names, _min_images_per_class(pools), "train and validate on")
+    counts = np.bincount(labels[pools.train], minlength=len(class_names))
+    trained = [name for name, count in zip(class_names, counts.tolist(), strict=True) if count]
+    if len(trained) < 2:
+        found = f"only class {trained[0]!r} has" if trained else "no class has"
+        raise UsageError(f"{found} images to train on; a task needs two or more classes")
+    if pools.val is None and counts.max() < 2:
+        raise UsageError("no class has a second image to validate on; a class needs 2 or more besides its test images")
     if not len(pools.test):
-        raise UsageError("no test image is left")
+        raise UsageError("no image is left to test on; a class needs 3 or more images, so that one can be held out")
+
+
+def min_images_per_class(pools: Pools) -> int:
+    """Returns the number of images that a class needs in order to be in all parts.
+
+    Args:
+        pools: Pools with the official test images, of which there may be none.
+    """
+    return 1 + (pools.val is None) + (not len(pools.test))
 
 
 def limit_shots(pools: Pools, labels: Index, shots: int, seed: int) -> Pools:
@@ -170,20 +185,9 @@ def validation_standard_error(accuracy: float, n: int) -> float:
     return math.sqrt(accuracy * (1.0 - accuracy) / n) if n else math.inf
 
 
-def _min_images_per_class(pools: Pools) -> int:
-    """Returns the number of images that each class needs in the train pool, to train on and to draw validation from."""
-    return 1 if pools.val is not None else 2
-
-
-def _check_counts(pools: Pools, labels: Index, class_names: Sequence[str], needed: int, purpose: str) -> None:
-    counts = np.bincount(labels[pools.train], minlength=len(class_names))
-    for name, count in zip(class_names, counts.tolist(), strict=True):
-        if count < needed:
-            images = "image" if needed == 1 else "images"
-            raise UsageError(f"class {name!r} has {count} of the {needed} {images} it needs to {purpose}")
-
-
-def _draw_stratified(pool: Index, labels: Index, share: float, rngs: Sequence[np.random.Generator]) -> Index:
+def _draw_stratified(
+    pool: Index, labels: Index, share: float, rngs: Sequence[np.random.Generator], least: int = 2
+) -> Index:
     """Draws the same rounded share of every class, at least one image and never all.
 
     Args:
@@ -191,12 +195,13 @@ def _draw_stratified(pool: Index, labels: Index, share: float, rngs: Sequence[np
         labels: Class indices, int64 (N,).
         share: Share of each class, 0 ... 1.
         rngs: One generator per class.
+        least: Least number of images of a class of which some are drawn.
     """
     drawn = [np.empty(0, dtype=np.int64)]
     for label, rng in enumerate(rngs):
         members = _shuffled_members(pool, labels, label, rng)
         count = min(max(1, round(share * len(members))), len(members) - 1)
-        drawn.append(members[: max(count, 0)])
+        drawn.append(members[: count if len(members) >= least else 0])
     return np.sort(np.concatenate(drawn))
 
 

@@ -11,6 +11,7 @@ from nbt.errors import UsageError
 from nbt.models.backbone_spec import BackboneSpec, parse_backbone
 from nbt.models.teacher import parse_teacher
 from nbt.paths import absolute_path
+from nbt.search_config import option_fields
 
 IMAGE_SIZES = (8, 1024)
 """Smallest and largest accepted image size in pixels."""
@@ -29,6 +30,7 @@ class TaskOptions:
         classes: Number of classes, or None for all.
         shots: Labelled images per class, or None for all.
         seed: Seed of the split and of the shots.
+        resize: How images become square, one of `nbt.search_config.RESIZE_MODES`.
     """
 
     source: DatasetSource
@@ -39,6 +41,7 @@ class TaskOptions:
     classes: int | None
     shots: int | None
     seed: int
+    resize: str = "crop"
 
 
 def check_task_options(
@@ -51,6 +54,7 @@ def check_task_options(
     classes: int | None = None,
     shots: int | None = None,
     teacher: str | None = None,
+    resize: str = "crop",
     seed: int = 0,
 ) -> TaskOptions:
     """Checks the arguments of `load_task` without importing PyTorch or NumPy.
@@ -66,6 +70,7 @@ def check_task_options(
     )
     _check_number("--shots", shots, 2, None, "a class needs one image to train and one to validate on")
     _check_number("--seed", seed, 0, 2**63 - 1)
+    option_fields()["resize"].check("--resize", resize)
     if teacher is not None:
         parse_teacher(teacher)
     spec = backbone or source.spec.default_backbone
@@ -78,6 +83,7 @@ def check_task_options(
         classes=classes,
         shots=shots,
         seed=seed,
+        resize=resize,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from nbt.checks import CheckResult
 from nbt.models.weights import SourceClassMeans
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Task:
         teacher: The teacher whose weights can be injected (`settings.init` "inject"); None without one.
         scenario: Scenario of a stream of tasks: "data", "task" or "class"; None for a single task.
         tasks: Number of tasks of the stream; 0 without one.
+        resize: How images become square: "crop", "pad" or "squash".
+        checks: Results of the checks of the data, failed ones first.
     """
 
     dataset: str
@@ -85,6 +88,8 @@ class Task:
     teacher: Teacher | None = None
     scenario: str | None = None
     tasks: int = 0
+    resize: str = "crop"
+    checks: tuple[CheckResult, ...] = ()
 
     @property
     def n_classes(self) -> int:

@@ -125,17 +125,25 @@ def test_with_an_official_validation_split_test_is_drawn() -> None:
     assert len(pools.train) == 16
 
 
+def test_classes_too_small_to_divide_stay_in_training() -> None:
+    labels = labels_of([9, 2, 1], None)
+    split = make_split(make_pools(labels, no_roles(labels), ["a", "b", "c"]), labels, 0)
+    assert [counts_in(part, labels) for part in (split.train, split.val)] == [[5, 1, 1], [2, 1, 0]]
+    assert counts_in(split.test, labels) == [2, 0, 0]
+    assert_partition(split, 12)
+
+
 @pytest.mark.parametrize(
     ("counts", "roles", "message"),
     [
-        ([3, 2], "", "class 'class 1' has 2 of the 3 images it needs to train, validate and test on"),
-        ([3, 0], "", "class 'class 1' has 0 of the 3 images"),
-        ([2, 1], "test", "class 'class 1' has 1 of the 2 images it needs to train and validate on"),
-        ([2, 1], "val", "class 'class 1' has 1 of the 2 images it needs to train, validate and test on"),
-        ([1, 0], "val test", "class 'class 1' has 0 of the 1 image it needs to train and validate on"),
+        ([3, 0], "", "only class 'class 0' has images to train on; a task needs two or more"),
+        ([0, 0], "test", "no class has images to train on"),
+        ([1, 1], "test", "no class has a second image to validate on"),
+        ([2, 2], "", "no image is left to test on; a class needs 3 or more images"),
+        ([1, 1], "val", "no image is left to test on"),
     ],
 )
-def test_classes_with_too_few_images_are_named(counts: list[int], roles: str, message: str) -> None:
+def test_too_few_images_for_a_task(counts: list[int], roles: str, message: str) -> None:
     extra = roles.split()
     labels = np.concatenate([labels_of(counts, None), np.tile([0, 1], len(extra))]).astype(np.int64)
     official = np.array([""] * sum(counts) + [role for role in extra for _ in range(2)], dtype="<U5")
@@ -203,10 +211,10 @@ def test_merging_validation_moves_it_to_train(counts: list[int], seed: int) -> N
 def test_check_pools_detects_missing_images() -> None:
     labels = np.array([0, 0, 1, 0, 1], dtype=np.int64)
     index = np.arange(5)
-    with pytest.raises(UsageError, match="class 'b' has 1 of the 2 images"):
-        check_pools(Pools(index[:3], None, index[3:]), labels, ["a", "b"])
-    with pytest.raises(UsageError, match="no test image is left"):
+    with pytest.raises(UsageError, match="no image is left to test on"):
         check_pools(Pools(index, None, index[:0]), labels, ["a", "b"])
+    with pytest.raises(UsageError, match="only class 'a' has images to train on"):
+        check_pools(Pools(index[:2], None, index[3:]), labels, ["a", "b"])
     check_pools(Pools(index, None, index[:1]), labels, ["a", "b"])
 
 

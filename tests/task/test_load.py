@@ -187,10 +187,21 @@ def test_unreadable_images_are_left_out_and_counted(
     assert {row.tobytes() for row in task.images.array[task.split.test]} <= before  # the test images are unchanged
 
 
-def test_a_class_without_readable_images_is_named(animals: Path, requests: list[Any]) -> None:
+def test_a_class_without_readable_images_is_left_out(animals: Path, requests: list[Any]) -> None:
+    whole = load_task(animals, image_size=16)
     for path in (animals / "bee").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(UsageError, match=r"class 'bee' has 0 of the 2 images .*: 10 images cannot be read, the first"):
+    task = load_task(animals, image_size=16)
+    assert task.class_names == ("ant", "cow") and np.bincount(task.labels).tolist() == [20, 30]
+    assert task.images.array[task.labels == 1].tolist() == whole.images.array[whole.labels == 2].tolist()
+    failed = {check.code: check for check in task.checks if check.is_failed}
+    assert (failed["NBT105"].severity, failed["NBT109"].severity, failed["NBT109"].count) == ("error", "error", 10)
+
+
+def test_too_few_readable_classes_are_refused(animals: Path, requests: list[Any]) -> None:
+    for path in (*(animals / "bee").iterdir(), *(animals / "ant").iterdir()):
+        path.write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"only class 'cow' has images to train on.*: 30 images cannot be read, the f"):
         load_task(animals, image_size=16)
 
 
@@ -200,6 +211,7 @@ def test_dataset_summary(animals: Path, requests: list[Any]) -> None:
         "classes": 3,
         "train_images": 36,
         "validation_images": 12,
+        "validation_fixed": False,
         "test_images": 12,
         "class_images_min": 8,
         "class_images_median": 16.0,
@@ -234,7 +246,7 @@ def test_dataset_summary(animals: Path, requests: list[Any]) -> None:
 def test_wrong_options_are_refused_before_anything_is_decoded(
     animals: Path, requests: list[Any], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr("nbt.data.image_store.decode_images", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr("nbt.task.data.decode_images", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(UsageError) as error:
         load_task(animals, **options)
     assert message in str(error.value)
@@ -246,11 +258,27 @@ def test_too_many_classes_of_a_known_dataset_need_no_download() -> None:
         check_task_options("cub", classes=300)
 
 
-def test_a_class_with_too_few_images_is_named_with_its_dataset(tmp_path: Path, requests: list[Any]) -> None:
-    folder = save_classes(tmp_path / "few", {"ant": 5, "bee": 2})
-    with pytest.raises(UsageError, match="few: class 'bee' has 2 of the 3 images it needs to train, validate and test"):
+def test_too_few_images_are_refused_with_the_name_of_the_dataset(tmp_path: Path, requests: list[Any]) -> None:
+    folder = save_classes(tmp_path / "few", {"ant": 2, "bee": 2})
+    with pytest.raises(UsageError, match="few: no image is left to test on"):
         load_task(folder)
     assert requests == []
+
+
+def test_a_class_of_one_image_is_trained_on(tmp_path: Path, requests: list[Any]) -> None:
+    task = load_task(save_classes(tmp_path / "few", {"ant": 8, "bee": 9, "cow": 1}), image_size=8)
+    assert task.labels[task.split.train].tolist().count(2) == 1
+    assert {check.code for check in task.checks if check.is_failed} == {"NBT105", "NBT106", "NBT107"}
+
+
+@pytest.mark.parametrize("resize", ["pad", "squash"])
+def test_resize_is_part_of_images_and_identity(tmp_path: Path, requests: list[Any], resize: str) -> None:
+    folder = save_classes(tmp_path / "wide", {"ant": 4, "bee": 4})
+    cropped, other = load_task(folder, image_size=8), load_task(folder, image_size=8, resize=resize)
+    assert (cropped.resize, other.resize) == ("crop", resize)
+    assert cropped.fingerprint != other.fingerprint and cropped.images.path != other.images.path
+    with pytest.raises(UsageError, match="--resize 'stretch'"):
+        load_task(folder, resize="stretch")
 
 
 def test_weights_are_checked_before_images_are_decoded(
@@ -260,7 +288,7 @@ def test_weights_are_checked_before_images_are_decoded(
         raise UsageError("the file is no state dict")
 
     monkeypatch.setattr(sys.modules["nbt.models.weights"], "load_pretrained_weights", refuse)
-    monkeypatch.setattr("nbt.data.image_store.decode_images", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr("nbt.task.data.decode_images", lambda *_, **__: pytest.fail("decoded"))
     with pytest.raises(UsageError, match="no state dict"):
         load_task(animals, image_size=16)
 

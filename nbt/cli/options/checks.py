@@ -25,7 +25,8 @@ def check_task(options: Mapping[str, Any]) -> TaskOptions:
     """
     from nbt.task.options import check_task_options
 
-    return check_task_options(**{name: options[name] for name in TASK_OPTIONS}, teacher=options.get("teacher"))
+    values = {name: options[name] for name in TASK_OPTIONS}
+    return check_task_options(**values, teacher=options.get("teacher"), resize=options.get("resize", "crop"))
 
 
 def check_study(name: str | None, storage: str | None) -> None:

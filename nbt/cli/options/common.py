@@ -115,7 +115,7 @@ class _WholeOrAuto(click.ParamType[int | str]):
             self.fail(f"{value!r} is neither {AUTO} nor a whole number", param, ctx)
 
 
-_TASK = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots")
+_TASK = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots", "resize")
 _REPEATED_BACKBONES: dict[str, dict[str, Any]] = {
     "backbone": {"multiple": True, "help": f"{BACKBONE_HELP} Repeat the option to compare several."},
     "weights": {

@@ -1,0 +1,1 @@
+"""Checks of the data, codes NBT1xx: one check per file."""

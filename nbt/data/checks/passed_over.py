@@ -1,0 +1,33 @@
+"""NBT108: files that were passed over."""
+
+from __future__ import annotations
+
+from nbt.checks import Check, CheckResult
+from nbt.data.checks.subject import CheckedData
+from nbt.data.checks.wording import counted
+from nbt.data.formats import HIDDEN, NOT_AN_IMAGE
+from nbt.data.image_files import describe_passed_over
+
+
+class PassedOverFiles(Check[CheckedData]):
+    """Counts the files of a dataset that were not read, by reason and suffix."""
+
+    code = "NBT108"
+    title = "files passed over"
+    severity = "warning"
+
+    def run(self, subject: CheckedData) -> CheckResult:
+        """Counts what the reader passed over; files that are no images are not worth a warning."""
+        if subject.paths is None:
+            return self.not_applicable("The images are not read from files.")
+        files = [file for file in subject.listing.passed_over if file.reason != HIDDEN]
+        if not files:
+            return self.passed("Every file was read.")
+        images_first = sorted(files, key=lambda file: file.reason == NOT_AN_IMAGE)
+        return self.failed(
+            f"{counted(len(files), 'file')} passed over: {describe_passed_over(files)}.",
+            "Move images into the folder of their class or convert them; other files may stay.",
+            count=len(files),
+            examples=(f"{subject.file_name(file.path)}: {file.reason}" for file in images_first),
+            severity="info" if images_first[0].reason == NOT_AN_IMAGE else None,
+        )
