@@ -9,18 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from nbt.api._load_task import TaskOptions, load_task
-from nbt.errors import UsageError, require_positive
+from nbt.errors import UsageError, nearest, require_positive
 from nbt.paths import check_writable_file
 from nbt.progress import Progress
 from nbt.search_config import AUTO, check_workers
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
+    from nbt.tuning.engines.base import Engine
     from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable, TableHeader
+    from nbt.tuning.experience.recording import Journal
     from nbt.tuning.experience.study_tables import StudyTables
     from nbt.tuning.space.space import Space
 
+    OnRun = Callable[[RecordedRun, int, int], None]
+
 _log = logging.getLogger("nbt")
+
+RANDOM, INFORMED = DESIGNS = ("random", "informed")
+"""Designs of a recording."""
 
 MAX_MONITORED_IMAGES = 750
 """Maximum number of test images that a recording evaluates per epoch."""
@@ -33,11 +40,12 @@ def record(
     out: str | Path,
     space: str | Path = "non_binary",
     epochs: int = 12,
+    design: str = RANDOM,
     workers: int | str = AUTO,
-    on_run: Callable[[RecordedRun, int, int], None] | None = None,
+    on_run: OnRun | None = None,
     **options: Unpack[TaskOptions],
 ) -> RecordedTable:
-    """Trains the baseline recipes and random settings of a space to full length, and records their learning curves.
+    """Trains the baseline recipes and other settings of a space to full length, and records their learning curves.
 
     Every tenth setting is trained with two seeds. The same call resumes an interrupted recording; a call with more
     trials extends it. Every epoch is also evaluated on at most 750 test images, which only the benchmark reads. The
@@ -48,7 +56,9 @@ def record(
         trials: Number of settings, including the baseline recipes.
         out: File of the table, `.parquet`; finished runs are stored in a journal next to it until the table is written.
         space: Name or file of the search space.
-        epochs: Epochs of every run.
+        epochs: Epochs of every run; of the design "informed", those of the baseline recipes and the strata.
+        design: "random" for settings drawn from the whole space, "informed" for those of
+            `nbt.tuning.experience.informed_design`, which also needs the shipped tables.
         workers: Number of concurrent runs, or "auto"; see `nbt.tuning.engines.worker_count`.
         on_run: Called after every run as on_run(run, stored runs, planned runs).
         **options: Options of the task, see `TaskOptions`.
@@ -61,7 +71,7 @@ def record(
         NbtError: Three runs in a row failed with the same error; recorded runs stay stored.
     """
     from nbt.tuning.engines.factory import EngineFactory
-    from nbt.tuning.experience.recording import Journal, Recording, plan_runs
+    from nbt.tuning.experience.recording import Journal
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
 
@@ -71,15 +81,41 @@ def record(
     check_writable_file("--out", path)
     require_positive(trials=trials, epochs=epochs)
     check_workers(workers)
+    if design not in DESIGNS:
+        raise UsageError(f"design {design!r}: {nearest(design, DESIGNS)}")
     task = monitor_test_images(load_task(dataset, **options))
     searched = applicable_space(searched, task)
-    header = make_table_header(task, searched, epochs)
+    header = dataclasses.replace(make_table_header(task, searched, epochs), design=design)
     journal = Journal(path, header)
-    planned = plan_runs(searched, trials, epochs=epochs, seed=task.seed)
-    missing = [run for run in planned if (run.setting, run.seed) not in journal.runs]
-    with EngineFactory("local", workers, max_runs=max(1, len(missing))) as factory:
-        factory.make(task, options.get("progress")).run(Recording(planned, journal, on_run))
+    with EngineFactory("local", workers, max_runs=trials) as factory:
+        engine = factory.make(task, options.get("progress"))
+        if design == RANDOM:
+            _record_random(engine, searched, trials, journal, on_run)
+        else:
+            _record_informed(engine, searched, trials, journal, on_run)
     return journal.close(dataclasses.replace(header, profile=_measure_profile(task, options.get("progress"))))
+
+
+def _record_random(engine: Engine, space: Space, trials: int, journal: Journal, on_run: OnRun | None) -> None:
+    from nbt.tuning.experience.recording import Recording, plan_runs
+
+    planned = plan_runs(space, trials, epochs=journal.header.epochs, seed=journal.header.seed)
+    engine.run(Recording(planned, journal, on_run))
+
+
+def _record_informed(engine: Engine, space: Space, trials: int, journal: Journal, on_run: OnRun | None) -> None:
+    """Records block after block, because the settings of a block depend on the results of the ones before it."""
+    from nbt.tuning.experience.folder import load_experience
+    from nbt.tuning.experience.informed_design import BLOCK_SIZE, InformedDesign
+    from nbt.tuning.experience.recording import Recording, n_runs, plan_informed_runs
+
+    header = journal.header
+    tables = [table for table in load_experience(None, space) if table.header.dataset != header.dataset]
+    name = f"{header.name}, {header.image_size} px"
+    informed = InformedDesign(space, header.epochs, name, header.seed, tables)
+    for start in range(0, trials, BLOCK_SIZE):
+        planned = plan_informed_runs(informed, range(start, min(start + BLOCK_SIZE, trials)), journal.runs)
+        engine.run(Recording(planned, journal, on_run, n_planned=n_runs(trials)))
 
 
 def _measure_profile(task: Task, progress: Progress | None) -> dict[str, Any] | None:

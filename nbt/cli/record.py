@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
 
 _FROM_STUDIES_OPTIONS = ("storage",)
-_TRAINING_OPTIONS = (*TASK_OPTIONS, "trials", "epochs", "workers")
+_TRAINING_OPTIONS = (*TASK_OPTIONS, "trials", "epochs", "design", "workers")
 
 
 @click.command(cls=Command)
@@ -47,6 +47,14 @@ _TRAINING_OPTIONS = (*TASK_OPTIONS, "trials", "epochs", "workers")
 )
 @config_option("space")
 @click.option("--epochs", metavar="N", type=AT_LEAST_ONE, default=12, show_default=True, help="Epochs of every run.")
+@click.option(
+    "--design",
+    type=click.Choice(["random", "informed"]),
+    default="random",
+    show_default=True,
+    help="Settings: random draws from the whole space, or variations of the default recipe, of good settings of other "
+    "tables and of this one, with three lengths.",
+)
 @workers_option
 @config_option("seed", help="Seed of split, settings and runs.")
 @click.option(

@@ -123,7 +123,7 @@ def fine_tune(
     predictions: Predictions | None = None
 
     while not state.finished:
-        started, epoch = time.perf_counter(), len(state.curve) + 1
+        clock, epoch = _EpochClock(), len(state.curve) + 1
         with context.fork_global_rng():
             context.seed_global_rng(seed, "epoch", epoch)
             set_training(model, model.units, frozen, frozen_top)
@@ -138,7 +138,7 @@ def fine_tune(
         def classify(inputs: torch.Tensor) -> torch.Tensor:
             return loss.mask_logits(network(inputs, frozen))
 
-        result, predictions = _evaluate_epoch(epoch, train_loss, started, batches, classify, hooks)
+        result, predictions = _evaluate_epoch(epoch, train_loss, clock, batches, classify, hooks)
         state.curve.append(result)
         saved.save_if_due(state)
         if (yield result):
@@ -148,6 +148,23 @@ def fine_tune(
     model.eval()
     model.zero_grad(set_to_none=True)
     return FineTuneResult(network, settings, tuple(state.curve), setup_seconds, predictions)
+
+
+class _EpochClock:
+    """Measures the time of an epoch from its creation on."""
+
+    def __init__(self) -> None:
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time in seconds."""
+        return time.perf_counter() - self._started
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time of this process in seconds."""
+        return time.process_time() - self._cpu_started
 
 
 def _linearise(model: Backbone, stage: StageContext) -> FirstOrder:
@@ -161,7 +178,7 @@ def _linearise(model: Backbone, stage: StageContext) -> FirstOrder:
 def _evaluate_epoch(
     epoch: int,
     train_loss: float,
-    started: float,
+    clock: _EpochClock,
     batches: TaskBatches,
     classify: Callable[[torch.Tensor], torch.Tensor],
     hooks: HookChain,
@@ -177,7 +194,9 @@ def _evaluate_epoch(
         return evaluate(classify, batches.evaluation(index), batches.context.device, index)
 
     def diverged() -> tuple[EpochResult, None]:
-        return EpochResult(epoch, train_loss, None, 0.0, time.perf_counter() - started, diverged=True), None
+        return EpochResult(
+            epoch, train_loss, None, 0.0, clock.seconds, diverged=True, cpu_seconds=clock.cpu_seconds
+        ), None
 
     predictions = None
     if not math.isfinite(train_loss):
@@ -188,7 +207,7 @@ def _evaluate_epoch(
             val = measure(task.split.val)
             predictions = val.predictions
             result = dataclasses.replace(result, val_loss=val.loss, val_accuracy=val.accuracy, metrics=val.metrics)
-        result = dataclasses.replace(result, seconds=time.perf_counter() - started)
+        result = dataclasses.replace(result, seconds=clock.seconds, cpu_seconds=clock.cpu_seconds)
         if result.val_loss is not None and not math.isfinite(result.val_loss):
             return diverged()
         if task.watched is not None:

@@ -32,6 +32,8 @@ class EpochResult:
         metrics: Name -> value of the other metrics on the validation images, see `nbt.training.metrics.OTHER_METRICS`;
             None where one is not defined. Empty without validation images, in streams, and in records of version 0.1.
         watched_metrics: The same, and "log_loss", on the task's monitored images.
+        cpu_seconds: CPU time of the epoch in the process of the worker, summed over its threads; unlike `seconds`, it
+            hardly depends on what else the machine does. None in records of version 0.1.
     """
 
     epoch: int
@@ -43,11 +45,12 @@ class EpochResult:
     watched_accuracy: float | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     watched_metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+    cpu_seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result in JSON types; a loss that is not finite is None, missing optional values are absent."""
         values = dataclasses.asdict(self)
-        for name in ("watched_accuracy", "metrics", "watched_metrics"):
+        for name in ("watched_accuracy", "metrics", "watched_metrics", "cpu_seconds"):
             if not values[name] and values[name] != 0:
                 del values[name]
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -38,6 +38,7 @@ def test_passes_its_options_on(fake_api: FakeApi, tmp_path: Path) -> None:
         "data_dir": None,
         "samples": 50,
         "image_size": 32,
+        "resize": "crop",
         "classes": 3,
         "shots": 9,
         "seed": 4,

@@ -48,6 +48,7 @@ def calls(table: RecordedTable, monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 def test_passes_its_options_on(calls: Calls) -> None:
     args = "--backbone conv4 --space binary --workers 2 --epochs 7 --image-size 32 --classes 3 --shots 9 --seed 4"
+    args += " --design informed"
     assert run([*WORDS, *args.split(), "-q"]) == 0
     [(dataset, options)] = calls
     del options["progress"]
@@ -57,12 +58,14 @@ def test_passes_its_options_on(calls: Calls) -> None:
         "backbone": "conv4",
         "weights": "default",
         "image_size": 32,
+        "resize": "crop",
         "classes": 3,
         "shots": 9,
         "trials": 3,
         "out": "t.parquet",
         "space": "binary",
         "epochs": 7,
+        "design": "informed",
         "workers": 2,
         "seed": 4,
     }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 _METADATA_KEY = b"nbt"
 _CURVE_COLUMNS = ("train_loss", "val_loss", "val_accuracy", "test_accuracy", "seconds")
+_CPU_SECONDS = "cpu_seconds"
 # Optional columns: prefix -> field of `EpochResult` and its metrics. Tables of version 0.1 have none of them.
 _METRICS = {"val": ("metrics", OTHER_METRICS), "test": ("watched_metrics", (*OTHER_METRICS, "log_loss"))}
 _METRIC_COLUMNS = {
@@ -43,7 +44,8 @@ class RecordedRun:
     Attributes:
         setting: Number of the setting in the table; runs with the same number differ only in their seed.
         seed: Number of the repetition of the setting, from 0.
-        origin: "anchor: NAME", "random", or "study: NAME".
+        origin: "anchor: NAME", "random", "study: NAME", or a kind of setting of
+            `nbt.tuning.experience.informed_design`.
         settings: The repaired recipe.
         curve: Results of all epochs; `watched_accuracy` is the accuracy on test images.
         setup_seconds: Time before the first training step.
@@ -76,7 +78,7 @@ class RecordedRun:
         columns: dict[str, Any] = {name: getattr(self, name) for name in _RUN_COLUMNS}
         columns |= self.settings.to_dict()
         epochs = [result.to_dict() | {"test_accuracy": result.watched_accuracy} for result in self.curve]
-        columns |= {name: [epoch.get(name) for epoch in epochs] for name in _CURVE_COLUMNS}
+        columns |= {name: [epoch.get(name) for epoch in epochs] for name in (*_CURVE_COLUMNS, _CPU_SECONDS)}
         for column, (field_name, name) in _METRIC_COLUMNS.items():
             columns[column] = [epoch.get(field_name, {}).get(name) for epoch in epochs]
         return dict(to_json(columns))
@@ -95,6 +97,7 @@ class RecordedRun:
                 seconds=seconds,
                 diverged=bool(row["diverged"]) and epoch == n_epochs,
                 watched_accuracy=test_accuracy,
+                cpu_seconds=(row.get(_CPU_SECONDS) or [None] * n_epochs)[epoch - 1],
                 **_epoch_metrics(row, epoch),
             )
             for epoch, (train_loss, val_loss, val_accuracy, test_accuracy, seconds) in enumerate(
@@ -124,12 +127,13 @@ class TableHeader:
         image_size: Side of the images in pixels.
         classes: Number of classes that were used; None for all.
         shots: Maximum number of labelled images per class; None for all.
-        epochs: Number of epochs of every run.
+        epochs: Number of epochs of every run; of the design "informed", of the baseline recipes.
         seed: Seed of split, settings and runs.
         dimensions: Varied dimensions: name -> range or choices; see `describe_dimensions`.
         facts: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         watched: Number of test images on which every epoch was evaluated; 0 for tables from studies.
         profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
+        design: Design of the recording, "random" or "informed".
         schema: Version of the file format.
     """
 
@@ -147,13 +151,15 @@ class TableHeader:
     facts: Mapping[str, Any]
     watched: int
     profile: Mapping[str, Any] | None = None
+    design: str = "random"
     schema: int = SCHEMA_VERSION
 
     @property
     def identity(self) -> dict[str, Any]:
         """Values that must be equal for one recording to continue another."""
         values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if name not in ("profile", "facts")}
+        left_out = ("profile", "facts", *(("design",) if self.design == "random" else ()))
+        return {name: value for name, value in values.items() if name not in left_out}
 
     @property
     def name(self) -> str:
@@ -273,7 +279,7 @@ def _read_header(metadata: Mapping[bytes, bytes], path: str | Path) -> TableHead
 
 def _check_columns(columns: Sequence[str], path: str | Path) -> None:
     """Raises UsageError for unknown or missing columns; columns of settings and metrics may be missing."""
-    required, optional = {*_RUN_COLUMNS, *_CURVE_COLUMNS}, {*SETTINGS, *_METRIC_COLUMNS}
+    required, optional = {*_RUN_COLUMNS, *_CURVE_COLUMNS}, {*SETTINGS, *_METRIC_COLUMNS, _CPU_SECONDS}
     missing, unknown = required - set(columns), set(columns) - required - optional
     if missing or unknown:
         problems = (("lacks", missing), ("has", unknown))
@@ -305,5 +311,5 @@ def _arrow_schema() -> pa.Schema:
     for name, setting in SETTINGS.items():
         column = _arrow_type(setting.rule)
         fields[name] = pa.list_(column) if setting.knots else column
-    fields |= {name: pa.list_(pa.float32()) for name in (*_CURVE_COLUMNS, *_METRIC_COLUMNS)}
+    fields |= {name: pa.list_(pa.float32()) for name in (*_CURVE_COLUMNS, *_METRIC_COLUMNS, _CPU_SECONDS)}
     return pa.schema(list(fields.items()))

@@ -1,4 +1,4 @@
-"""Recording of tables: baseline recipes and random settings of a space, trained to full length."""
+"""Recording of tables: baseline recipes and other settings of a space, trained to full length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from nbt.settings import TransferSettings
 from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import baseline_recipes
 from nbt.tuning.engines.base import TrialSource
+from nbt.tuning.experience.informed_design import InformedDesign
 from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable, TableHeader
 from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, RepeatedFailures
 from nbt.tuning.space.sampling import sample_params
@@ -31,6 +32,7 @@ _log = logging.getLogger("nbt")
 RANDOM_ORIGIN = "random"
 REPEAT_INTERVAL = 10
 """Every setting with a number divisible by this runs with two seeds."""
+_SEEDS = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,42 @@ def plan_runs(space: Space, n: int, *, epochs: int, seed: int) -> list[PlannedRu
         else:
             rng = np.random.default_rng(derive_seed(seed, "recorded setting", number))
             origin, settings = RANDOM_ORIGIN, space.settings(sample_params(space, rng), epochs)
-        seeds = (0, 1) if number % REPEAT_INTERVAL == 0 else (0,)
-        planned += [PlannedRun(number, run_seed, origin, settings) for run_seed in seeds]
+        planned += _with_repeats(number, origin, settings)
     return planned
+
+
+def plan_informed_runs(
+    design: InformedDesign, numbers: range, finished: Mapping[tuple[int, int], RecordedRun]
+) -> list[PlannedRun]:
+    """Returns the runs of a block of settings of the informed design.
+
+    A setting with a finished run keeps its settings, so that a resumed recording continues the interrupted one.
+
+    Args:
+        design: The design.
+        numbers: Numbers of the settings.
+        finished: The finished runs of the table by setting and seed; those before the block decide on its settings.
+    """
+    earlier = [run for (number, _), run in sorted(finished.items()) if number < numbers.start]
+    planned: list[PlannedRun] = []
+    for number in numbers:
+        run = next((finished[number, seed] for seed in _SEEDS if (number, seed) in finished), None)
+        origin, settings = design.setting(number, earlier) if run is None else (run.origin, run.settings)
+        planned += _with_repeats(number, origin, settings)
+    return planned
+
+
+def n_runs(n_settings: int) -> int:
+    """Returns the number of runs of a recording of `n_settings` settings."""
+    return sum(len(_seeds(number)) for number in range(n_settings))
+
+
+def _with_repeats(number: int, origin: str, settings: TransferSettings) -> list[PlannedRun]:
+    return [PlannedRun(number, seed, origin, settings) for seed in _seeds(number)]
+
+
+def _seeds(number: int) -> tuple[int, ...]:
+    return _SEEDS if number % REPEAT_INTERVAL == 0 else _SEEDS[:1]
 
 
 class Journal:
@@ -170,6 +205,7 @@ class Recording(TrialSource):
         journal: The finished runs, to which the others are added.
         on_run: Called after every run with the run, the number of planned runs that are finished, and the number of
             planned runs.
+        n_planned: Number of planned runs of the whole recording, if `planned` are a part of them.
 
     Attributes:
         failed: Key of each failed run -> error.
@@ -180,11 +216,13 @@ class Recording(TrialSource):
         planned: Sequence[PlannedRun],
         journal: Journal,
         on_run: Callable[[RecordedRun, int, int], None] | None = None,
+        n_planned: int | None = None,
     ) -> None:
         self._journal, self._on_run = journal, on_run
         self._by_key = {run.key: run for run in planned}
         self._pending = deque(run for run in planned if (run.setting, run.seed) not in journal.runs)
-        self._planned = [(run.setting, run.seed) for run in planned]
+        self._planned = None if n_planned else {(run.setting, run.seed) for run in planned}
+        self._n_planned = n_planned or len(planned)
         self._failures = RepeatedFailures()
         self.failed: dict[str, str] = {}
 
@@ -217,7 +255,8 @@ class Recording(TrialSource):
         )
         self._journal.add(run)
         if self._on_run is not None:
-            self._on_run(run, sum(key in self._journal.runs for key in self._planned), len(self._planned))
+            stored = self._journal.runs.keys()
+            self._on_run(run, len(stored if self._planned is None else stored & self._planned), self._n_planned)
 
     def on_abandoned(self, spec: TrialSpec) -> None:
         """Queues a run that the engine returned unfinished; it runs again."""

@@ -12,10 +12,10 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from nbt.settings import TransferSettings
-from nbt.tuning.samplers.candidates import best_recorded_params, mutate, neutral_params
+from nbt.tuning.samplers.candidates import best_recorded_params
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.encoding import encode
-from nbt.tuning.space.sampling import sample_many_params
+from nbt.tuning.space.sampling import mutate, neutral_params, sample_many_params
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.reader import read_trial
 from nbt.tuning.surrogate.observation import Observation, condition_on_trials, limit_observations, to_observation

@@ -9,9 +9,9 @@ import numpy as np
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.tuning.baseline_recipes import baseline_recipes
-from nbt.tuning.samplers.candidates import best_recorded_params, mutate, neutral_params
+from nbt.tuning.samplers.candidates import best_recorded_params
 from nbt.tuning.space.dimension import ParamValue
-from nbt.tuning.space.sampling import sample_params
+from nbt.tuning.space.sampling import mutate, neutral_params, sample_params
 from nbt.tuning.space.space import Space
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 

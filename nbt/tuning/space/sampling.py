@@ -1,7 +1,8 @@
-"""Random sampling of settings from a search space."""
+"""Random sampling of settings from a search space, and mutations of settings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,27 @@ def sample_many_params(space: Space, rng: np.random.Generator, count: int) -> li
         name: _sample_column(dimension, rng, count) for dimension in space.dimensions for name in dimension.parameters
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def neutral_params(dimensions: Iterable[Dimension]) -> dict[str, ParamValue]:
+    """Returns the parameters of dimensions at their neutral values."""
+    return {name: dimension.neutral for dimension in dimensions for name in dimension.parameters}
+
+
+def mutate(
+    space: Space, params: Mapping[str, ParamValue], fresh: Mapping[str, ParamValue], rng: np.random.Generator
+) -> dict[str, ParamValue]:
+    """Returns a mutation of `params`: one to four parameters are taken from `fresh` or moved towards it."""
+    mutated: dict[str, ParamValue] = dict(params)
+    count = 1 + int(rng.integers(4))
+    total = len(space.parameters)
+    names = {space.parameters[i] for i in rng.choice(total, size=min(count, total), replace=False)}
+    for dimension in space.dimensions:
+        for name in dimension.parameters:
+            if name in names:
+                moves = dimension.kind == "float" and rng.random() < 0.7
+                mutated[name] = dimension.interpolate(params[name], fresh[name], 0.25) if moves else fresh[name]
+    return mutated
 
 
 def _sample_column(dimension: Dimension, rng: np.random.Generator, count: int) -> list[Any]:

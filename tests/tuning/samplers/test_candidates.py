@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nbt.tuning.samplers.candidates import best_recorded_params, mutate, neutral_params
-from nbt.tuning.space.sampling import sample_params
+from nbt.tuning.samplers.candidates import best_recorded_params
+from nbt.tuning.space.sampling import mutate, neutral_params, sample_params
 from nbt.tuning.space.space import Space
 from tests.tuning.synthetic import LENGTH, SPACE, transferred_priors, trees_target
 
