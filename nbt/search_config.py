@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nbt.errors import UsageError, nearest
 from nbt.paths import absolute_path
 from nbt.settings.continual import SCENARIOS
 from nbt.uris import redact_uri
-from nbt.yaml_loader import key_lines, parse_yaml_mapping
+from nbt.yaml_loader import dump_yaml_mapping, key_lines, parse_yaml_mapping
 
 ENGINES = ("local", "ray")
 RESIZE_MODES = ("crop", "pad", "squash")
@@ -108,7 +106,9 @@ class Option:
 
     def _check_text(self, name: str, value: Any) -> str:
         if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-            raise UsageError(f"{name}: expected text, got {value!r}")
+            raise UsageError(
+                f"{name}: expected text, got {value!r}; numbers and dates that are meant as text need quotes"
+            )
         return os.fspath(value)
 
 
@@ -353,7 +353,7 @@ class SearchConfig:
 
     def to_yaml(self) -> str:
         """Returns a configuration file that `from_yaml` reads back to an equal configuration."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml_mapping(self.to_dict())
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> SearchConfig:
