@@ -34,7 +34,7 @@ REQUIRED = ("dataset", "budget")
 AUTO = "auto"
 """Value of an option that is chosen from the resources of the machine or cluster."""
 
-KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers")
+KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers", "codes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Option:
 
     Attributes:
         kind: One of `KINDS`. "budget" is a whole number or a text such as "2h", "gpus" a number or "auto", "workers" a
-            whole number or "auto".
+            whole number or "auto", "codes" a list of codes or a text with commas between them.
         role: "task" for what is transferred to what, "search" for what the search does, "run" for where it runs and is
             stored.
         help: One sentence for help texts.
@@ -90,6 +90,11 @@ class Option:
                 if isinstance(value, str) and value != AUTO:
                     raise UsageError(f"{name} {value!r}: expected {AUTO} or a whole number")
                 return value if value == AUTO else self._check_whole(name, value)
+            case "codes":
+                parts = value if isinstance(value, list | tuple) else [value]
+                return ",".join(
+                    dict.fromkeys(code for part in parts for code in split_codes(self._check_text(name, part)))
+                )
         return self._check_text(name, value)
 
     def _check_whole(self, name: str, value: Any) -> int:
@@ -306,6 +311,14 @@ class SearchConfig:
     final_seeds: int = _option(
         5, kind="whole", role="run", metavar="N", help="Maximum number of final runs per finalist."
     )
+    ignore: str | None = _option(
+        None,
+        kind="codes",
+        role="run",
+        metavar="CODE[,CODE]",
+        help="Checks of data and result to leave out, such as NBT203; may be repeated.",
+        when_none="none",
+    )
     out: str = _option("reports", kind="path", role="run", metavar="DIR", help="Folder of the reports.")
     fresh: bool = _option(
         False,
@@ -433,6 +446,11 @@ def check_workers(workers: int | str) -> None:
         UsageError: It is neither "auto" nor a whole number of 1 or more.
     """
     option_fields()["workers"].check("workers", workers)
+
+
+def split_codes(codes: str | None) -> tuple[str, ...]:
+    """Returns the codes, in upper case, of a text with commas between them; none for None."""
+    return tuple(code.strip().upper() for code in (codes or "").split(",") if code.strip())
 
 
 def option_fields() -> dict[str, Option]:

@@ -1,4 +1,4 @@
-"""Reads YAML safely, with `1e-4` as a number and without repeated keys, and writes what it reads back as it was."""
+"""Reads YAML safely, with `1e-4` as a number and without repeated keys, and writes it for this reader."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """A safe dumper that quotes every text that the loader would read as another type, such as "08"."""
+    """A safe dumper that quotes texts that `_StrictLoader` would read as numbers, such as "08"."""
 
 
 for _class in (_StrictLoader, _Dumper):
@@ -38,7 +38,7 @@ for _class in (_StrictLoader, _Dumper):
 
 
 def dump_yaml_mapping(values: Mapping[str, Any]) -> str:
-    """Returns YAML text that `parse_yaml_mapping` reads back to an equal mapping of YAML types, in the same order."""
+    """Returns YAML text that `parse_yaml_mapping` reads back to the same values, in the same order."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
 
 

@@ -62,6 +62,7 @@ def search(
         UsageError: An option is unknown or invalid, or the stored study of this name has another configuration.
         NbtError: The search cannot continue; finished trials stay stored.
     """
+    from nbt.report.study.checks.registry import check_ignored
     from nbt.tracking import Tracker, resolve_uri
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
@@ -73,6 +74,7 @@ def search(
     check_stream(config.scenario, config.tasks, config.pruner)
     check_separate_databases(config.storage, resolve_uri(config.tracking_uri))
     check_writable_folder("--out", config.out)
+    check_ignored(config.ignore)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     with EngineFactory(config.engine, config.workers, ray) as factory:
         loaded = _load_task(task, config, progress)

@@ -63,6 +63,7 @@ def check_options(config: SearchConfig) -> None:
     Raises:
         UsageError: A value is invalid.
     """
+    from nbt.report.study.checks.registry import check_ignored
     from nbt.tuning.budget import Budget
     from nbt.tuning.engines.factory import check_engine_options
     from nbt.tuning.engines.ray.options import RayOptions
@@ -77,3 +78,4 @@ def check_options(config: SearchConfig) -> None:
     Space.load(config.space)
     check_study(config.study, config.storage)
     check_experience(config.experience)
+    check_ignored(config.ignore)

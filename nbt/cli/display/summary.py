@@ -8,9 +8,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from nbt.cli.display.check_lines import check_lines
 from nbt.cli.display.output import interval_text, relative_path
 from nbt.cli.display.tables import grid
 from nbt.report.formatting import duration, pluralise
+from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
 from nbt.report.study.reproduce import commands
 from nbt.settings import SETTINGS, TransferSettings
@@ -36,6 +38,7 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
         settings_table(recommended),
         _heading("Results"),
         _results_table(record),
+        *check_lines(study_checks(record)),
         _heading("Cost"),
         _indented(_cost(record)),
         _heading("Next steps"),
@@ -61,7 +64,7 @@ def settings_table(settings: TransferSettings) -> RenderableType:
 def training_summary(validation: Interval, test: TestRecord, model: Path | None) -> RenderableType:
     """Returns the results of a training with known settings, and the folder of its model if it was exported."""
     table = grid()
-    table.add_row("validation", interval_text(validation), _runs_text(validation.n))
+    table.add_row("validation", interval_text(validation), pluralise(validation.n, "seed"))
     table.add_row("test", interval_text(test.accuracy), f"{test.n} images")
     if model is not None:
         table.add_row("model", str(model), "")
@@ -72,7 +75,7 @@ def _results_table(record: StudyRecord) -> RenderableType:
     table = grid()
     final = record.final(record.recommended or "")
     if final is not None:
-        table.add_row("", "validation", interval_text(final.validation), _runs_text(final.validation.n))
+        table.add_row("", "validation", interval_text(final.validation), _runs_text(record, final.validation.n))
         if final.versus_default is not None:
             difference = interval_text(final.versus_default, signed=True).replace(" %", " points")
             table.add_row("", "against the default recipe", difference, "paired")
@@ -82,7 +85,9 @@ def _results_table(record: StudyRecord) -> RenderableType:
     return table
 
 
-def _runs_text(n: int) -> str:
+def _runs_text(record: StudyRecord, n: int) -> str:
+    if record.has_fixed_validation:
+        return f"{pluralise(n, 'seed')}, the same validation images"
     return "1 seed and split" if n == 1 else f"{n} seeds and splits"
 
 
