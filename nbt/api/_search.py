@@ -163,7 +163,7 @@ def _describe_data(task: Task) -> dict[str, Any]:
     from nbt.task.summary import dataset_summary
     from nbt.tuning.storage.codec import TLI_SIMILARITY
 
-    facts = dataset_summary(task)
+    facts = {**dataset_summary(task), "checks": [result.to_dict() for result in task.checks]}
     if task.teacher is not None:
         from nbt.transfer.injection.outline import outline_of
         from nbt.transfer.injection.weight_injection import tli_similarity
