@@ -98,6 +98,8 @@ class SearchRun:
         }
 
     def _run_phases(self, export: Path) -> None:
+        from nbt.report.study.calibration import study_temperature
+        from nbt.training.export.model_folder import store_temperature
         from nbt.tuning.controller import SearchController
         from nbt.tuning.finals.finals import Finals
         from nbt.tuning.finals.retraining import Retraining
@@ -131,6 +133,8 @@ class SearchRun:
         # The result of a search over streams is a recipe; there is no single model to predict with.
         retraining = Retraining(self.store, export=None if config.scenario else export, checkpoints=checkpoints)
         self.engine.run(ProgressTrialSource(retraining, self.prepared.progress))
+        if config.scenario is None:
+            store_temperature(export, study_temperature(self.store.record()))
 
     def _store_prior_diagnostics(self) -> None:
         """Stores the diagnostics of the priors, see `nbt.tuning.prior_diagnostics.diagnose_priors`."""
