@@ -1,4 +1,4 @@
-"""Calibration of predicted probabilities by temperature scaling (Guo, Pleiss, Sun, Weinberger 2017, arXiv 1706.04599)."""
+"""Calibration of predicted probabilities by temperature scaling (Guo et al. 2017, arXiv 1706.04599)."""
 
 from __future__ import annotations
 

@@ -42,16 +42,14 @@ class TrivialModel(Check[StudyRecord]):
         correct = predictions.predicted == predictions.labels
         difference = correct.astype(float) - (predictions.labels == counts.argmax())
         found = (
-            f"On {n} test images the accuracy is {percent(float(correct.mean()))}, that of always guessing the largest class "
-            f"{percent(float(counts.max() / n))}"
+            f"On {n} test images the accuracy is {percent(float(correct.mean()))}, that of always guessing the largest "
+            f"class {percent(float(counts.max() / n))}"
         )
         if n_predicted == 1 and np.count_nonzero(counts) > 1:
             return self.failed(f"{found}: the model predicts one class only.", _ADVICE)
         noise = Z95 * float(difference.std()) / math.sqrt(n)
         if difference.mean() <= noise:
-            return self.failed(
-                f"{found}, which is no difference beyond noise ({points(noise, signed=False)}).", _ADVICE
-            )
+            return self.failed(f"{found}, no difference beyond noise ({points(noise, signed=False)} points).", _ADVICE)
         return self.passed(f"{found}.")
 
     def _by_validation(self, subject: StudyRecord) -> CheckResult:
