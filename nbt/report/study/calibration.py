@@ -34,7 +34,8 @@ def calibration_sentence(record: StudyRecord) -> str:
     return (
         f"The exported model divides its logits by the temperature {calibration.temperature:.2f}, fitted on the "
         f"validation images of {pluralise(calibration.folds, 'final run')}. Its expected calibration error on the test "
-        f"images is {percent(calibration.ece_calibrated)}, without it {percent(calibration.ece)} (15 bins, Guo et al. 2017)."
+        f"images is {percent(calibration.ece_calibrated)}, without it {percent(calibration.ece)} (15 bins; Guo et al. "
+        "2017)."
     )
 
 
