@@ -70,6 +70,7 @@ class SearchResult:
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
             "seconds": record.seconds_spent,
             "calibration": None if calibration is None else dataclasses.asdict(calibration),
+            "clock": dict(record.clock),
             "checks": [result.to_dict() for result in self.checks],
         }
 
