@@ -116,6 +116,7 @@ def _run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str
     task_options = {name: options[name] for name in _TASK_STREAM_TASK_OPTIONS}
     task = check_task({"dataset": options["dataset"], **task_options})
     check_writable_folder("--out", options["folder"])
+    check_outside("--out", options["folder"], task.source.path)
     stream_options = {
         "scenario": options["scenario"],
         "methods": recipes_from_options(options),
