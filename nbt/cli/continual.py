@@ -18,7 +18,7 @@ from nbt.cli.options.continual import (
     stream_settings_from_options,
 )
 from nbt.errors import UsageError
-from nbt.paths import absolute_path, check_writable_folder
+from nbt.paths import absolute_path, check_outside, check_writable_folder
 from nbt.settings.class_stream import ClassStreamSettings
 from nbt.settings.continual import SCENARIOS
 from nbt.training.recipe.checks import check_starting_weights

@@ -34,7 +34,7 @@ class EpochResult:
             None where one is not defined. Empty without validation images, in streams, and in records of version 0.1.
         watched_metrics: The same, and "log_loss", on the task's monitored images.
         cpu_seconds: CPU time of the epoch in the process of the worker, summed over its threads; unlike `seconds`, it
-            hardly depends on what else the machine does. None in records of version 0.1.
+            hardly depends on what else the machine does. Kept in recorded tables only; None elsewhere.
     """
 
     epoch: int
@@ -46,7 +46,7 @@ class EpochResult:
     watched_accuracy: float | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     watched_metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
-    cpu_seconds: float | None = None
+    cpu_seconds: float | None = field(default=None, compare=False)  # studies do not store it
 
     def value(self, metric: str) -> float | None:
         """Returns the value of a metric on the validation images; None if it is not known or not defined.
