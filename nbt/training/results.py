@@ -110,6 +110,8 @@ class TrialSpec:
         settings: The repaired recipe.
         seed: Seed of head, order, augmentation and dropout.
         split_seed: Seed of another train/validation split; None uses the split of the task.
+        max_train_images: Number of training images to use, with the same share of the validation images, to measure
+            the duration of an epoch; None uses all.
         train_on_all: Whether to train on training and validation images.
         evaluate_test: Whether to evaluate the model on the test images, once, at the end.
         checkpoint: File to write the state to and to resume from; None writes no checkpoint.
@@ -121,6 +123,7 @@ class TrialSpec:
     settings: TransferSettings
     seed: int = 0
     split_seed: int | None = None
+    max_train_images: int | None = None
     train_on_all: bool = False
     evaluate_test: bool = False
     checkpoint: Path | None = None
