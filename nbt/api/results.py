@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nbt.training.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,12 @@ class SearchResult:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result in JSON types: study, report, recommended settings, accuracies 0 ... 1, and cost."""
+        from nbt.report.study.calibration import study_calibration
+
         record = self.record
         final = record.final(record.recommended or "")
         results = test_results(record)
+        calibration = study_calibration(record)
         return {
             "study": record.config.name,
             "report": str(self.report_path),
@@ -88,6 +94,7 @@ class SearchResult:
             "trials": {end: count for end, count in record.counts().items() if end != "running"},
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
             "seconds": record.seconds_spent,
+            "calibration": None if calibration is None else dataclasses.asdict(calibration),
             "clock": dict(record.clock),
             "checks": [result.to_dict() for result in self.checks],
         }
@@ -106,6 +113,7 @@ class TrainResult:
         majority: The same of always guessing the largest class.
         classes: Test result by class, as in `SearchResult.test_classes`.
         export: Folder of the exported model, or None.
+        calibration: Calibration of the model, fitted on the runs; None without predictions of the test images.
     """
 
     settings: TransferSettings
@@ -116,6 +124,7 @@ class TrainResult:
     majority: TestResult | None
     classes: tuple[ClassResult, ...]
     export: Path | None
+    calibration: Calibration | None = None
 
     @property
     def optimism(self) -> Interval | None:
@@ -136,6 +145,7 @@ class TrainResult:
             },
             "majority": _test_json(self.majority),
             "optimism": _value_json(self.optimism),
+            "calibration": None if self.calibration is None else dataclasses.asdict(self.calibration),
             "model": None if self.export is None else str(self.export),
         }
 
