@@ -200,7 +200,7 @@ def _open_search(
     if store.record().profile is None:
         engine.start_workers()  # while the profile is measured
         _measure_fit(task, store, prepared.progress)
-    target = Target.of(facts, store.record().profile, prepared.config.epochs)
+    target = Target.of(facts, store.record().profile, prepared.config.epochs, prepared.config.metric)
     return SearchRun(prepared, store, engine, make_strategy(prepared, target), ObserverGroup(observers))
 
 
