@@ -25,21 +25,22 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
     Returns:
         Columns number, state (see `TrialRecord.end`), origin, val_accuracy (0 ... 1, after the last epoch; 0 for
             diverged trials, missing for others that are not of full length), val_loss (nats, missing in the same way),
-            val_balanced_accuracy, val_macro_f1, val_auroc (in the same way; missing where they were not recorded),
             epochs (trained), seconds (of training), reason, node (name of the machine),
             device (name of the GPU, or "cpu"), gpu_index (index of the GPU on its machine), forecast_mean,
             forecast_low, forecast_high (score of the metric of the study, 80 % interval) and forecast_chance (of
-            beating the best trial) of the last forecast, control ("yes" for an unpromising trial that continued as a control, else "no"; "" without a
-            forecast), then every setting by name, with one column per knot (`layer_lr_shape_input` ...) and the setting
-            `epochs` as `epochs_full`. Missing numbers are NaN.
+            beating the best trial) of the last forecast, control ("yes" for an unpromising trial that continued as a
+            control, else "no"; "" without a forecast), val_balanced_accuracy, val_macro_f1 and val_auroc (as
+            val_accuracy; missing where they were not recorded), metric (name of the metric of the study), then every
+            setting by name, with one column per knot (`layer_lr_shape_input` ...) and the setting `epochs` as
+            `epochs_full`. Missing numbers are NaN.
     """
-    rows = [_row(trial) for trial in record.trials]
-    columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings())))
+    rows = [_row(trial, record.config.metric) for trial in record.trials]
+    columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings()), record.config.metric))
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype(dict.fromkeys(("val_accuracy", "val_loss", *_METRICS, *_FORECASTS), "float64"))
 
 
-def _row(trial: TrialRecord) -> dict[str, object]:
+def _row(trial: TrialRecord, metric: str) -> dict[str, object]:
     settings = flat_settings(trial.settings)
     settings[FULL_EPOCHS] = settings.pop("epochs")
     forecast, location = forecast_of(trial), trial_location(trial.facts)
@@ -49,7 +50,6 @@ def _row(trial: TrialRecord) -> dict[str, object]:
         "origin": one_line(trial.origin),
         "val_accuracy": trial.val_accuracy,
         "val_loss": trial.val_loss,
-        **{column: trial.score(name) for column, name in _METRICS.items()},
         "epochs": len(trial.curve),
         "seconds": round(trial.seconds, 3),
         "reason": one_line(trial.reason),
@@ -58,5 +58,7 @@ def _row(trial: TrialRecord) -> dict[str, object]:
         "gpu_index": location.gpu,
         **{column: None if forecast is None else getattr(forecast.last, name) for column, name in _FORECASTS.items()},
         "control": "" if forecast is None else "yes" if forecast.control else "no",
+        **{column: trial.score(name) for column, name in _METRICS.items()},
+        "metric": metric,
         **settings,
     }
