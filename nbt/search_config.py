@@ -112,7 +112,9 @@ class Option:
 
     def _check_text(self, name: str, value: Any) -> str:
         if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-            raise UsageError(f"{name}: expected text, got {value!r}")
+            raise UsageError(
+                f"{name}: expected text, got {value!r}; numbers and dates that are meant as text need quotes"
+            )
         return os.fspath(value)
 
 
