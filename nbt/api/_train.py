@@ -9,6 +9,7 @@ from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._progress_source import ProgressTrialSource
 from nbt.api.results import TrainResult
 from nbt.errors import NbtError, require_positive
+from nbt.paths import check_outside
 from nbt.report.stored_values import finite
 from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
@@ -109,6 +110,8 @@ def train(
     check_workers(workers)
     model = None if export is None else check_export(export, "--export")
     loaded = as_task(task, options)
+    if model is not None:
+        check_outside("--export", model, loaded.dataset)
     recipe = settings or TransferSettings()
     from nbt.training.recipe.checks import check_recipe, check_starting_weights
 
