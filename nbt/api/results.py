@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nbt.training.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,14 @@ class SearchResult:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result in JSON types: study, report, recommended settings, values of the metric, and cost."""
+        from nbt.report.study.calibration import study_calibration
+
         record = self.record
         final, metric = record.final(record.recommended or ""), METRICS[record.config.metric]
         versus = None if final is None else final.versus_default
         if final is not None and versus is not None:
             versus = difference_interval(versus, metric, final.validation.mean - versus.mean)
+        calibration = study_calibration(record)
         return {
             "study": record.config.name,
             "report": str(self.report_path),
@@ -71,6 +77,7 @@ class SearchResult:
             "trials": {end: count for end, count in record.counts().items() if end != "running"},
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
             "seconds": record.seconds_spent,
+            "calibration": None if calibration is None else dataclasses.asdict(calibration),
             "clock": dict(record.clock),
             "checks": [result.to_dict() for result in self.checks],
         }
@@ -95,6 +102,7 @@ class TrainResult:
         validation: Mean validation accuracy of the runs with its interval.
         test: Test result of the model that was trained on the training and validation images.
         export: Folder of the exported model, or None.
+        calibration: Calibration of the model, fitted on the runs; None without predictions of the test images.
     """
 
     settings: TransferSettings
@@ -102,6 +110,7 @@ class TrainResult:
     validation: Interval
     test: TestRecord
     export: Path | None
+    calibration: Calibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result in JSON types."""
@@ -111,5 +120,6 @@ class TrainResult:
             "seeds": [{"seed": run.seed, "val_accuracy": run.val_accuracy, "metrics": run.values} for run in self.runs],
             "validation_metrics": _mean_metrics(self.runs),
             "test": {**interval_json(self.test.accuracy), "loss": self.test.loss, "images": self.test.n},
+            "calibration": None if self.calibration is None else dataclasses.asdict(self.calibration),
             "model": None if self.export is None else str(self.export),
         }
