@@ -14,10 +14,11 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from nbt.metrics import METRICS
 from nbt.training.metrics import Predictions
 from nbt.tuning.finals.bootstrap import metric_difference, metric_intervals
-from nbt.tuning.intervals import Interval, t_interval
-from nbt.tuning.storage.records import FinalRecord, StudyRecord, TestRecord
+from nbt.tuning.intervals import Interval, value_interval
+from nbt.tuning.storage.records import StudyRecord, TestRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,7 @@ def test_results(record: StudyRecord) -> TestResults | None:
     results = {name: evaluate_test(test, predictions[name], metric) for name, test in tests.items()}
     recommended, baseline = predictions["recommended"], predictions.get("baseline")
     final = record.final(record.recommended or "")
+    validation = None if final is None else value_interval(final.validation, METRICS[metric])
     difference = None
     if recommended is not None and baseline is not None and recommended is not baseline:
         difference = metric_difference(recommended, baseline, metric)
@@ -82,7 +84,9 @@ def test_results(record: StudyRecord) -> TestResults | None:
         baseline=results.get("baseline"),
         majority=None if recommended is None else majority_result(recommended, record.class_images, metric),
         difference=difference,
-        optimism=None if final is None else optimism(validation_value(final, metric), results["recommended"].value),
+        optimism=None
+        if final is None
+        else optimism(value_interval(final.validation, METRICS[metric]), results["recommended"].value),
     )
 
 
@@ -122,15 +126,6 @@ def guess_majority(predictions: Predictions, class_images: tuple[int, ...]) -> P
     return Predictions(
         predictions.labels, np.broadcast_to(scores, (len(predictions.labels), len(scores))), predictions.index
     )
-
-
-def validation_value(final: FinalRecord, metric: str) -> Interval | None:
-    """Returns the mean of a metric over the final runs with its interval; None if a run has no value of it."""
-    if metric == "accuracy":
-        return final.validation
-    values = [run.curve[-1].value(metric) if run.curve else None for run in final.runs]
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return t_interval(known) if known and len(known) == len(values) else None
 
 
 def optimism(validation: Interval | None, test: Interval | None) -> Interval | None:
