@@ -84,9 +84,7 @@ def test_results(record: StudyRecord) -> TestResults | None:
         baseline=results.get("baseline"),
         majority=None if recommended is None else majority_result(recommended, record.class_images, metric),
         difference=difference,
-        optimism=None
-        if final is None
-        else optimism(value_interval(final.validation, METRICS[metric]), results["recommended"].value),
+        optimism=None if validation is None else optimism(validation, results["recommended"].value),
     )
 
 
