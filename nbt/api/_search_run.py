@@ -125,7 +125,11 @@ class SearchRun:
             )
         self.engine.run(
             Finals(
-                self.store, seeds=self.prepared.options.final_seeds, checkpoints=checkpoints, observers=[self.observers]
+                self.store,
+                seeds=self.prepared.options.final_seeds,
+                surrogate=None if config.scenario else self.strategy.surrogate,
+                checkpoints=checkpoints,
+                observers=[self.observers],
             )
         )
         # The result of a search over streams is a recipe; there is no single model to predict with.

@@ -82,6 +82,7 @@ class TrialSpec:
         settings: The repaired recipe.
         seed: Seed of head, order, augmentation and dropout.
         split_seed: Seed of another train/validation split; None uses the split of the task.
+        fold: Fold of `split_seed`, see `nbt.data.splits.make_split`.
         train_on_all: Whether to train on training and validation images.
         evaluate_test: Whether to evaluate the model on the test images, once, at the end.
         checkpoint: File to write the state to and to resume from; None writes no checkpoint.
@@ -93,6 +94,7 @@ class TrialSpec:
     settings: TransferSettings
     seed: int = 0
     split_seed: int | None = None
+    fold: int = 0
     train_on_all: bool = False
     evaluate_test: bool = False
     checkpoint: Path | None = None

@@ -25,7 +25,7 @@ from nbt.tuning.engines import worker_count
 from nbt.tuning.storage.records import StudyObserver, TrialRecord
 from tests.sample_study import BEST, interrupted, sample_study, with_config
 
-QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 1, "study": "s"}
+QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 2, "study": "s"}
 
 
 @pytest.fixture(scope="module")
@@ -410,7 +410,7 @@ def test_the_report_contains_the_run_options(task: Task, own_folder: Path) -> No
         "--storage": "sqlite:///far.db",
         "--tracking-uri": "sqlite:///runs.db",
         "--experience": str(QUICK["experience"]),
-        "--final-seeds": "1",
+        "--final-seeds": "2",
         "--out": str(own_folder / "pages"),
     }
     assert result.record.search_config().command_options("run") == expected
