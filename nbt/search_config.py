@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nbt.errors import UsageError, nearest
+from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.paths import absolute_path
 from nbt.settings.continual import SCENARIOS
 from nbt.uris import redact_uri
@@ -111,7 +112,9 @@ class Option:
 
     def _check_text(self, name: str, value: Any) -> str:
         if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-            raise UsageError(f"{name}: expected text, got {value!r}")
+            raise UsageError(
+                f"{name}: expected text, got {value!r}; numbers and dates that are meant as text need quotes"
+            )
         return os.fspath(value)
 
 
@@ -269,6 +272,13 @@ class SearchConfig:
     )
     tracking_uri: str | None = _option(
         None, kind="uri", role="run", metavar="URI", help="MLflow tracking store.", when_none="SQLite file under .nbt/"
+    )
+    metric: str = _option(
+        DEFAULT_METRIC,
+        kind="choice",
+        role="search",
+        choices=tuple(METRICS),
+        help="Metric on the validation images that the search optimises; all are reported.",
     )
     pruner: str = _option(
         "fit", kind="choice", role="search", choices=PRUNERS, help="Rule that stops unpromising trials early."

@@ -71,7 +71,7 @@ def check_options(config: SearchConfig) -> None:
     from nbt.tuning.stream_task import check_stream
 
     Budget.parse(config.budget)
-    check_stream(config.scenario, config.tasks, config.pruner)
+    check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     check_engine_options(config.engine, config.workers, ray)
     check_task({name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher", "resize")})

@@ -93,8 +93,8 @@ def finals_sentence(record: StudyRecord) -> str:
     text = (
         f"The most promising trials and the default recipe were repeated with new seeds {_where_validated(record)}, "
         "the same for all candidates, so that differences are paired. The intervals include the draw of the "
-        f"validation images, {part}, and the variation between runs; those of the differences are corrected for the number of "
-        "candidates and of looks at them (Bonferroni)."
+        f"validation images, {part}, and the variation between runs; those of the differences are corrected for the "
+        "number of candidates and of looks at them (Bonferroni)."
     )
     trainings = sum(len(final.runs) for final in record.finals) + N_RETRAININGS
     allowed = allowed_trainings(record.epochs_spent, record.config.epochs)
