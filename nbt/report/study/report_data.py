@@ -30,6 +30,7 @@ from nbt.report.priors.pruning import STOPPED, pruning_results
 from nbt.report.priors.pruning_section import pruning_section
 from nbt.report.stored_values import mappings_at
 from nbt.report.study import sentences
+from nbt.report.study.calibration import calibration_sentence
 from nbt.report.study.checks.registry import count_sentence, study_checks
 from nbt.report.study.hardware import hardware_section, hardware_text
 from nbt.report.study.headline import Z95, headline
@@ -48,6 +49,7 @@ from nbt.report.study.tables import (
     test_row,
     trial_rows,
 )
+from nbt.tuning.job_clock import PHASES
 from nbt.tuning.storage.records import StudyConfig, StudyRecord
 
 
@@ -85,6 +87,7 @@ def build_report(
         optimism=sentences.optimism(record, recommendation),
         test=tuple(test_row(test) for test in record.test),
         test_sentence=sentences.test_sentence(record),
+        calibration=calibration_sentence(record),
         test_model_trained_on="train + validation" if config.scenario is None else "train, task after task",
         budget_facts=_budget_facts(record),
         budget_share_spent=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,
@@ -209,6 +212,10 @@ def _budget_facts(record: StudyRecord) -> tuple[Fact, ...]:
         note = f"not trained; pruner {one_line(record.pruner)}"
         facts.append(Fact("Saved by pruning", pluralise(pruning.epochs_saved, "epoch"), note))
     facts.append(Fact("Time of the search", duration(record.seconds_spent)))
+    if record.clock:
+        seconds = {phase: record.clock.get(phase, 0.0) for phase in PHASES}
+        parts = ", ".join(f"{phase} {duration(value)}" for phase, value in seconds.items() if value)
+        facts.append(Fact("Time of the whole", duration(sum(seconds.values())), parts))
     if record.finals:
         runs = [run for final in record.finals for run in final.runs]
         epochs = sum(len(run.curve) for run in runs)
