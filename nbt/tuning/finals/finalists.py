@@ -72,8 +72,9 @@ def rank_by_posterior_mean(
         record: The record of the study.
         surrogate: Model of the search.
     """
-    images = Target(epochs=record.config.epochs, facts=record.dataset).validation_images
-    found = [to_observation(trial, images) for trial in record.trials]
+    facts, metric = record.dataset, record.config.metric
+    images = Target(epochs=record.config.epochs, facts=facts, metric=metric).validation_images
+    found = [to_observation(trial, images, metric) for trial in record.trials]
     observations = [o for o in found if o is not None and o.logit_score is not None]
     means = condition_on_trials(surrogate, limit_observations(observations)).mean([t.settings for t in trials])
     return [trials[i] for i in sorted(range(len(trials)), key=lambda i: -float(means[i]))]

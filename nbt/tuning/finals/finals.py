@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nbt.errors import NbtError
+from nbt.metrics import METRICS
 from nbt.search_config import check_final_seeds
 from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
@@ -59,7 +60,8 @@ class Finals(TrialSource):
         self._observers = ObserverGroup(observers)
         self._finalists = choose_finalists(record, plan.finalists, surrogate)
         self._comparisons = max(1, len(self._finalists) - 1) * count_looks(plan.folds)
-        self._design = validation_design(record.dataset, self._comparisons)
+        self._metric = record.config.metric
+        self._design = validation_design(record.dataset, self._comparisons, self._metric)
         attributes = store.attributes()
         self._runs = {finalist.name: self._stored_runs(attributes, finalist) for finalist in self._finalists}
         self._failed: dict[str, str] = {}
@@ -145,7 +147,7 @@ class Finals(TrialSource):
         scores = {}
         for name, runs in self._runs.items():
             n_rounds = next((i - 1 for i in range(1, self._max_seeds + 2) if i not in runs), 0)
-            scores[name] = [Score(runs[i].val_accuracy, runs[i].val_loss) for i in range(1, n_rounds + 1)]
+            scores[name] = [Score(runs[i].score(self._metric), runs[i].val_loss) for i in range(1, n_rounds + 1)]
         return select_finalist(
             scores,
             default=DEFAULT_RECIPE,
@@ -181,14 +183,22 @@ class Finals(TrialSource):
             if runs[finalist.name]
         ]
         entries.sort(key=lambda entry: self._sort_key(str(entry["name"]), leader, runs))
-        difference = paired_difference(runs[leader], default_runs, self._design)
+        difference = paired_difference(runs[leader], default_runs, self._design, self._metric)
         costs = {finalist.name: relative_cost(finalist.settings) for finalist in self._finalists}
         dearer = self._state.best if self._state.best != leader else DEFAULT_RECIPE
         cheaper_than = dearer if dearer is not None and is_cheaper(costs[leader], costs[dearer]) else None
         decision = {
             "candidates": entries,
             "recommended": leader,
-            "verdict": describe_comparison(leader, DEFAULT_RECIPE, difference, cheaper_than=cheaper_than, costs=costs),
+            "verdict": describe_comparison(
+                leader,
+                DEFAULT_RECIPE,
+                difference,
+                METRICS[self._metric],
+                self._mean(default_runs),
+                cheaper_than=cheaper_than,
+                costs=costs,
+            ),
             "folds": True,
             "comparisons": self._comparisons,
         }
@@ -197,10 +207,13 @@ class Finals(TrialSource):
     def _sort_key(self, name: str, leader: str, runs: dict[str, list[FinalRun]]) -> tuple[bool, bool, float]:
         """Returns the sort key: the recommended finalist, the others that were not dropped, then the dropped ones.
 
-        Within each group, finalists are sorted by mean accuracy.
+        Within each group, finalists are sorted by mean score.
         """
-        mean = math.fsum(run.val_accuracy for run in runs[name]) / len(runs[name])
-        return name != leader, name in self._state.dropped, -mean
+        return name != leader, name in self._state.dropped, -self._mean(runs[name])
+
+    def _mean(self, runs: Sequence[FinalRun]) -> float:
+        """Returns the mean score of runs, 0 without any."""
+        return math.fsum(run.score(self._metric) for run in runs) / max(1, len(runs))
 
 
 def recommended_final(record: StudyRecord) -> FinalRecord:
