@@ -103,7 +103,7 @@ def train(
         NbtError: A run failed or diverged.
     """
     from nbt.tuning.engines.factory import EngineFactory
-    from nbt.tuning.intervals import accuracy_interval, wilson_interval
+    from nbt.tuning.intervals import ValidationDesign, repeated_accuracy_interval, wilson_interval
 
     require_positive(seeds=seeds)
     check_workers(workers)
@@ -131,4 +131,8 @@ def train(
     test = TestRecord(
         name="test", accuracy=wilson_interval(last.test_accuracy, n_test), loss=finite(last.test_loss), n=n_test
     )
-    return TrainResult(source.settings, runs, accuracy_interval([run.val_accuracy for run in runs]), test, export)
+    design = ValidationDesign(
+        images=len(loaded.split.val), train_images=len(loaded.split.train), fixed=loaded.pools.val is not None
+    )
+    validation = repeated_accuracy_interval([run.val_accuracy for run in runs], design)
+    return TrainResult(source.settings, runs, validation, test, export)

@@ -64,7 +64,7 @@ class TrainResult:
 
     Attributes:
         settings: The repaired settings.
-        runs: One run per seed, each with its own train/validation split.
+        runs: One run per seed, each with its own train/validation split unless the validation images are official.
         validation: Mean validation accuracy of the runs with its interval.
         test: Test result of the model that was trained on the training and validation images.
         export: Folder of the exported model, or None.

@@ -10,22 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from nbt.data.image_reading import NO_RANGES, read_image
+from nbt.data.value_range import ValueRanges, ValueStatistics
+
 Pixels = npt.NDArray[np.uint8]
 
 # The filter of torchvision's presets, with which the pretrained weights were evaluated.
 _RESAMPLING = Image.Resampling.BILINEAR
-
-_EXIF_ORIENTATION_TAG = 0x0112
-_EXIF_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 
 # The mean of ImageNet: borders are close to 0 after the normalisation, like the padding of convolutions.
 _BORDER = (124, 116, 104)
@@ -37,12 +28,25 @@ class FileFacts(NamedTuple):
     Attributes:
         width: Width in pixels.
         height: Height in pixels.
-        mode: Pillow's mode, such as "RGB" or "I;16".
+        mode: Pillow's mode, such as "RGB" or "I;16", or the type of the values of a file that Pillow does not read.
+        kind: Kind of values of more than 8 bits, see `nbt.data.value_range.ValueRanges`; else "".
+        low: Least finite value, for such values.
+        high: Greatest finite value, for such values.
+        not_finite: Number of values that are not finite.
     """
 
     width: int
     height: int
     mode: str
+    kind: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    not_finite: int = 0
+
+    @property
+    def values(self) -> ValueStatistics:
+        """Statistics of the values."""
+        return ValueStatistics(self.kind, self.low, self.high, self.not_finite)
 
 
 class DecodedImage(NamedTuple):
@@ -52,29 +56,23 @@ class DecodedImage(NamedTuple):
     facts: FileFacts
 
 
-def decode_image(path: Path, size: int, resize: str = "crop") -> DecodedImage:
-    """Decodes an image file to an upright square RGB image.
-
-    Of a multi-frame file, the first frame is used. Transparent pixels become white. 16-bit values are scaled, not
-    clipped.
+def decode_image(path: Path, size: int, resize: str = "crop", ranges: ValueRanges = NO_RANGES) -> DecodedImage:
+    """Decodes an image file to an upright square RGB image; see `read_image`.
 
     Args:
         path: The image file.
         size: Height and width of the result in pixels.
         resize: How the image becomes a square, see `RESIZE`.
+        ranges: Ranges of values of more than 8 bits.
 
     Raises:
-        Exception: Any exception that Pillow raises for a damaged, truncated or unsupported file.
+        Exception: As in `read_image`.
     """
-    with Image.open(path) as image:
-        facts = FileFacts(*image.size, image.mode)
-        # JPEG decodes faster at 1/2, 1/4 or 1/8 of its size; both sides stay at least `size` pixels long.
-        image.draft(None, (size, size))
-        image.load()
-        # Read after load(), which itself transposes TIFF images and removes the tag.
-        transpose = _EXIF_TRANSPOSES.get(_orientation(image))
-        square = RESIZE[resize](_to_rgb(image), size)
-    return DecodedImage(np.asarray(square.transpose(transpose) if transpose is not None else square), facts)
+    image = read_image(path, size, ranges)
+    square = RESIZE[resize](image.rgb, size)
+    upright = square if image.transpose is None else square.transpose(image.transpose)
+    kind, low, high, not_finite = image.statistics
+    return DecodedImage(np.asarray(upright), FileFacts(*image.size, image.mode, kind, low, high, not_finite))
 
 
 def decode_file(path: Path, size: int, resize: str = "crop") -> Pixels:
@@ -113,35 +111,3 @@ RESIZE: dict[str, Callable[[Image.Image, int], Image.Image]] = {
     "squash": _squash,
 }
 """Functions by the value of the option `resize`, which make an image a square of a size."""
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_EXIF_ORIENTATION_TAG, 1))
-    except Exception:  # damaged metadata does not make the pixels unreadable
-        return 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        foreground = image.convert("RGBA")
-        white = Image.new("RGBA", foreground.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, foreground).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(values: npt.NDArray[np.generic]) -> Pixels:
-    """Scales grey values of a wider type to 0 ... 255.
-
-    The input range is 0 ... 1 (floats), 0 ... 255 or 0 ... 65535.
-    """
-    numbers = np.nan_to_num(values.astype(np.float64))
-    if values.dtype.kind == "f" and numbers.max(initial=0.0) <= 1.0:
-        numbers = numbers * 255.0
-    elif values.dtype.itemsize == 2 or numbers.max(initial=0.0) > 255.0:
-        numbers = numbers / 257.0
-    return np.rint(numbers).clip(0, 255).astype(np.uint8)

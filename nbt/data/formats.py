@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset(
@@ -40,14 +41,17 @@ def reason_to_pass_over(path: Path) -> str:
 
     A file with the suffix of an image counts as one without being opened; it may still prove unreadable.
     """
-    suffix = path.suffix.lower()
     if is_hidden(path.name) or path.name.lower() in _SYSTEM_FILES:
         return HIDDEN
-    if suffix in HEIF_SUFFIXES and not heif_is_installed():
+    suffix = path.suffix.lower()
+    return reason_of_suffix(suffix) or ("" if suffix in IMAGE_SUFFIXES else _reason_by_content(path))
+
+
+def reason_of_suffix(suffix: str) -> str:
+    """Returns why files with a suffix, such as ".nef", are not read; "" where their content decides."""
+    if suffix.lower() in HEIF_SUFFIXES and not heif_is_installed():
         return NEEDS_HEIF
-    if suffix in IMAGE_SUFFIXES:
-        return ""
-    return _UNREAD_SUFFIXES.get(suffix) or _reason_by_content(path)
+    return _UNREAD_SUFFIXES.get(suffix.lower(), "")
 
 
 def is_hidden(name: str) -> bool:
@@ -91,7 +95,7 @@ def _reason_by_content(path: Path) -> str:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=readable_formats(by_content=True)):
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=readable_formats(by_content=True)):
             return ""
     except Image.DecompressionBombError:
         return ""

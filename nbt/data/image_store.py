@@ -12,7 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nbt.data.decoding import DecodedImage, FileFacts, decode_image, resize_pixels
+from nbt.data.image_reading import NO_RANGES
 from nbt.data.listing import Items, relative_names
+from nbt.data.value_range import ValueRanges, find_value_ranges, own_range
 from nbt.errors import NbtError, one_line_message
 from nbt.files import atomic_file
 from nbt.machine.cores import usable_cores
@@ -55,6 +57,7 @@ class ImageStore:
         unreadable: Names of the images that were left out because they could not be decoded.
         reasons: Why they could not be decoded, in the order of `unreadable`; empty in other processes.
         facts: Facts about the file of each image; empty in other processes.
+        value_ranges: Ranges of values of more than 8 bits, by which the images were scaled.
     """
 
     array: Pixels
@@ -62,6 +65,7 @@ class ImageStore:
     unreadable: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     facts: tuple[FileFacts, ...] = ()
+    value_ranges: ValueRanges = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         dtype, shape = self.array.dtype, self.array.shape
@@ -105,20 +109,23 @@ class ImageStore:
                 f"the images cannot be written to {folder} for the workers ({error}); set TMPDIR to a larger disk, or "
                 "use --workers 1"
             ) from error
-        return _unpickle_store(None, str(path), self.unreadable)
+        return _unpickle_store(None, str(path), self.unreadable, self.value_ranges)
 
     def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Any, ...]]:
         if self.path is None:
-            return _unpickle_store, (np.asarray(self.array), None, self.unreadable)
-        return _unpickle_store, (None, str(self.path), self.unreadable)
+            return _unpickle_store, (np.asarray(self.array), None, self.unreadable, self.value_ranges)
+        return _unpickle_store, (None, str(self.path), self.unreadable, self.value_ranges)
 
 
-def _unpickle_store(array: Pixels | None, path: str | None, unreadable: tuple[str, ...]) -> ImageStore:
+def _unpickle_store(
+    array: Pixels | None, path: str | None, unreadable: tuple[str, ...], ranges: ValueRanges
+) -> ImageStore:
     if path is None:
         assert array is not None
-        return ImageStore(array, unreadable=unreadable)
+        return ImageStore(array, unreadable=unreadable, value_ranges=ranges)
     try:
-        return ImageStore(np.load(path, mmap_mode="r"), path=Path(path), unreadable=unreadable)
+        array = np.load(path, mmap_mode="r")
+        return ImageStore(array, path=Path(path), unreadable=unreadable, value_ranges=ranges)
     except (OSError, ValueError) as error:
         raise NbtError(f"{path}: the decoded images are missing or damaged ({error}); start again") from error
 
@@ -131,11 +138,13 @@ def decode_images(
     workers: int | None = None,
     cache: bool = True,
     resize: str = "crop",
+    value_ranges: ValueRanges | None = None,
 ) -> tuple[ImageStore, npt.NDArray[np.int64]]:
     """Decodes images to squares of one size, or reads them from the cache.
 
     Images are scaled with antialiasing. Images that cannot be decoded are left out; a single warning states their
-    number and names the first few.
+    number and names the first few. Files of values of more than 8 bits that do not use the full range of their kind
+    are decoded twice, because their range is known after all images have been decoded.
 
     Args:
         items: Image files, or images in memory, uint8 (N, H, W, 3).
@@ -144,6 +153,7 @@ def decode_images(
         workers: Number of threads; one per usable core when None.
         cache: Whether to read from and write to the cache.
         resize: How images become square, see `nbt.data.decoding.RESIZE`.
+        value_ranges: Ranges of values of more than 8 bits, without the cache only; found over the images when None.
 
     Returns:
         The images, and their indices in `items`, ascending, int64 (n,).
@@ -151,30 +161,44 @@ def decode_images(
     Raises:
         NbtError: The cache cannot be written, for example because the disk is full.
     """
-    decoded = _iter_decoded(items, size, resize, workers or usable_cores(), progress)
-    if not cache:
-        images, reasons = _collect_decoded(decoded)
-        array = np.stack([image.pixels for image in images]) if images else np.empty((0, size, size, 3), dtype=np.uint8)
-        return _build_store(_Contents(array, reasons, tuple(image.facts for image in images)), None, items)
-    path = cache_folder("images") / f"{_fingerprint(items, size, resize)}.npy"
-    cached = _read_cache(path, len(items), size)
-    if cached is None:
-        _write_cache(path, decoded, len(items), size)
-        cached = _read_cache(path, len(items), size)
-        if cached is None:
-            raise NbtError(f"{path} cannot be read back; check the disk, or set NBT_CACHE to another folder")
-    return _build_store(cached, path, items)
+    path = cache_folder("images") / f"{_fingerprint(items, size, resize)}.npy" if cache else None
+
+    def decode(ranges: ValueRanges) -> _Contents:
+        decoded = _iter_decoded(items, size, _Options(resize, ranges), workers or usable_cores(), progress)
+        return _collect(decoded, size, ranges) if path is None else _write_and_read(path, decoded, items, size, ranges)
+
+    if value_ranges is not None:
+        contents = decode(value_ranges)
+        return _build_store(contents, path, items, value_ranges)
+    contents = (path and _read_cache(path, len(items), size)) or decode(NO_RANGES)
+    ranges = find_value_ranges(facts.values for facts in contents.facts)
+    if contents.ranges != ranges and any(f.kind and own_range(f.values) != ranges[f.kind] for f in contents.facts):
+        contents = decode(ranges)
+    return _build_store(contents, path, items, ranges)
+
+
+class _Options(NamedTuple):
+    """How files are decoded: the option `resize`, and the ranges of values of more than 8 bits."""
+
+    resize: str
+    ranges: ValueRanges
 
 
 class _Contents(NamedTuple):
-    """Decoded images, the reasons why others were left out by index, and the facts about the files of the images."""
+    """Decoded images, the reasons why others were left out by index, and the facts about the files of the images.
+
+    The ranges are those by which they were scaled; values of other kinds by `own_range`.
+    """
 
     array: Pixels
     reasons: dict[int, str]
     facts: tuple[FileFacts, ...]
+    ranges: ValueRanges
 
 
-def _build_store(contents: _Contents, path: Path | None, items: Items) -> tuple[ImageStore, npt.NDArray[np.int64]]:
+def _build_store(
+    contents: _Contents, path: Path | None, items: Items, ranges: ValueRanges
+) -> tuple[ImageStore, npt.NDArray[np.int64]]:
     """Warns of unreadable images, and returns the store with the indices of its images."""
     reasons = tuple(contents.reasons.values())
     names = tuple(_item_name(items, index) for index in contents.reasons)
@@ -184,14 +208,14 @@ def _build_store(contents: _Contents, path: Path | None, items: Items) -> tuple[
         description = f"{', '.join(shown)}{more}"
         logger.warning("%d of %d images cannot be read and are left out: %s", len(names), len(items), description)
     kept = np.setdiff1d(np.arange(len(items), dtype=np.int64), np.array(list(contents.reasons), dtype=np.int64))
-    return ImageStore(contents.array, path, names, reasons, contents.facts), kept
+    return ImageStore(contents.array, path, names, reasons, contents.facts, ranges), kept
 
 
 def _item_name(items: Items, index: int) -> str:
     return f"image {index}" if isinstance(items, np.ndarray) else str(items[index])
 
 
-def _iter_decoded(items: Items, size: int, resize: str, threads: int, progress: Progress | None) -> DecodedImages:
+def _iter_decoded(items: Items, size: int, options: _Options, threads: int, progress: Progress | None) -> DecodedImages:
     """Yields the index of each image with its pixels and facts, or with the reason why it cannot be decoded, in order.
 
     At most 4 chunks per thread are decoded ahead, which bounds the memory in use.
@@ -205,7 +229,7 @@ def _iter_decoded(items: Items, size: int, resize: str, threads: int, progress: 
             warnings.simplefilter("ignore")
             while True:
                 while len(pending) < 4 * threads and (start := next(starts, None)) is not None:
-                    pending.append(pool.submit(_decode_chunk, items, start, size, resize))
+                    pending.append(pool.submit(_decode_chunk, items, start, size, options))
                 if not pending:
                     return
                 for index, result in pending.popleft().result():
@@ -216,25 +240,26 @@ def _iter_decoded(items: Items, size: int, resize: str, threads: int, progress: 
         pool.shutdown(cancel_futures=True)
 
 
-def _decode_chunk(items: Items, start: int, size: int, resize: str) -> list[tuple[int, DecodedImage | str]]:
+def _decode_chunk(items: Items, start: int, size: int, options: _Options) -> list[tuple[int, DecodedImage | str]]:
     """Returns the index of each image of a chunk with the image, or with the reason why it cannot be decoded."""
     indices = range(start, min(start + _DECODE_CHUNK_SIZE, len(items)))
-    return [(index, _decode(items[index], size, resize)) for index in indices]
+    return [(index, _decode(items[index], size, options)) for index in indices]
 
 
-def _decode(item: Path | Pixels, size: int, resize: str) -> DecodedImage | str:
+def _decode(item: Path | Pixels, size: int, options: _Options) -> DecodedImage | str:
     try:
         if isinstance(item, np.ndarray):
-            return DecodedImage(resize_pixels(item, size, resize), FileFacts(item.shape[1], item.shape[0], "RGB"))
-        return decode_image(item, size, resize)
+            pixels = resize_pixels(item, size, options.resize)
+            return DecodedImage(pixels, FileFacts(item.shape[1], item.shape[0], "RGB"))
+        return decode_image(item, size, *options)
     except MemoryError:
         raise
     except Exception as error:  # damaged files make Pillow raise errors of many types
         return one_line_message(error, 120)
 
 
-def _collect_decoded(decoded: DecodedImages) -> tuple[list[DecodedImage], dict[int, str]]:
-    """Returns the decoded images, and the reasons why the others cannot be decoded, by index."""
+def _collect(decoded: DecodedImages, size: int, ranges: ValueRanges) -> _Contents:
+    """Returns the decoded images in memory."""
     images: list[DecodedImage] = []
     reasons: dict[int, str] = {}
     for index, result in decoded:
@@ -242,7 +267,8 @@ def _collect_decoded(decoded: DecodedImages) -> tuple[list[DecodedImage], dict[i
             reasons[index] = result
         else:
             images.append(result)
-    return images, reasons
+    array = np.stack([image.pixels for image in images]) if images else np.empty((0, size, size, 3), dtype=np.uint8)
+    return _Contents(array, reasons, tuple(image.facts for image in images), ranges)
 
 
 # The cache: <fingerprint>.npy with the decoded images, and <fingerprint>.json with their checksum, the facts about
@@ -271,27 +297,37 @@ def _read_cache(path: Path, n_items: int, size: int) -> _Contents | None:
         metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         reasons = {int(index): str(reason) for index, reason in metadata["unreadable"]}
         facts = tuple(FileFacts(*values) for values in metadata["facts"])
+        ranges = {kind: (float(low), float(high)) for kind, (low, high) in metadata["ranges"].items()}
         array = np.load(path, mmap_mode="r")
         if array.dtype != np.uint8 or array.shape != (n_items - len(reasons), size, size, 3):
             return None
         if len(facts) != len(array):
             return None
         if array.nbytes > MEMORY_LIMIT:
-            return _Contents(array, reasons, facts)
+            return _Contents(array, reasons, facts, ranges)
         array = np.array(array)
-        return _Contents(array, reasons, facts) if zlib.crc32(array.data) == metadata["crc32"] else None
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return _Contents(array, reasons, facts, ranges) if zlib.crc32(array.data) == metadata["crc32"] else None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int) -> None:
+def _write_and_read(path: Path, decoded: DecodedImages, items: Items, size: int, ranges: ValueRanges) -> _Contents:
+    """Decodes images into the cache, and reads them back."""
+    _write_cache(path, decoded, len(items), size, ranges)
+    contents = _read_cache(path, len(items), size)
+    if contents is None:
+        raise NbtError(f"{path} cannot be read back; check the disk, or set NBT_CACHE to another folder")
+    return contents
+
+
+def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int, ranges: ValueRanges) -> None:
     """Decodes images into the cache. Concurrent processes write equal files, of which the last one remains."""
     _remove_stale_files(path.parent)
     try:
         with contextlib.closing(decoded), atomic_file(path) as temporary, temporary.open("wb") as file:
             metadata = _write_rows(file, decoded, n_items, size)
         with atomic_file(path.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(metadata), encoding="utf-8")
+            temporary.write_text(json.dumps({**metadata, "ranges": dict(ranges)}), encoding="utf-8")
     except OSError as error:
         needed = n_items * size * size * 3 / 2**30
         raise NbtError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -123,7 +124,7 @@ def _drop_unreadable(readable: Selection, images: ImageStore) -> tuple[Selection
         return readable, images
     kept = _trained_images(readable)
     facts = tuple(images.facts[i] for i in kept.tolist())
-    return trained, ImageStore(images.array[kept], None, images.unreadable, images.reasons, facts)
+    return trained, dataclasses.replace(images, array=images.array[kept], path=None, facts=facts)
 
 
 def _drop_untrained(selection: Selection) -> Selection:

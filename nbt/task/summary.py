@@ -14,8 +14,9 @@ def dataset_summary(task: Task) -> dict[str, Any]:
     Returns:
         Number of classes; numbers of training, validation and test images; images per class of train and validation
         together (minimum, median, maximum) and their imbalance (maximum divided by minimum); image size in pixels;
-        share of validation images; standard error of a validation accuracy of .5 (None without validation images);
-        number of unreadable images.
+        whether the validation images are official, which makes them the same for every seed; share of validation
+        images; standard error of a validation accuracy of .5 (None without validation images); number of unreadable
+        images.
     """
     import numpy as np
 
@@ -28,6 +29,7 @@ def dataset_summary(task: Task) -> dict[str, Any]:
         "classes": task.n_classes,
         "train_images": len(task.split.train),
         "validation_images": n_val,
+        "validation_fixed": task.pools.val is not None,
         "test_images": len(task.split.test),
         "class_images_min": int(counts.min()),
         "class_images_median": float(np.median(counts)),

@@ -7,9 +7,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    FloatArray = NDArray[np.float64]
 
 _Z_95 = NormalDist().inv_cdf(0.975)
+
+# `studies/intervals.py` compares these degrees with others.
+PRIOR_DEGREES = 16.0
+"""Degrees of freedom of the expected variance of a run, beside the K - 1 of the measured variance of K runs."""
+
+_RUN_NOISE = 0.035
+# Standard deviation of the accuracy p over training runs, divided by sqrt(p (1 - p)): the median of the recorded tasks
+# in `studies/results/search_efficiency/tasks.csv`, which have .026 to .09.
+
+_AGREEMENT = 0.5
+# Assumed correlation of the correctness of two recipes on an image, where it was not measured per image.
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -48,10 +65,222 @@ def wilson_interval(accuracy: float, n: int) -> Interval:
     """
     if n == 0:
         return Interval(mean=accuracy, low=None, high=None, n=0)
-    scale = 1.0 + _Z_95**2 / n
-    centre = (accuracy + _Z_95**2 / (2 * n)) / scale
-    half_width = _Z_95 * math.sqrt(accuracy * (1 - accuracy) / n + _Z_95**2 / (4 * n**2)) / scale
-    return Interval(mean=accuracy, low=max(0.0, centre - half_width), high=min(1.0, centre + half_width), n=n)
+    low, high = wilson_bounds(accuracy, n, _Z_95)
+    return Interval(mean=accuracy, low=float(low), high=float(high), n=n)
+
+
+def wilson_bounds(accuracies: ArrayLike, n: ArrayLike, quantile: float) -> tuple[FloatArray, FloatArray]:
+    """Returns the bounds of Wilson score intervals, clipped to 0 ... 1.
+
+    Args:
+        accuracies: Accuracies, 0 ... 1, (...).
+        n: Effective numbers of images, above 0 and not necessarily whole, (...).
+        quantile: Half width in standard errors, 1.96 for a 95 % interval.
+    """
+    import numpy as np
+
+    p, n = np.asarray(accuracies, dtype=float), np.asarray(n, dtype=float)
+    scale = 1.0 + quantile**2 / n
+    centre = (p + quantile**2 / (2 * n)) / scale
+    half_width = quantile * np.sqrt(p * (1 - p) / n + quantile**2 / (4 * n**2)) / scale
+    return np.maximum(0.0, centre - half_width), np.minimum(1.0, centre + half_width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationDesign:
+    """How repeated runs of a recipe are validated.
+
+    Attributes:
+        images: Number of validation images of a run, at least 1.
+        train_images: Number of training images of a run, at least 1.
+        fixed: Whether all runs have the same validation images; else every run has another train/validation split.
+        comparisons: Number of differences that are examined, over all finalists and all looks at them. Each gets the
+            error rate .05 / `comparisons` (Bonferroni; Dunn 1961, doi 10.1080/01621459.1961.10482090), so that at most
+            5 % of the studies without any difference report one.
+    """
+
+    images: int
+    train_images: int
+    fixed: bool = False
+    comparisons: int = 1
+
+
+def repeated_accuracy_interval(
+    accuracies: Sequence[float], design: ValidationDesign, correct: Sequence[ArrayLike] | None = None
+) -> Interval:
+    """Returns the mean accuracy of a recipe over repeated runs with its 95 % interval, which lies in 0 ... 1.
+
+    It is a Wilson score interval of as many images as have the variance of `mean_variance`. It is therefore never
+    narrower than the Wilson interval of all validated images, and a single run has an interval, too. The interval of
+    an accuracy is not corrected for several comparisons.
+
+    Args:
+        accuracies: Accuracy of each run, 0 ... 1, (runs,).
+        design: How the runs are validated.
+        correct: Correctness of every image, one array of 0 and 1 per run, (images,) each; None if it is unknown. With
+            fixed validation images, it shows how much of the variance more runs average out.
+
+    Raises:
+        ValueError: There are no accuracies.
+    """
+    import numpy as np
+
+    if not len(accuracies):
+        raise ValueError("no accuracies")
+    images = None if correct is None or not design.fixed else image_variances(np.asarray(correct, dtype=float))
+    low, high = accuracy_bounds(np.asarray(accuracies, dtype=float), design, images)
+    return Interval(mean=fmean(accuracies), low=float(low), high=float(high), n=len(accuracies))
+
+
+def repeated_difference_interval(
+    accuracies: Sequence[float],
+    reference: Sequence[float],
+    design: ValidationDesign,
+    correct: Sequence[tuple[ArrayLike, ArrayLike]] | None = None,
+) -> Interval:
+    """Returns the mean paired difference of two recipes, `accuracies - reference`, with its 95 % interval.
+
+    One run has no interval, because nothing shows how the difference varies between runs.
+
+    Args:
+        accuracies: Accuracy of each run, 0 ... 1, (runs,).
+        reference: Accuracies of the other recipe in the same runs, (runs,).
+        design: How the runs are validated.
+        correct: Per run, the correctness of both recipes on every image, (images,) each; None if it is unknown. It
+            shows on how many images the recipes disagree, as in the test of McNemar (1947).
+
+    Raises:
+        ValueError: There are no accuracies, or the numbers of runs differ.
+    """
+    import numpy as np
+
+    pairs = np.array(list(zip(accuracies, reference, strict=True)), dtype=float)
+    if not len(pairs):
+        raise ValueError("no accuracies")
+    mean = fmean(pairs[:, 0] - pairs[:, 1])
+    if len(pairs) == 1:
+        return Interval(mean=mean, low=None, high=None, n=1)
+    images = None
+    if correct is not None:
+        outcomes = [np.asarray(a, dtype=float) - np.asarray(b, dtype=float) for a, b in correct]
+        images = image_variances(np.array(outcomes) if design.fixed else np.concatenate(outcomes)[None], signed=True)
+    low, high = difference_bounds(pairs[:, 0], pairs[:, 1], design, images)
+    return Interval(mean=mean, low=float(low), high=float(high), n=len(pairs))
+
+
+def accuracy_bounds(
+    accuracies: FloatArray,
+    design: ValidationDesign,
+    images: tuple[FloatArray, FloatArray] | None = None,
+    prior_degrees: float = PRIOR_DEGREES,
+) -> tuple[FloatArray, FloatArray]:
+    """Returns the bounds of `repeated_accuracy_interval` for many studies, (...) each.
+
+    Args:
+        accuracies: Accuracy of each run, (..., runs).
+        design: How the runs are validated.
+        images: The result of `image_variances`, or None.
+        prior_degrees: See `PRIOR_DEGREES`.
+    """
+    image_variance = _binomial_variance(accuracies, design)
+    variance = mean_variance(accuracies, image_variance, design, images, prior_degrees)
+    quantile = _student_quantile(prior_degrees + accuracies.shape[-1] - 1)
+    return wilson_bounds(accuracies.mean(-1), image_variance / variance, quantile)
+
+
+def difference_bounds(
+    accuracies: FloatArray,
+    reference: FloatArray,
+    design: ValidationDesign,
+    images: tuple[FloatArray, FloatArray] | None = None,
+    prior_degrees: float = PRIOR_DEGREES,
+) -> tuple[FloatArray, FloatArray]:
+    """Returns the bounds of `repeated_difference_interval` for many studies, (...) each; see `accuracy_bounds`."""
+    import numpy as np
+
+    differences = accuracies - reference
+    mean = differences.mean(-1)
+    independent = _binomial_variance(accuracies, design) + _binomial_variance(reference, design)
+    # Two recipes disagree at least on as many images as their numbers of correct images differ by.
+    image_variance = np.maximum((1 - _AGREEMENT) * independent, np.abs(mean) - mean**2)
+    if images is not None:
+        image_variance = sum(images)
+    variance = mean_variance(differences, image_variance, design, images, prior_degrees)
+    quantile = _student_quantile(prior_degrees + differences.shape[-1] - 1, 0.05 / design.comparisons)
+    half_width = quantile * np.sqrt(variance)
+    return np.maximum(-1.0, mean - half_width), np.minimum(1.0, mean + half_width)
+
+
+def mean_variance(
+    values: FloatArray,
+    image_variance: FloatArray,
+    design: ValidationDesign,
+    images: tuple[FloatArray, FloatArray] | None = None,
+    prior_degrees: float = PRIOR_DEGREES,
+) -> FloatArray:
+    """Returns the variance of the mean of repeated runs, (...).
+
+    The variance of a single run is estimated from the runs and from what is expected: the binomial variance of its
+    images and the usual variation between training runs. They are averaged by their degrees of freedom (the moderated
+    variance of Smyth 2004, doi 10.2202/1544-6115.1027), because the variance of three to five runs alone is too
+    uncertain. It counts at least as much as the binomial part.
+
+    New splits have overlapping training sets, and the variance of the mean is 1 / runs + n_test / n_train times that of
+    a single run (Nadeau and Bengio 2003, doi 10.1023/A:1024068626366). Fixed validation images are the same in all
+    runs: their part of the variance is not divided by the number of runs, only the variation between runs is. The
+    variation due to other training images is then not included.
+
+    Args:
+        values: Accuracies or differences, (..., runs).
+        image_variance: Variance of one image in one run, (...).
+        design: How the runs are validated.
+        images: For fixed images, the result of `image_variances`; None assumes that all runs classify the same images
+            correctly, which gives wider intervals.
+        prior_degrees: See `PRIOR_DEGREES`.
+    """
+    import numpy as np
+
+    n_runs = values.shape[-1]
+    measured = values.var(-1, ddof=1) if n_runs > 1 else np.zeros_like(image_variance)
+    binomial, expected = image_variance / design.images, image_variance * _RUN_NOISE**2
+    if not design.fixed:
+        run = _moderate(measured, binomial + expected, n_runs, prior_degrees)
+        factor = 1 / n_runs + design.images / design.train_images
+        variance: FloatArray = factor * np.maximum(binomial, run)
+        return variance
+    if images is not None:
+        binomial, measured = images[0] / design.images, np.maximum(0.0, measured - images[1] / design.images)
+    between: FloatArray = _moderate(measured, expected, n_runs, prior_degrees) / n_runs
+    return binomial + between
+
+
+def image_variances(outcomes: FloatArray, *, signed: bool = False) -> tuple[FloatArray, FloatArray]:
+    """Returns the variance between images of their mean over runs, and the variance between runs of an image, (...).
+
+    Two images are added, of which one is correct, or on one of which two recipes disagree (Agresti and Caffo 2000,
+    Agresti and Min 2005), so that the former is not 0 for perfect results.
+
+    Args:
+        outcomes: Correctness of the images, 0 or 1, or the difference of two recipes, (..., runs, images). Outcomes of
+            different images in every run are those of a single run.
+        signed: Whether these are differences.
+    """
+    means = outcomes.mean(-2)
+    n = means.shape[-1] + 2
+    centre = (means.sum(-1) + (0 if signed else 1)) / n
+    within = outcomes.var(-2, ddof=1).mean(-1) if outcomes.shape[-2] > 1 else 0.0 * centre
+    return ((means**2).sum(-1) + 1) / n - centre**2, within
+
+
+def _moderate(measured: FloatArray, expected: FloatArray, n_runs: int, prior_degrees: float) -> FloatArray:
+    return (prior_degrees * expected + (n_runs - 1) * measured) / (prior_degrees + n_runs - 1)
+
+
+def _binomial_variance(accuracies: FloatArray, design: ValidationDesign) -> FloatArray:
+    """Returns p (1 - p) after one correct and one wrong image are added (Agresti and Caffo 2000), (...)."""
+    n = design.images * (1 if design.fixed else accuracies.shape[-1])
+    share: FloatArray = (accuracies.mean(-1) * n + 1) / (n + 2)
+    return share * (1 - share)
 
 
 def accuracy_standard_error(accuracy: float, n: int) -> float:
@@ -64,11 +293,11 @@ def accuracy_standard_error(accuracy: float, n: int) -> float:
     return math.sqrt(share * (1 - share) / (n + 4))
 
 
-def _student_quantile(degrees: int) -> float:
-    """Returns the 0.975 quantile of Student's t distribution."""
+def _student_quantile(degrees: float, error: float = 0.05) -> float:
+    """Returns the quantile of Student's t distribution that a two-sided interval with this error rate needs."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(degrees, 0.975))
+    return float(stdtrit(degrees, 1 - error / 2))
 
 
 @dataclass(frozen=True, kw_only=True)

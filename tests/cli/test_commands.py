@@ -317,14 +317,13 @@ class TestPredict:
         assert run(["predict", "model", "images", "--json", "-q"]) == code
         captured = capsys.readouterr()
         assert "images/deep/a.JPG: cannot be read" in captured.err
+        assert "passed over: 1 .txt (not an image)" in captured.err
         document = load_strictly(captured.out)
-        assert document[-1] == {
-            "path": "images/deep/a.JPG",
-            "label": None,
-            "probability": None,
-            "top": [],
-            "error": "cannot be read",
-        }
+        empty = {"label": None, "probability": None, "top": []}
+        assert document[-2:] == [
+            {"path": "images/deep/a.JPG", **empty, "error": "cannot be read"},
+            {"path": "images/notes.txt", **empty, "error": "not an image"},
+        ]
         if readable:
             assert document[0]["top"][1] == {"label": "dog", "probability": 0.1}
 
@@ -332,7 +331,7 @@ class TestPredict:
         ("args", "message"),
         [
             (["model", "nowhere.png"], "nowhere.png: no such file"),
-            (["model", "empty"], "empty: the folder contains no images"),
+            (["model", "empty"], "empty: the folder contains no images; found 1 .txt (not an image)"),
             (["images", "images"], "images: not a model folder"),
             ([".", "images"], "did you mean model?"),
         ],

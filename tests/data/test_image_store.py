@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nbt.data import image_store
 from nbt.data.image_store import ImageStore, decode_images
@@ -298,7 +299,78 @@ def test_the_metadata_hold_the_reasons_for_unreadable_images(cache: Path, damage
     assert path is not None
     metadata = json.loads(path.with_suffix(".json").read_text())
     assert [index for index, _ in metadata["unreadable"]] == [3, 21, 39]
-    assert "cannot identify image" in metadata["unreadable"][0][1] and "No such file" in metadata["unreadable"][2][1]
+    assert "damaged, or not an image" in metadata["unreadable"][0][1] and "No such file" in metadata["unreadable"][2][1]
+
+
+class TestValueRanges:
+    @staticmethod
+    def save(folder: Path, *images: np.ndarray) -> list[Path]:
+        paths = [folder / f"{number}.tif" for number in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            Image.fromarray(image).save(path)
+        return paths
+
+    @staticmethod
+    def count_decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        counts = [0]
+        original = image_store._decode
+
+        def decode(*arguments: Any) -> Any:
+            counts[0] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(image_store, "_decode", decode)
+        return counts
+
+    @pytest.mark.parametrize("use_cache", [True, False])
+    def test_the_bits_in_use_over_all_images_become_8_bits(self, cache: Path, tmp_path: Path, use_cache: bool) -> None:
+        images = [np.full((8, 8), value, np.uint16) for value in (0, 1000, 2048, 4095)]
+        for _ in range(2):  # the second time from the cache
+            store, _ = decode_images(self.save(tmp_path, *images), 8, cache=use_cache)
+            assert store.value_ranges == {"uint16": (0, 4095)}
+            assert shades(store) == [0, 62, 128, 255]
+            assert [facts.high for facts in store.facts] == [0, 1000, 2048, 4095]
+
+    def test_other_images_are_not_scaled(self, cache: Path, tmp_path: Path) -> None:
+        images = [np.full((8, 8), 1000, np.uint16), np.full((8, 8), 77, np.uint8), np.full((8, 8), 0.5, np.float32)]
+        store, _ = decode_images(self.save(tmp_path, *images), 8)
+        assert (shades(store), store.value_ranges) == ([249, 77, 128], {"uint16": (0, 1023), "float": (0, 1)})
+
+    def test_only_values_of_an_unusual_range_are_decoded_twice(
+        self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        counts = self.count_decodings(monkeypatch)
+        full = self.save(tmp_path, np.full((8, 8), 65535, np.uint16), np.full((8, 8), 20, np.uint16))
+        assert shades(decode_images(full, 8)[0]) == [255, 0] and counts == [2]
+        decode_images(full, 8)
+        assert counts == [2]
+        few = self.save(tmp_path, np.full((8, 8), 511, np.uint16), np.full((8, 8), 20, np.uint16))
+        assert shades(decode_images(few, 8)[0]) == [255, 10] and counts == [6]
+        decode_images(few, 8)
+        assert counts == [6]
+
+    def test_an_interrupted_second_pass_is_made_up_for(
+        self, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        paths = self.save(tmp_path, np.full((8, 8), 511, np.uint16))
+        with monkeypatch.context() as patch:
+            patch.setattr(image_store, "find_value_ranges", lambda _: {"uint16": (0.0, 65535.0)})
+            assert shades(decode_images(paths, 8)[0]) == [2]
+        assert shades(decode_images(paths, 8)[0]) == [255]
+
+    def test_given_ranges_are_used(self, tmp_path: Path) -> None:
+        paths = self.save(tmp_path, np.full((8, 8), 100, np.uint16), np.full((8, 8), 5000, np.uint16))
+        store, _ = decode_images(paths, 8, cache=False, value_ranges={"uint16": (0, 4095)})
+        assert (shades(store), store.value_ranges) == ([6, 255], {"uint16": (0, 4095)})
+        # A model of an earlier version has no ranges.
+        assert shades(decode_images(paths, 8, cache=False, value_ranges={})[0]) == [0, 19]
+
+    def test_ranges_are_pickled(self, cache: Path, tmp_path: Path) -> None:
+        paths = self.save(tmp_path, np.full((8, 8), 511, np.uint16))
+        for use_cache in (True, False):
+            store = decode_images(paths, 8, cache=use_cache)[0]
+            assert pickle.loads(pickle.dumps(store)).value_ranges == {"uint16": (0, 511)}
+            assert store.in_file(tmp_path / "copy").value_ranges == {"uint16": (0, 511)}
 
 
 class TestInFile:

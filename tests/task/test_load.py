@@ -211,6 +211,7 @@ def test_dataset_summary(animals: Path, requests: list[Any]) -> None:
         "classes": 3,
         "train_images": 36,
         "validation_images": 12,
+        "validation_fixed": False,
         "test_images": 12,
         "class_images_min": 8,
         "class_images_median": 16.0,

@@ -3,15 +3,23 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from nbt.tuning.intervals import (
+    ValidationDesign,
+    accuracy_bounds,
     accuracy_interval,
     accuracy_standard_error,
+    difference_bounds,
+    image_variances,
+    mean_variance,
     paired_interval,
+    repeated_accuracy_interval,
+    repeated_difference_interval,
     t_interval,
     wilson_interval,
 )
@@ -73,3 +81,101 @@ def test_an_interval_of_accuracies_is_clipped() -> None:
     assert (wide.low, wide.high) == (0.0, 1.0)
     assert accuracy_interval([0.5, 0.51, 0.52]) == t_interval([0.5, 0.51, 0.52])
     assert accuracy_interval([0.5]).low is None
+
+
+ACCURACIES = st.lists(st.integers(0, 100).map(lambda percent: percent / 100), min_size=1, max_size=6)
+
+
+class TestRepeatedRuns:
+    @given(ACCURACIES, st.integers(5, 400), st.booleans())
+    def test_never_narrower_than_the_binomial_interval_of_all_images(
+        self, accuracies: list[float], images: int, fixed: bool
+    ) -> None:
+        interval = repeated_accuracy_interval(
+            accuracies, ValidationDesign(images=images, train_images=4 * images, fixed=fixed)
+        )
+        distinct = images if fixed else images * len(accuracies)
+        binomial = wilson_interval(sum(accuracies) / len(accuracies), distinct)
+        assert 0 <= interval.low <= interval.mean + 1e-9 and interval.mean - 1e-9 <= interval.high <= 1
+        assert interval.high - interval.low >= binomial.high - binomial.low - 1e-9
+
+    def test_equal_differences_are_not_certain(self) -> None:
+        design = ValidationDesign(images=40, train_images=120)
+        interval = repeated_difference_interval([0.8, 0.85, 0.9], [0.775, 0.825, 0.875], design)
+        assert interval.mean == pytest.approx(0.025)
+        assert interval.low < -0.05 and interval.high > 0.1
+
+    def test_one_run_shows_no_difference(self) -> None:
+        interval = repeated_difference_interval([0.9], [0.5], ValidationDesign(images=40, train_images=120))
+        assert (interval.mean, interval.low, interval.high, interval.n) == (pytest.approx(0.4), None, None, 1)
+
+    @pytest.mark.parametrize("function", [repeated_accuracy_interval, repeated_difference_interval])
+    def test_runs_are_needed(self, function) -> None:
+        arguments = ([],) if function is repeated_accuracy_interval else ([], [])
+        with pytest.raises(ValueError, match="no accuracies"):
+            function(*arguments, ValidationDesign(images=40, train_images=120))
+
+    def test_more_comparisons_give_wider_differences(self) -> None:
+        widths = []
+        for comparisons in (1, 3, 9):
+            design = ValidationDesign(images=100, train_images=400, comparisons=comparisons)
+            interval = repeated_difference_interval([0.8, 0.82, 0.84], [0.7, 0.74, 0.73], design)
+            widths.append(interval.high - interval.low)
+        assert widths == sorted(widths) and widths[2] > 1.3 * widths[0]
+
+    def test_new_splits_have_the_factor_of_nadeau_and_bengio(self) -> None:
+        values, image_variance = np.array([0.6, 0.7, 0.8]), np.array(0.2)
+        design = ValidationDesign(images=100, train_images=300)
+        with_many_expected = mean_variance(values, image_variance, design, prior_degrees=0.0)
+        assert float(with_many_expected) == pytest.approx((1 / 3 + 1 / 3) * 0.01)
+
+    def test_fixed_images_are_not_averaged_out_by_more_runs(self) -> None:
+        design = ValidationDesign(images=50, train_images=200, fixed=True)
+        interval = repeated_accuracy_interval([0.8] * 200, design)
+        wilson = wilson_interval(0.8, 50)
+        assert (interval.low, interval.high) == (
+            pytest.approx(wilson.low, abs=0.01),
+            pytest.approx(wilson.high, abs=0.01),
+        )
+
+    def test_the_correctness_per_image_shows_what_fixed_images_share(self) -> None:
+        rng = np.random.default_rng(0)
+        design = ValidationDesign(images=200, train_images=800, fixed=True)
+        independent = rng.random((5, 200)) < 0.7
+        accuracies = independent.mean(1).tolist()
+        known = repeated_accuracy_interval(accuracies, design, list(independent))
+        unknown = repeated_accuracy_interval(accuracies, design)
+        assert known.high - known.low < 0.7 * (unknown.high - unknown.low)
+
+    def test_recipes_that_agree_on_most_images_are_told_apart(self) -> None:
+        design = ValidationDesign(images=100, train_images=400)
+        rng = np.random.default_rng(0)
+        reference = [rng.random(100) < 0.8 for _ in range(3)]
+        better = [correct | (np.arange(100) < 15) for correct in reference]
+        pairs = list(zip(better, reference, strict=True))
+        accuracies, references = ([float(run.mean()) for run in runs] for runs in (better, reference))
+        known = repeated_difference_interval(accuracies, references, design, pairs)
+        unknown = repeated_difference_interval(accuracies, references, design)
+        assert known.mean == unknown.mean
+        assert known.high - known.low < unknown.high - unknown.low
+
+    def test_image_variances(self) -> None:
+        between, within = image_variances(np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0]]))
+        # Means of 1, .5, .5 and 0, and one added image of each kind.
+        assert float(between) == pytest.approx((1 + 0.25 + 0.25 + 1) / 6 - 0.25)
+        assert float(within) == pytest.approx(0.25)
+
+    @pytest.mark.parametrize("fixed", [False, True])
+    def test_coverage_and_false_differences(self, fixed: bool) -> None:
+        rng = np.random.default_rng(0)
+        images, accuracy, runs = 100, 0.8, 1 if fixed else 3
+        # Two recipes are equally good and agree on half of the images; the luck is that of overlapping training sets.
+        threshold = accuracy + rng.normal(0, 0 if fixed else 0.02, (2000, 1, 1))
+        common, own = rng.random((2000, runs, images)), rng.random((2, 2000, runs, images))
+        is_common = rng.random((2000, runs, images)) < 0.5
+        correct = (np.where(is_common, common, own) < threshold).mean(-1).repeat(3 // runs, axis=-1)
+        design = ValidationDesign(images=images, train_images=400, fixed=fixed)
+        low, high = accuracy_bounds(correct[0], design)
+        assert np.mean((low <= accuracy) & (accuracy <= high)) >= 0.93
+        low, high = difference_bounds(correct[0], correct[1], design)
+        assert np.mean((low > 0) | (high < 0)) <= 0.07

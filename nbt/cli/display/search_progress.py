@@ -90,7 +90,8 @@ class SearchProgress(Progress, StudyObserver):
         self._running.clear()
         self._finals = (0, runs)
         self._start_time, self._session_epochs = self._clock(), 0
-        self._line(f"finals: at most {runs} runs with new seeds and splits")
+        fixed = self._record is not None and self._record.has_fixed_validation
+        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and splits'}")
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Counts the final run."""

@@ -61,7 +61,7 @@ def settings_table(settings: TransferSettings) -> RenderableType:
 def training_summary(validation: Interval, test: TestRecord, model: Path | None) -> RenderableType:
     """Returns the results of a training with known settings, and the folder of its model if it was exported."""
     table = grid()
-    table.add_row("validation", interval_text(validation), _runs_text(validation.n))
+    table.add_row("validation", interval_text(validation), pluralise(validation.n, "seed"))
     table.add_row("test", interval_text(test.accuracy), f"{test.n} images")
     if model is not None:
         table.add_row("model", str(model), "")
@@ -72,7 +72,7 @@ def _results_table(record: StudyRecord) -> RenderableType:
     table = grid()
     final = record.final(record.recommended or "")
     if final is not None:
-        table.add_row("", "validation", interval_text(final.validation), _runs_text(final.validation.n))
+        table.add_row("", "validation", interval_text(final.validation), _runs_text(record, final.validation.n))
         if final.versus_default is not None:
             difference = interval_text(final.versus_default, signed=True).replace(" %", " points")
             table.add_row("", "against the default recipe", difference, "paired")
@@ -82,7 +82,9 @@ def _results_table(record: StudyRecord) -> RenderableType:
     return table
 
 
-def _runs_text(n: int) -> str:
+def _runs_text(record: StudyRecord, n: int) -> str:
+    if record.has_fixed_validation:
+        return f"{pluralise(n, 'seed')}, the same validation images"
     return "1 seed and split" if n == 1 else f"{n} seeds and splits"
 
 

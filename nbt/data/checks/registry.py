@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nbt.checks import Check
+from nbt.data.checks.bits_in_use import BitsInUse
 from nbt.data.checks.imbalance import Imbalance
 from nbt.data.checks.missing_classes import MissingClasses
 from nbt.data.checks.passed_over import PassedOverFiles
@@ -12,6 +13,7 @@ from nbt.data.checks.split_folders import SplitFolders
 from nbt.data.checks.subject import CheckedData
 from nbt.data.checks.system_folders import SystemFolders
 from nbt.data.checks.unreadable import UnreadableImages
+from nbt.data.checks.unusual_values import UnusualValues
 
 DATA_CHECKS: tuple[Check[CheckedData], ...] = (
     SplitFolders(),
@@ -21,6 +23,8 @@ DATA_CHECKS: tuple[Check[CheckedData], ...] = (
     PassedOverFiles(),
     UnreadableImages(),
     SystemFolders(),
+    BitsInUse(),
+    UnusualValues(),
     Resizing(),
 )
 """The checks of the data, in the order of their codes."""

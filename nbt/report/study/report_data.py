@@ -77,6 +77,7 @@ def build_report(
         ),
         settings=() if recommendation is None else _setting_rows(config, recommendation),
         finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
+        finals_sentence=sentences.finals_sentence(record),
         optimism=sentences.optimism(record, recommendation),
         test=tuple(test_row(test) for test in record.test),
         test_sentence=sentences.test_sentence(record),

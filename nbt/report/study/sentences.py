@@ -76,10 +76,26 @@ def optimism(record: StudyRecord, recommendation: StudyRecommendation | None) ->
     full = record.counts()["complete"]
     if in_search is None or full < 2:
         return ""
+    new = "new seeds on the same validation images" if record.has_fixed_validation else "new seeds and splits"
     return (
         f"In the search, {recommendation.name} reached {percent(in_search)} on a single split, selected among {full} "
-        f"full-length trials; over new seeds and splits its mean is {percent(in_finals)} "
+        f"full-length trials; over {new} its mean is {percent(in_finals)} "
         f"({points(in_finals - in_search)} points)."
+    )
+
+
+def finals_sentence(record: StudyRecord) -> str:
+    """Returns how the final runs differ from the trials, and what their intervals include."""
+    if record.has_fixed_validation:
+        runs = "new seeds on the same official validation images"
+        part = "the draw of the validation images, which more seeds do not reduce,"
+    else:
+        runs = "new seeds and new train/validation splits, the same for all candidates,"
+        part = "the draw of the validation images, the overlap of the training sets (Nadeau and Bengio 2003)"
+    return (
+        f"The best trials and the default recipe were repeated with {runs} so that differences are paired. The "
+        f"intervals include {part} and the variation between runs; those of the differences are corrected for the "
+        "number of candidates and of looks at them (Bonferroni)."
     )
 
 

@@ -31,7 +31,10 @@ NORM_FORMAT = 2
 LINEARIZED_FORMAT = 3
 """Format of a linearised model, which has its weights and the weights around which it is expanded."""
 
-_FORMATS = (FORMAT, NORM_FORMAT, LINEARIZED_FORMAT)
+DECODING_FORMAT = 4
+"""Format of a model whose images are decoded in a way that a reader of the formats before would ignore."""
+
+_FORMATS = (FORMAT, NORM_FORMAT, LINEARIZED_FORMAT, DECODING_FORMAT)
 _BATCH_SIZE = 64
 # Images of up to 224 px that are decoded at a time; 1024 of them take 150 MB.
 _DECODE_CHUNK_SIZE = 1024
@@ -83,12 +86,14 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
         "dataset": Path(task.dataset).name,
         "settings": settings.to_dict(),
     }
-    if task.resize != "crop":
-        card["resize"] = task.resize
     if norm != "none":
         card["feature_norm"] = norm
     if isinstance(model, FirstOrder):
         card |= {"format": LINEARIZED_FORMAT, "linearized": True}
+    if task.resize != "crop":
+        card |= {"format": DECODING_FORMAT, "resize": task.resize}
+    if task.images.value_ranges:
+        card |= {"format": DECODING_FORMAT, "value_ranges": dict(task.images.value_ranges)}
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with replace_folder(folder) as temporary:
         save_file(state, temporary / WEIGHTS_FILE)
@@ -159,13 +164,22 @@ def predict(folder: Path, images: Sequence[Path], *, top: int = 5, device: str |
     names, size = card["class_names"], card["image_size"]
     files = list(dict.fromkeys(images))
     probabilities: dict[Path, torch.Tensor] = {}
+    reasons: dict[str, str] = {}
+    ranges = {kind: (low, high) for kind, (low, high) in card.get("value_ranges", {}).items()}
     chunk_size = inference_batch_size(_DECODE_CHUNK_SIZE, size)
     for start in range(0, len(files), chunk_size):
         chunk = files[start : start + chunk_size]
-        store, kept = decode_images(chunk, size, cache=False, resize=card.get("resize", "crop"))
+        resize = card.get("resize", "crop")
+        store, kept = decode_images(chunk, size, cache=False, resize=resize, value_ranges=ranges)
+        reasons.update(zip(store.unreadable, store.reasons, strict=True))
         rows = _classify(model, np.asarray(store.array), card, target_device)
         probabilities.update(zip((chunk[position] for position in kept.tolist()), rows, strict=True))
-    return [_make_prediction(path, probabilities.get(path), names, top) for path in images]
+    return [
+        _make_prediction(path, probabilities[path], names, top)
+        if path in probabilities
+        else Prediction(str(path), error=reasons[str(path)])
+        for path in images
+    ]
 
 
 def _classify(
@@ -183,9 +197,7 @@ def _classify(
     return torch.cat(batches) if batches else torch.empty(0, len(card["class_names"]))
 
 
-def _make_prediction(path: Path, probabilities: torch.Tensor | None, names: list[str], top: int) -> Prediction:
-    if probabilities is None:
-        return Prediction(str(path), error="cannot be read as an image")
+def _make_prediction(path: Path, probabilities: torch.Tensor, names: list[str], top: int) -> Prediction:
     values, classes = probabilities.topk(min(top, len(names)))
     best = tuple((names[c], float(v)) for v, c in zip(values, classes.tolist(), strict=True))
     return Prediction(str(path), best[0][0], best[0][1], best)

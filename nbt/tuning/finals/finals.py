@@ -1,4 +1,4 @@
-"""Final runs: the best settings run again with new seeds and splits until they can be distinguished."""
+"""Final runs: the best settings run again with new seeds, and new splits unless they are fixed, until they differ."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.finals.finalists import Finalist, choose_finalists
-from nbt.tuning.finals.winner import Score, SelectionState, describe_comparison, select_finalist
+from nbt.tuning.finals.winner import Score, SelectionState, count_looks, describe_comparison, select_finalist
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.storage import codec
-from nbt.tuning.storage.reader import paired_difference, read_runs
+from nbt.tuning.storage.reader import paired_difference, read_runs, validation_design
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, StudyRecord
 from nbt.tuning.storage.study_store import StudyStore
 
@@ -47,7 +47,10 @@ class Finals(TrialSource):
         require_positive(final_seeds=seeds)
         self._store, self._max_seeds, self._checkpoints = store, seeds, checkpoints
         self._observers = ObserverGroup(observers)
-        self._finalists = choose_finalists(store.record())
+        record = store.record()
+        self._finalists = choose_finalists(record)
+        self._comparisons = max(1, len(self._finalists) - 1) * count_looks(seeds)
+        self._design = validation_design(record.dataset, self._comparisons)
         attributes = store.attributes()
         self._runs = {finalist.name: self._stored_runs(attributes, finalist) for finalist in self._finalists}
         self._failed: dict[str, str] = {}
@@ -133,7 +136,9 @@ class Finals(TrialSource):
         for name, runs in self._runs.items():
             n_rounds = next((i - 1 for i in range(1, self._max_seeds + 2) if i not in runs), 0)
             scores[name] = [Score(runs[i].val_accuracy, runs[i].val_loss) for i in range(1, n_rounds + 1)]
-        return select_finalist(scores, default=DEFAULT_RECIPE, max_seeds=self._max_seeds, failed=self._failed)
+        return select_finalist(
+            scores, default=DEFAULT_RECIPE, max_seeds=self._max_seeds, failed=self._failed, design=self._design
+        )
 
     def _store_decision(self) -> None:
         """Stores the finalists with their seeds, the dropped ones, the recommendation and the verdict.
@@ -161,8 +166,14 @@ class Finals(TrialSource):
             if runs[finalist.name]
         ]
         entries.sort(key=lambda entry: self._sort_key(str(entry["name"]), leader, runs))
-        verdict = describe_comparison(leader, DEFAULT_RECIPE, paired_difference(runs[leader], default_runs))
-        self._store.put(codec.FINALS, {"candidates": entries, "recommended": leader, "verdict": verdict})
+        difference = paired_difference(runs[leader], default_runs, self._design)
+        decision = {
+            "candidates": entries,
+            "recommended": leader,
+            "verdict": describe_comparison(leader, DEFAULT_RECIPE, difference),
+            "comparisons": self._comparisons,
+        }
+        self._store.put(codec.FINALS, decision)
 
     def _sort_key(self, name: str, leader: str, runs: dict[str, list[FinalRun]]) -> tuple[bool, bool, float]:
         """Returns the sort key: the recommended finalist, the others that were not dropped, then the dropped ones.

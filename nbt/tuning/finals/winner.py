@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from nbt.tuning.intervals import Interval, paired_interval
+from nbt.tuning.intervals import Interval, ValidationDesign, paired_interval, repeated_difference_interval
 
 MIN_SEEDS = 3
 """Number of seeds before the first decision; intervals of fewer seeds are too wide."""
@@ -44,8 +44,18 @@ class SelectionState:
     finished: bool = False
 
 
+def count_looks(max_seeds: int) -> int:
+    """Returns the number of rounds after which a decision is made."""
+    return max(1, max_seeds - MIN_SEEDS + 1)
+
+
 def select_finalist(
-    scores: Mapping[str, Sequence[Score]], *, default: str, max_seeds: int, failed: Mapping[str, str] | None = None
+    scores: Mapping[str, Sequence[Score]],
+    *,
+    default: str,
+    max_seeds: int,
+    failed: Mapping[str, str] | None = None,
+    design: ValidationDesign | None = None,
 ) -> SelectionState:
     """Returns the state of the selection after the given runs.
 
@@ -60,6 +70,9 @@ def select_finalist(
         default: Name of the default recipe.
         max_seeds: Maximum number of seeds, at least 1.
         failed: Name of each finalist that cannot run -> reason.
+        design: How the runs are validated. The comparison with the default recipe, which the verdict states, is
+            corrected for the number of comparisons; that with others only saves runs and is not. None gives Student's
+            t intervals over the seeds.
     """
     dropped = dict(failed or {})
     rounds = min(MIN_SEEDS, max_seeds)
@@ -68,7 +81,11 @@ def select_finalist(
         if not active or any(len(scores[name]) < rounds for name in active):
             return SelectionState(rounds=rounds, active=active, dropped=dropped, finished=not active)
         leader = max(active, key=lambda name: _ranking_key(scores[name][:rounds], name == default))
-        worse = {name for name in active if name != leader and _is_worse(scores, name, leader, rounds)}
+        designs = {
+            name: design if default in (name, leader) or design is None else replace(design, comparisons=1)
+            for name in active
+        }
+        worse = {n for n in active if n != leader and _is_worse(scores, n, leader, rounds, designs[n])}
         dropped |= dict.fromkeys(worse - {default}, f"worse than {leader} after {rounds} seeds")
         if worse == set(active) - {leader} or rounds == max_seeds:
             remaining = tuple(name for name in active if name not in dropped)
@@ -97,14 +114,19 @@ def describe_comparison(name: str, default: str, versus_default: Interval | None
     return f"{_capitalise_first(name)} cannot be distinguished from the {default}: {points} (95 % interval {bounds})."
 
 
-def _is_worse(scores: Mapping[str, Sequence[Score]], name: str, leader: str, rounds: int) -> bool:
+def _is_worse(
+    scores: Mapping[str, Sequence[Score]], name: str, leader: str, rounds: int, design: ValidationDesign | None
+) -> bool:
     """Returns whether the 95 % interval of the paired difference to the leader is below 0."""
     if rounds < MIN_SEEDS:
         return False
     accuracies, leader_accuracies = (
         [score.accuracy for score in scores[finalist][:rounds]] for finalist in (name, leader)
     )
-    high = paired_interval(accuracies, leader_accuracies).high
+    if design is None:
+        high = paired_interval(accuracies, leader_accuracies).high
+    else:
+        high = repeated_difference_interval(accuracies, leader_accuracies, design).high
     return high is not None and high < 0
 
 

@@ -30,7 +30,9 @@ TEST_EVALUATIONS = "test_evaluations"
 LEASE = "lease"
 
 # Keys of the facts about the dataset, see `nbt.task.summary.dataset_summary`.
+TRAIN_IMAGES = "train_images"
 VALIDATION_IMAGES = "validation_images"
+VALIDATION_FIXED = "validation_fixed"
 TEST_IMAGES = "test_images"
 # Key of the similarity to the teacher of weight injection, see `nbt.transfer.injection.weight_injection`.
 TLI_SIMILARITY = "tli_similarity"

@@ -16,7 +16,15 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
 from nbt.tuning.importance import importance
-from nbt.tuning.intervals import Interval, accuracy_interval, accuracy_standard_error, paired_interval
+from nbt.tuning.intervals import (
+    Interval,
+    ValidationDesign,
+    accuracy_interval,
+    accuracy_standard_error,
+    paired_interval,
+    repeated_accuracy_interval,
+    repeated_difference_interval,
+)
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import (
     FinalRecord,
@@ -112,7 +120,7 @@ def study_record(
     trials = [record for record in map(read_trial, frozen) if record is not None]
     budget = str(attributes.get(codec.BUDGET, ""))
     dataset = _get_mapping(attributes, codec.DATASET)
-    finals = _read_finals(attributes)
+    finals = _read_finals(attributes, dataset)
     decision = _get_mapping(attributes, codec.FINALS)
     return StudyRecord(
         config=config,
@@ -197,8 +205,27 @@ def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any]) -> float
     return accuracy_standard_error(max(full), int(n)) if full and n else None
 
 
+def validation_design(dataset: Mapping[str, Any], comparisons: int = 1) -> ValidationDesign | None:
+    """Returns how the runs of a study are validated; None without the numbers of images.
+
+    Args:
+        dataset: Facts about the dataset.
+        comparisons: See `ValidationDesign`.
+    """
+    images, train_images = (int(dataset.get(key) or 0) for key in (codec.VALIDATION_IMAGES, codec.TRAIN_IMAGES))
+    if not images or not train_images:
+        return None
+    fixed = bool(dataset.get(codec.VALIDATION_FIXED))
+    return ValidationDesign(images=images, train_images=train_images, fixed=fixed, comparisons=comparisons)
+
+
 def make_final_record(
-    name: str, trial: int | None, settings: TransferSettings, runs: Sequence[FinalRun], dropped: str = ""
+    name: str,
+    trial: int | None,
+    settings: TransferSettings,
+    runs: Sequence[FinalRun],
+    dropped: str = "",
+    design: ValidationDesign | None = None,
 ) -> FinalRecord:
     """Returns the record of a finalist with its interval over the runs.
 
@@ -208,26 +235,34 @@ def make_final_record(
         settings: Its recipe.
         runs: At least one final run.
         dropped: Reason for which it got fewer seeds, or "".
+        design: How the runs are validated; None gives Student's t interval over the runs.
     """
     ordered = tuple(sorted(runs, key=lambda run: run.seed))
+    accuracies = [run.val_accuracy for run in ordered]
     return FinalRecord(
         name=name,
         trial=trial,
         settings=settings,
         runs=ordered,
-        validation=accuracy_interval([run.val_accuracy for run in ordered]),
+        validation=accuracy_interval(accuracies) if design is None else repeated_accuracy_interval(accuracies, design),
         dropped=dropped,
     )
 
 
-def paired_difference(runs: Sequence[FinalRun], reference: Sequence[FinalRun]) -> Interval | None:
-    """Returns the paired difference in accuracy, `runs - reference`, over their common seeds; None without any."""
+def paired_difference(
+    runs: Sequence[FinalRun], reference: Sequence[FinalRun], design: ValidationDesign | None
+) -> Interval | None:
+    """Returns the paired difference in accuracy, `runs - reference`, over their common seeds; None without any.
+
+    Without a design, the interval is Student's t interval over the seeds.
+    """
     accuracies = {run.seed: run.val_accuracy for run in runs}
     references = {run.seed: run.val_accuracy for run in reference}
     seeds = sorted(accuracies.keys() & references.keys())
-    return (
-        paired_interval([accuracies[seed] for seed in seeds], [references[seed] for seed in seeds]) if seeds else None
-    )
+    if not seeds:
+        return None
+    pairs = [accuracies[seed] for seed in seeds], [references[seed] for seed in seeds]
+    return paired_interval(*pairs) if design is None else repeated_difference_interval(*pairs, design)
 
 
 def read_runs(attributes: Mapping[str, Any], settings: TransferSettings) -> list[FinalRun]:
@@ -243,11 +278,15 @@ def read_runs(attributes: Mapping[str, Any], settings: TransferSettings) -> list
     return sorted(runs, key=lambda run: run.seed)
 
 
-def _read_finals(attributes: Mapping[str, Any]) -> tuple[FinalRecord, ...]:
+def _read_finals(attributes: Mapping[str, Any], dataset: Mapping[str, Any]) -> tuple[FinalRecord, ...]:
     """Returns the finalists of the stored decision with their separately stored runs."""
     try:
-        entries = _get_mapping(attributes, codec.FINALS).get("candidates", [])
-        finals = [final for final in (_read_final(entry, attributes) for entry in entries) if final is not None]
+        decision = _get_mapping(attributes, codec.FINALS)
+        entries = decision.get("candidates", [])
+        # Version 0.1 did not store the number; its finals looked three times, after 3, 4 and 5 seeds, by default.
+        comparisons = int(decision.get("comparisons", max(1, 3 * (len(entries) - 1))))
+        design = validation_design(dataset, comparisons)
+        finals = [_read_final(entry, attributes, design) for entry in entries]
         default = next((f.runs for f, e in zip(finals, entries, strict=True) if e["default"]), ())
     except (KeyError, TypeError, ValueError, AttributeError):
         _log.warning("the stored finals are damaged and ignored")
@@ -255,16 +294,18 @@ def _read_finals(attributes: Mapping[str, Any]) -> tuple[FinalRecord, ...]:
     return tuple(
         final
         if final.runs is default
-        else FinalRecord(**{**vars(final), "versus_default": paired_difference(final.runs, default)})
+        else FinalRecord(**{**vars(final), "versus_default": paired_difference(final.runs, default, design)})
         for final in finals
     )
 
 
-def _read_final(entry: Mapping[str, Any], attributes: Mapping[str, Any]) -> FinalRecord:
+def _read_final(
+    entry: Mapping[str, Any], attributes: Mapping[str, Any], design: ValidationDesign | None
+) -> FinalRecord:
     settings = TransferSettings.from_dict(entry["settings"])
     seeds = set(entry["seeds"])
     runs = [run for run in read_runs(attributes, settings) if run.seed in seeds]
-    return make_final_record(entry["name"], entry["trial"], settings, runs, entry["dropped"])
+    return make_final_record(entry["name"], entry["trial"], settings, runs, entry["dropped"], design)
 
 
 def _read_test_results(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:

@@ -196,15 +196,17 @@ class FinalRun:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalRecord:
-    """A finalist: settings that were run again with new seeds and splits.
+    """A finalist: settings that were run again with new seeds and, unless the validation images are fixed, new splits.
 
     Attributes:
         name: "trial 12" or "default recipe".
         trial: Number of the trial with these settings; None if no trial ran the default recipe.
         settings: The recipe.
         runs: One per seed; finalists share seeds, so that differences are paired.
-        validation: Mean validation accuracy with its interval over the runs.
-        versus_default: Paired difference to the default recipe, in accuracy; None for the default recipe itself.
+        validation: Mean validation accuracy of the runs with its interval, see
+            `nbt.tuning.intervals.repeated_accuracy_interval`.
+        versus_default: Paired difference to the default recipe, in accuracy, with an interval that is corrected for the
+            number of comparisons; None for the default recipe itself.
         dropped: Reason for which it got fewer seeds than others, else "".
     """
 
@@ -343,6 +345,11 @@ class StudyRecord:
     def final(self, name: str) -> FinalRecord | None:
         """Returns the finalist with the given name; None if there is none."""
         return next((final for final in self.finals if final.name == name), None)
+
+    @property
+    def has_fixed_validation(self) -> bool:
+        """Whether all runs have the same validation images, because they are official; unknown in old studies."""
+        return bool(self.dataset.get("validation_fixed"))
 
     def counts(self) -> dict[str, int]:
         """Returns the number of trials per status of `TRIAL_STATUSES`."""

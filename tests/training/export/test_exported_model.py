@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,36 @@ def test_unreadable_images_are_named_and_the_others_classified(
     assert [bool(p.error) for p in predictions] == [False, True, False, False]
     assert predictions[0] == predictions[3]
     assert predictions[1].path.endswith("bad.png")
+    assert predictions[1].error == "damaged, or not an image of a known format"
+
+
+def test_predictions_use_the_value_ranges_of_the_training(
+    trained: tuple[Task, WorkerContext, Path], tmp_path: Path
+) -> None:
+    task, context, folder = trained
+    files: dict[int, list[Path]] = {8: [], 12: []}
+    for row in task.split.val[:6]:
+        grey = np.asarray(task.images.array[row])[..., 0]
+        for bits, values in ((8, grey), (12, np.rint(grey * (4095 / 255)).astype(np.uint16))):
+            files[bits].append(tmp_path / f"{row}-{bits}.png")
+            Image.fromarray(values).save(files[bits][-1])
+    images = dataclasses.replace(task.images, value_ranges={"uint16": (0.0, 4095.0)})
+    export_model(context.model, dataclasses.replace(task, images=images), TransferSettings(), tmp_path / "model")
+    assert load_model(tmp_path / "model")[1]["value_ranges"] == {"uint16": [0.0, 4095.0]}
+    expected = [prediction.top for prediction in predict(folder, files[8])]
+    assert [prediction.top for prediction in predict(tmp_path / "model", files[12])] == expected
+    # Without the range they are nearly black.
+    assert [prediction.top for prediction in predict(folder, files[12])] != expected
+
+
+def test_the_card_of_a_model_that_decodes_as_before_is_unchanged(
+    trained: tuple[Task, WorkerContext, Path], tmp_path: Path
+) -> None:
+    task, context, folder = trained
+    card = load_model(folder)[1]
+    assert card["format"] == 1 and not {"value_ranges", "resize"} & set(card)
+    export_model(context.model, dataclasses.replace(task, resize="pad"), TransferSettings(), tmp_path / "model")
+    assert load_model(tmp_path / "model")[1]["format"] == 4
 
 
 def test_files_are_decoded_in_chunks(

@@ -17,13 +17,12 @@ def to_shared_arrays(task: Any) -> Any:
     Ray keeps one copy of an array per node, which the workers map. Objects other than `nbt.task.task.Task` are returned
     unchanged.
     """
-    from nbt.data.image_store import ImageStore
     from nbt.task.task import Task
 
     if not isinstance(task, Task):
         return task
     pixels = np.ascontiguousarray(task.images.array).view(np.ndarray)
-    return _convert(task, _to_array, images=ImageStore(pixels, unreadable=task.images.unreadable))
+    return _convert(task, _to_array, images=dataclasses.replace(task.images, array=pixels, path=None))
 
 
 def from_shared_arrays(task: Any) -> Any:
