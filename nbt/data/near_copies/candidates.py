@@ -67,7 +67,10 @@ def find_candidates(images: npt.NDArray[np.uint8], mirrored: bool = False) -> Ca
         pairs += _nearest(chunk, described[: len(CROPS)], start)
     found = np.concatenate(pairs)
     cosines = np.einsum("pd,cpd->cp", queries[found[:, 0]], described[: len(CROPS), found[:, 1]])
-    return Candidates(found, CROPS[cosines.argmax(0)])
+    # Of the two directions of a pair, the one with the larger cosine is compared.
+    order = np.argsort(-cosines.max(0), kind="stable")
+    kept = order[np.unique(np.sort(found[order], axis=1), axis=0, return_index=True)[1]]
+    return Candidates(found[kept], CROPS[cosines.argmax(0)[kept]])
 
 
 def _nearest(queries: Floats, described: Floats, start: int) -> list[npt.NDArray[np.int64]]:
@@ -103,7 +106,7 @@ def _describe(images: npt.NDArray[np.uint8]) -> Floats:
 
 def _views(grey: Floats) -> list[Floats]:
     crops = [sample_crops(grey, np.tile(crop, (len(grey), 1)))[0] for crop in CROPS[1:]]
-    return [grey, *crops, grey[:, :, ::-1]]
+    return [grey, *crops, np.ascontiguousarray(grey[:, :, ::-1])]
 
 
 def _chunks(images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
@@ -111,7 +114,7 @@ def _chunks(images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
 
 
 def _grey(images: npt.NDArray[np.uint8]) -> Floats:
-    return thumbnails(images)[:, 0]
+    return shrink(thumbnails(images)[:, 0], 2 * _GRID)
 
 
 def _grid(grey: Floats) -> Floats:

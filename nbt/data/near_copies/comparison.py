@@ -18,12 +18,13 @@ MIN_CORRELATION = 0.8
 # Coarse comparisons discard most pairs: side in pixels, Gauss-Newton steps, and the smallest correlation that is kept.
 _LEVELS = ((16, 5, 0.5), (32, 4, 0.5))
 _STEPS = 3
+_SURE_CORRELATION = 0.95
 _BLOCKS = 8
 _WORST_BLOCKS = 6
 # Noise of compression, in grey levels, and of sampling, in pixels of misplaced edges, of luma and of the two chromas.
 _NOISE = np.array([2.5, 4.0, 4.0], dtype=np.float32)[:, None, None]
 _JITTER = np.array([0.2, 0.5, 0.5], dtype=np.float32)[:, None, None]
-_PAIRS_PER_CHUNK = 256
+_PAIRS_PER_CHUNK = 32
 
 
 def are_copies(
@@ -38,7 +39,9 @@ def are_copies(
         mirrored: Whether to mirror the first image.
     """
     differences = [
-        compare(_query(images[chunk[:, 0]], mirrored), thumbnails(images[chunk[:, 1]]), crops[start : start + len(chunk)])
+        compare(
+            _query(images[chunk[:, 0]], mirrored), thumbnails(images[chunk[:, 1]]), crops[start : start + len(chunk)]
+        )
         for start in range(0, len(pairs), _PAIRS_PER_CHUNK)
         if len(chunk := pairs[start : start + _PAIRS_PER_CHUNK])
     ]
@@ -61,13 +64,15 @@ def compare(queries: Floats, others: Floats, crops: Floats) -> npt.NDArray[np.fl
     for side, steps, floor in _LEVELS:
         moved, correlation = align(queries[kept, 0], others[kept, 0], moved, side, steps)
         kept, moved = kept[correlation >= floor], moved[correlation >= floor]
-    # On fine textures the coarse levels may mislead.
     aligned, correlation = align(queries[kept, 0], others[kept, 0], moved, SIDE, _STEPS)
-    direct, direct_correlation = align(queries[kept, 0], others[kept, 0], crops[kept], SIDE, _STEPS)
-    aligned = np.where((direct_correlation > correlation)[:, None], direct, aligned)
+    # On fine textures the coarse levels may mislead.
+    weak = np.flatnonzero(correlation < _SURE_CORRELATION)
+    direct, direct_correlation = align(queries[kept[weak], 0], others[kept[weak], 0], crops[kept[weak]], SIDE, _STEPS)
+    better = direct_correlation > correlation[weak]
+    aligned[weak[better]], correlation[weak[better]] = direct[better], direct_correlation[better]
     differences = np.full(len(crops), np.inf)
     differences[kept] = difference(queries[kept], others[kept], aligned)
-    differences[kept[np.maximum(correlation, direct_correlation) < MIN_CORRELATION]] = np.inf
+    differences[kept[correlation < MIN_CORRELATION]] = np.inf
     return differences
 
 
