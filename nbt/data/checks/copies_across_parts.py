@@ -35,8 +35,9 @@ class CopiesAcrossParts(Check[CheckedData]):
                 examples=[_describe(subject, pair) for pair in mirrored],
                 severity="info",
             )
+        share = share_of(len(copied), len(subject.split.test))
         return self.failed(
-            f"{counted(len(across), 'image')} with a copy in another part; {share_of(len(copied), len(subject.split.test))} "
+            f"{counted(len(across), 'image')} with a copy in another part; {share} "
             "of the test part also occur in training or validation, so that the test metric is too high.",
             "Keep all copies of an image in one part; until then, read the test metric without these images.",
             count=len(across),

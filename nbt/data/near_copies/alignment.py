@@ -57,4 +57,5 @@ def _normalise(images: Floats, inside: Floats) -> Floats:
     """Returns images with zero mean and unit variance over the pixels inside, and 0 outside."""
     area = inside.sum((1, 2), keepdims=True)
     centred = (images - (images * inside).sum((1, 2), keepdims=True) / area) * inside
-    return centred / (np.sqrt((centred**2).sum((1, 2), keepdims=True) / area) + 1e-3)
+    deviation = np.sqrt((centred**2).sum((1, 2), keepdims=True) / area)
+    return np.asarray(centred / (deviation + 1e-3), dtype=np.float32)

@@ -104,4 +104,5 @@ def difference(queries: Floats, others: Floats, crops: Floats) -> npt.NDArray[np
 def _block_sums(planes: Floats) -> Floats:
     """Returns the sums over planes and pixels of each block, (n, blocks), of planes (n, C, SIDE, SIDE)."""
     n, width = len(planes), SIDE // _BLOCKS
-    return planes.reshape(n, planes.shape[1], _BLOCKS, width, _BLOCKS, width).sum((1, 3, 5)).reshape(n, _BLOCKS**2)
+    blocks = planes.reshape(n, planes.shape[1], _BLOCKS, width, _BLOCKS, width)
+    return np.asarray(blocks.sum((1, 3, 5)).reshape(n, _BLOCKS**2), dtype=np.float32)

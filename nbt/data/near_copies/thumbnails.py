@@ -22,13 +22,14 @@ def thumbnails(images: npt.NDArray[np.uint8]) -> Floats:
     """
     weights = _area_weights(images.shape[1], SIDE)
     small = np.matmul(np.matmul(weights, images.transpose(0, 3, 1, 2).astype(np.float32)), weights.T)
-    return np.einsum("yc,nchw->nyhw", _YCC, small, optimize=True).astype(np.float32)
+    return np.asarray(np.einsum("yc,nchw->nyhw", _YCC, small, optimize=True), dtype=np.float32)
 
 
 def shrink(planes: Floats, side: int) -> Floats:
     """Returns planes (..., H, W) averaged to (..., side, side); `side` divides their height and width."""
     factor = planes.shape[-1] // side
-    return planes.reshape(*planes.shape[:-2], side, factor, side, factor).mean((-3, -1))
+    blocks = planes.reshape(*planes.shape[:-2], side, factor, side, factor)
+    return np.asarray(blocks.mean((-3, -1)), dtype=np.float32)
 
 
 def sample_crops(planes: Floats, crops: Floats) -> tuple[Floats, Floats]:
@@ -36,8 +37,8 @@ def sample_crops(planes: Floats, crops: Floats) -> tuple[Floats, Floats]:
 
     Args:
         planes: Planes of n images, (n, ..., H, H).
-        crops: Scale x, scale y, shift x, shift y of each crop, (n, 4), in units of half an image: position u in -1 ... 1
-            of the result is position `scale * u + shift` of the image.
+        crops: Scale x, scale y, shift x, shift y of each crop, (n, 4), in units of half an image: position u in
+            -1 ... 1 of the result is position `scale * u + shift` of the image.
 
     Returns:
         The sampled planes, of the shape of `planes`, and which of their pixels lie inside the image, 0 or 1, (n, H, H).
@@ -69,4 +70,4 @@ def _area_weights(size: int, side: int) -> Floats:
     edges = np.arange(side + 1)[:, None] * (size / side)
     pixels = np.arange(size)
     overlap = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
-    return (np.maximum(overlap, 0) * (side / size)).astype(np.float32)
+    return np.asarray(np.maximum(overlap, 0) * (side / size), dtype=np.float32)
