@@ -1,7 +1,7 @@
 """The frame of the checks of data and results: what a check is, what it returns, and how checks are run.
 
 The checks of the data have the codes NBT1xx (`nbt.data.checks`), those of the result of a search NBT2xx
-(`nbt.tuning.checks`). Each code has a section in `docs/checks.md`.
+(`nbt.report.study.checks`). Each code has a section in `docs/checks.md`.
 """
 
 from __future__ import annotations

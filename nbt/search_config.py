@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nbt.errors import UsageError, nearest
+from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.paths import absolute_path
 from nbt.settings.continual import SCENARIOS
 from nbt.uris import redact_uri
-from nbt.yaml_loader import key_lines, parse_yaml_mapping
+from nbt.yaml_loader import dump_yaml_mapping, key_lines, parse_yaml_mapping
 
 ENGINES = ("local", "ray")
 RESIZE_MODES = ("crop", "pad", "squash")
@@ -36,7 +35,7 @@ REQUIRED = ("dataset", "budget")
 AUTO = "auto"
 """Value of an option that is chosen from the resources of the machine or cluster."""
 
-KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers")
+KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers", "codes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class Option:
 
     Attributes:
         kind: One of `KINDS`. "budget" is a whole number or a text such as "2h", "gpus" a number or "auto", "workers" a
-            whole number or "auto".
+            whole number or "auto", "codes" a list of codes or a text with commas between them.
         role: "task" for what is transferred to what, "search" for what the search does, "run" for where it runs and is
             stored.
         help: One sentence for help texts.
@@ -92,6 +91,11 @@ class Option:
                 if isinstance(value, str) and value != AUTO:
                     raise UsageError(f"{name} {value!r}: expected {AUTO} or a whole number")
                 return value if value == AUTO else self._check_whole(name, value)
+            case "codes":
+                parts = value if isinstance(value, list | tuple) else [value]
+                return ",".join(
+                    dict.fromkeys(code for part in parts for code in split_codes(self._check_text(name, part)))
+                )
         return self._check_text(name, value)
 
     def _check_whole(self, name: str, value: Any) -> int:
@@ -108,7 +112,9 @@ class Option:
 
     def _check_text(self, name: str, value: Any) -> str:
         if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-            raise UsageError(f"{name}: expected text, got {value!r}")
+            raise UsageError(
+                f"{name}: expected text, got {value!r}; numbers and dates that are meant as text need quotes"
+            )
         return os.fspath(value)
 
 
@@ -267,6 +273,13 @@ class SearchConfig:
     tracking_uri: str | None = _option(
         None, kind="uri", role="run", metavar="URI", help="MLflow tracking store.", when_none="SQLite file under .nbt/"
     )
+    metric: str = _option(
+        DEFAULT_METRIC,
+        kind="choice",
+        role="search",
+        choices=tuple(METRICS),
+        help="Metric on the validation images that the search optimises; all are reported.",
+    )
     pruner: str = _option(
         "fit", kind="choice", role="search", choices=PRUNERS, help="Rule that stops unpromising trials early."
     )
@@ -305,6 +318,14 @@ class SearchConfig:
     seed: int = _option(0, kind="whole", low=0, role="search", metavar="N", help="Seed of splits, sampler and trials.")
     final_seeds: int = _option(
         5, kind="whole", role="run", metavar="N", help="Maximum number of final runs per finalist."
+    )
+    ignore: str | None = _option(
+        None,
+        kind="codes",
+        role="run",
+        metavar="CODE[,CODE]",
+        help="Checks of data and result to leave out, such as NBT203; may be repeated.",
+        when_none="none",
     )
     out: str = _option("reports", kind="path", role="run", metavar="DIR", help="Folder of the reports.")
     fresh: bool = _option(
@@ -353,7 +374,7 @@ class SearchConfig:
 
     def to_yaml(self) -> str:
         """Returns a configuration file that `from_yaml` reads back to an equal configuration."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml_mapping(self.to_dict())
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> SearchConfig:
@@ -433,6 +454,11 @@ def check_workers(workers: int | str) -> None:
         UsageError: It is neither "auto" nor a whole number of 1 or more.
     """
     option_fields()["workers"].check("workers", workers)
+
+
+def split_codes(codes: str | None) -> tuple[str, ...]:
+    """Returns the codes, in upper case, of a text with commas between them; none for None."""
+    return tuple(code.strip().upper() for code in (codes or "").split(",") if code.strip())
 
 
 def option_fields() -> dict[str, Option]:

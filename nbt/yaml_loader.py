@@ -1,9 +1,9 @@
-"""Reads YAML safely, with `1e-4` as a number and without repeated keys."""
+"""Reads YAML safely, with `1e-4` as a number and without repeated keys, and writes it for this reader."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import yaml
@@ -29,7 +29,17 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT_PATTERN, list("-+0123456789."))
+class _Dumper(yaml.SafeDumper):
+    """A safe dumper that quotes texts that `_StrictLoader` would read as numbers, such as "08"."""
+
+
+for _class in (_StrictLoader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT_PATTERN, list("-+0123456789."))
+
+
+def dump_yaml_mapping(values: Mapping[str, Any]) -> str:
+    """Returns YAML text that `parse_yaml_mapping` reads back to the same values, in the same order."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
 
 
 def parse_yaml_mapping(text: str, *, source: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.errors import UsageError
-from nbt.search_config import PRUNERS, SearchConfig, default_value, flag_of, option_fields
+from nbt.search_config import PRUNERS, SearchConfig, default_value, flag_of, option_fields, split_codes
 
 _text = st.text(string.ascii_letters + string.digits + " ./:=(),'\"-_é", min_size=1).filter(str.strip)
 
@@ -26,6 +26,7 @@ def _values(name: str) -> st.SearchStrategy[Any]:
         "flag": st.booleans(),
         "budget": st.one_of(st.integers(1, 500), st.sampled_from(["30m", "1.5h"])),
         "workers": st.one_of(st.just("auto"), st.integers(1, 64)),
+        "codes": st.lists(st.sampled_from(["NBT101", "nbt203", "NBT209"]), min_size=1),
         "gpus": st.one_of(st.just("auto"), st.floats(0.0, 8.0)),
     }.get(option.kind, _text)
 
@@ -39,6 +40,11 @@ configs = st.fixed_dictionaries({}, optional={name: _values(name) for name in op
 def test_yaml_in_and_out_gives_an_equal_configuration(config: SearchConfig) -> None:
     assert SearchConfig.from_yaml(config.to_yaml()) == config
     assert SearchConfig(**config.to_dict()) == config
+
+
+def test_texts_that_look_like_numbers_stay_texts() -> None:
+    config = SearchConfig(dataset="08", budget="3", study="1e3")
+    assert SearchConfig.from_yaml(config.to_yaml()) == config
 
 
 @given(configs)
@@ -113,6 +119,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_wrong_arguments_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         SearchConfig.from_options(changes)
+
+
+def test_codes_may_be_a_list_or_a_text() -> None:
+    for codes in ("nbt203, NBT207", ("NBT203,NBT207", "nbt203"), ["NBT203", "NBT207"]):
+        assert SearchConfig(dataset="d", budget="1", ignore=codes).ignore == "NBT203,NBT207"
+    assert SearchConfig.from_yaml("dataset: d\nignore: [NBT203, NBT207]\n").ignore == "NBT203,NBT207"
+    assert split_codes(None) == ()
 
 
 def test_what_is_missing_is_named() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbt.metrics import DEFAULT_METRIC
 from nbt.progress import Progress
 from nbt.search_config import SearchConfig
 from nbt.tuning.budget import Budget
@@ -50,7 +51,9 @@ class PreparedSearch:
         return Path(self.options.out)
 
 
-def make_study_config(task: Task, space: Space, study: str | None, epochs: int) -> StudyConfig:
+def make_study_config(
+    task: Task, space: Space, study: str | None, epochs: int, metric: str = DEFAULT_METRIC
+) -> StudyConfig:
     """Returns the configuration that identifies a study.
 
     Args:
@@ -58,6 +61,7 @@ def make_study_config(task: Task, space: Space, study: str | None, epochs: int) 
         space: Search space, with all its dimensions.
         study: Name of the study; derived from dataset, backbone and space when None.
         epochs: Epochs of a full trial, or of each task of a stream.
+        metric: Name of the metric to optimise.
     """
     from nbt.models.weights import hash_weights
     from nbt.tuning.storage.study_names import default_study_name
@@ -82,4 +86,5 @@ def make_study_config(task: Task, space: Space, study: str | None, epochs: int) 
         teacher_hash=None if task.teacher is None else hash_weights(task.teacher.w0, task.teacher.stale_statistics),
         scenario=task.scenario,
         tasks=task.tasks or 1,
+        metric=metric,
     )

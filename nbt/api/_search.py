@@ -14,6 +14,7 @@ from nbt.api._search_run import SearchRun
 from nbt.api._strategy import load_transferred_priors, make_strategy
 from nbt.api.results import SearchResult
 from nbt.errors import UsageError
+from nbt.metrics import METRICS
 from nbt.paths import check_writable_folder
 from nbt.progress import Progress
 from nbt.search_config import SearchConfig
@@ -62,6 +63,7 @@ def search(
         UsageError: An option is unknown or invalid, or the stored study of this name has another configuration.
         NbtError: The search cannot continue; finished trials stay stored.
     """
+    from nbt.report.study.checks.registry import check_ignored
     from nbt.tracking import Tracker, resolve_uri
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
@@ -70,12 +72,14 @@ def search(
 
     config = _make_config(task, options)
     limit, search_space = Budget.parse(config.budget), Space.load(config.space)
-    check_stream(config.scenario, config.tasks, config.pruner)
+    check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     check_separate_databases(config.storage, resolve_uri(config.tracking_uri))
     check_writable_folder("--out", config.out)
+    check_ignored(config.ignore)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     with EngineFactory(config.engine, config.workers, ray) as factory:
         loaded = _load_task(task, config, progress)
+        _check_metric(config.metric, loaded)
         pruner, heuristics = config.pruner, config.heuristics
         if config.scenario is not None:
             loaded, pruner, heuristics = as_stream(loaded, config.scenario, config.tasks), "none", False
@@ -83,7 +87,7 @@ def search(
         needs_priors = heuristics or pruner == "fit"
         prepared = PreparedSearch(
             options=_resolve(config, loaded, search_space, limit),
-            config=make_study_config(loaded, search_space, config.study, config.epochs),
+            config=make_study_config(loaded, search_space, config.study, config.epochs, config.metric),
             budget=limit,
             space=searched,
             pruner=pruner,
@@ -134,6 +138,17 @@ def _load_task(task: SearchConfig | Task | str | Path, config: SearchConfig, pro
     return load_task(config.dataset, progress=progress, **options)
 
 
+def _check_metric(name: str, task: Task) -> None:
+    """Raises UsageError if the metric of the search is not defined for the validation images."""
+    classes = set(task.labels[task.split.val].tolist())
+    if len(classes) == 1 and not METRICS[name].single_class:
+        raise UsageError(
+            f"metric {name}: all {len(task.split.val)} validation images belong to the class "
+            f"{task.class_names[classes.pop()]}, and the {METRICS[name].label} needs two classes; choose another "
+            "metric, or add images of other classes to the validation part"
+        )
+
+
 def _resolve(config: SearchConfig, task: Task, space: Space, budget: Budget) -> SearchConfig:
     """Returns the configuration with names and paths that mean the same in every folder."""
     tasks = {} if task.scenario is None else {"tasks": task.tasks}
@@ -145,7 +160,7 @@ def _describe_data(task: Task) -> dict[str, Any]:
     from nbt.task.summary import dataset_summary
     from nbt.tuning.storage.codec import TLI_SIMILARITY
 
-    facts = dataset_summary(task)
+    facts = {**dataset_summary(task), "checks": [result.to_dict() for result in task.checks]}
     if task.teacher is not None:
         from nbt.transfer.injection.outline import outline_of
         from nbt.transfer.injection.weight_injection import tli_similarity

@@ -264,11 +264,11 @@ class StreamSource:
         assert isinstance(result, StreamEvent)
         run = self._running[spec.key]
         config = run.stream.config
-        if result.score is None:
+        if result.task_score is None:
             self._observer.stream_progress(config, result.label, result.done, result.total)
             return None
-        record = run.add(result.score)
-        self._observer.task_finished(config, result.score)
+        record = run.add(result.task_score)
+        self._observer.task_finished(config, result.task_score)
         if record is not None:
             self._tracker.log_progress(record)
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,38 @@ def studies(storage: str | None = None) -> list[dict[str, Any]]:
     return [dataclasses.asdict(summary) for summary in list_studies(resolve_storage(storage))]
 
 
-def report(study: str, storage: str | None = None, out: str | Path = "reports") -> Path:
+def report(
+    study: str,
+    storage: str | None = None,
+    out: str | Path = "reports",
+    *,
+    ignore: str | Sequence[str] | None = None,
+) -> Path:
     """Writes the report of a study from the storage.
 
     Args:
         study: Name of the study.
         storage: URL of the Optuna storage; `.nbt/studies.db` when None.
         out: Folder of the reports.
+        ignore: Codes of checks to leave out, such as "NBT203"; those of the last search when None.
 
     Returns:
         The absolute path of the HTML file.
 
     Raises:
-        UsageError: The study does not exist.
+        UsageError: The study does not exist, or no check has one of the codes.
         NbtError: The report cannot be written.
     """
+    from nbt.report.study.checks.registry import check_ignored
     from nbt.report.study.write import write_report
     from nbt.tuning.storage.studies import read_study, resolve_storage
 
     record = read_study(resolve_storage(storage), study)
     # The storage may have been moved since the search.
     search = record.search_config().replace(storage=storage, out=out)
+    if ignore is not None:
+        search = search.replace(ignore=ignore)
+        check_ignored(search.ignore)
     return write_report(dataclasses.replace(record, search=search), Path(out)).resolve()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbt.checks import CheckResult
 from nbt.settings import TransferSettings
 from nbt.tuning.intervals import Interval, interval_json
 from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
@@ -34,6 +35,13 @@ class SearchResult:
         return self.record.config.per_task_settings(recommended_final(self.record).settings)
 
     @property
+    def checks(self) -> tuple[CheckResult, ...]:
+        """The checks of data and result, failed ones first; see docs/checks.md."""
+        from nbt.report.study.checks.registry import study_checks
+
+        return study_checks(self.record)
+
+    @property
     def trials(self) -> pd.DataFrame:
         """The trials with one row per trial, as in `trials.csv`."""
         from nbt.report.study.trials_frame import trials_frame
@@ -55,6 +63,7 @@ class SearchResult:
             "trials": {end: count for end, count in record.counts().items() if end != "running"},
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
             "seconds": record.seconds_spent,
+            "checks": [result.to_dict() for result in self.checks],
         }
 
 

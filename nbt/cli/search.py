@@ -63,6 +63,7 @@ def check_options(config: SearchConfig) -> None:
     Raises:
         UsageError: A value is invalid.
     """
+    from nbt.report.study.checks.registry import check_ignored
     from nbt.tuning.budget import Budget
     from nbt.tuning.engines.factory import check_engine_options
     from nbt.tuning.engines.ray.options import RayOptions
@@ -70,10 +71,11 @@ def check_options(config: SearchConfig) -> None:
     from nbt.tuning.stream_task import check_stream
 
     Budget.parse(config.budget)
-    check_stream(config.scenario, config.tasks, config.pruner)
+    check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     check_engine_options(config.engine, config.workers, ray)
     check_task({name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher", "resize")})
     Space.load(config.space)
     check_study(config.study, config.storage)
     check_experience(config.experience)
+    check_ignored(config.ignore)

@@ -21,7 +21,17 @@ NOT_AN_IMAGE = "not an image"
 HIDDEN = "hidden or system file"
 NEEDS_HEIF = "HEIF, which needs pillow-heif: pip install 'nbt-transfer[heif]'"
 
-_SYSTEM_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))
+_SYSTEM_FILES = frozenset(
+    ("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "iconcache.db", "desktop.ini", "picasa.ini", "zbthumbnail.info")
+)
+_SYSTEM_FOLDERS = frozenset(
+    {
+        *("__macosx", "@eadir", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "#recycle", "#snapshot"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "lost+found", "lost.dir", "found.000"),
+        *("network trash folder", "temporary items", "thumbs", "_thumbs", "thumbnails", "_thumbnails", "__pycache__"),
+        *("mlruns", "mlartifacts"),
+    }
+)
 # Of camera raw files, which are TIFF by content, Pillow would read the thumbnail.
 _UNREAD_SUFFIXES = {
     **dict.fromkeys(
@@ -55,8 +65,8 @@ def reason_of_suffix(suffix: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Returns whether a file or folder of this name is hidden, or made by the system for itself."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Returns whether a file or folder of this name is hidden, or made by a system or program for itself."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def is_heif(path: Path) -> bool:

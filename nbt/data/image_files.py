@@ -8,7 +8,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from nbt.data.formats import is_hidden, reason_to_pass_over
+from nbt.data.formats import HIDDEN, is_hidden, reason_to_pass_over
+
+SYSTEM_FOLDER = "hidden, thumbnail or system folder"
+OUTPUT_FOLDER = "report or model of nbt"
+SYSTEM_REASONS = (HIDDEN, SYSTEM_FOLDER, OUTPUT_FOLDER)
+"""Reasons to pass over what is not part of a dataset, whatever it holds."""
+
+# Files that together occur only in folders that nbt writes.
+_OUTPUT_FILES = ({"report.html", "report.md"}, {"model.json", "weights.safetensors"})
 
 SPLIT_ALIASES = {
     "train": "train",
@@ -38,10 +46,10 @@ class LabelledFile(NamedTuple):
 
 
 class PassedOver(NamedTuple):
-    """A file that is not read as an image of the dataset.
+    """A file that is not read as an image of the dataset, or a folder that is not entered.
 
     Attributes:
-        path: The file.
+        path: The file or folder.
         reason: Why it is not read, such as "not an image".
     """
 
@@ -77,15 +85,21 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def scan_files(folder: Path, *, recursive: bool = True) -> Iterator[Path | PassedOver]:
-    """Yields the image files in `folder` and below it in a fixed order, and the files that are passed over.
+    """Yields the image files in `folder` and below it in a fixed order, and the files and folders that are passed over.
 
-    Hidden folders are left out.
+    Hidden, thumbnail and system folders, and folders that nbt wrote, are not entered.
 
     Args:
         folder: The folder.
         recursive: Whether to descend into folders.
     """
     for parent, folders, files in os.walk(folder):
+        if any(names.issubset(files) for names in _OUTPUT_FILES):
+            folders.clear()
+            yield PassedOver(Path(parent), OUTPUT_FOLDER)
+            continue
+        for name in sorted(filter(is_hidden, folders)):
+            yield PassedOver(Path(parent, name), SYSTEM_FOLDER)
         folders[:] = sorted(name for name in folders if recursive and not is_hidden(name))
         for name in sorted(files):
             path = Path(parent, name)
@@ -98,9 +112,14 @@ def image_files(folder: Path) -> Iterator[Path]:
     return (path for path in scan_files(folder) if isinstance(path, Path))
 
 
+def first_image(folder: Path, *, recursive: bool = True) -> Path | None:
+    """Returns the first image in `folder` or, if `recursive`, below it; None without one."""
+    return next((file for file in scan_files(folder, recursive=recursive) if isinstance(file, Path)), None)
+
+
 def has_image(folder: Path) -> bool:
     """Returns whether there is an image in `folder` or below it."""
-    return next(image_files(folder), None) is not None
+    return first_image(folder) is not None
 
 
 def describe_passed_over(files: Iterable[PassedOver]) -> str:

@@ -15,13 +15,11 @@ class Layout:
         folder: The folder that the user named.
         parts: Folder of the class folders by split, "train", "val" or "test"; by "" where there are no splits.
         split_inside_class: Whether each class folder holds folders of splits, instead of the opposite.
-        system: Hidden, thumbnail and system folders, and reports of nbt, which were not entered.
     """
 
     folder: Path
     parts: Mapping[str, Path] = field(default_factory=dict)
     split_inside_class: bool = False
-    system: tuple[Path, ...] = ()
 
     def name(self, path: Path) -> str:
         """Returns a path relative to the folder."""

@@ -37,8 +37,8 @@ def read_dataset(source: DatasetSource, *, progress: Progress | None = None) -> 
     assert path is not None, "datasets of the other kinds are files or folders of the user"
     if source.kind == "omniglot-small":
         return listing_from_files(name, read_small_omniglot(path, progress=progress))
-    files = read_image_folder(path) if source.kind == "folder" else read_manifest(path)
-    return listing_from_files(name, files.images, passed_over=files.passed_over)
+    files, layout = read_image_folder(path) if source.kind == "folder" else (read_manifest(path), None)
+    return listing_from_files(name, files.images, passed_over=files.passed_over, layout=layout)
 
 
 def _list_cub(name: str, folder: Path) -> Listing:

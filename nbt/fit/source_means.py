@@ -52,7 +52,7 @@ def source_class_means(
         UsageError: The folder contains no such images, or the device is unknown or not available.
         NbtError: The cache of decoded images cannot be written.
     """
-    rows = read_image_folder(absolute_path(folder)).images
+    rows = read_image_folder(absolute_path(folder))[0].images
     listing = listing_from_files("source", [row for row in rows if row.split in ("", "train")])
     sample = listing.take(_draw_per_class(listing.labels, per_class, seed))
     images, kept = decode_images(sample.items, task.image_size, progress=progress)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import SimpleNamespace
 
+from nbt.metrics import Metric
 from nbt.tuning.intervals import Interval
 
 MINUS = "\N{MINUS SIGN}"
@@ -35,6 +36,45 @@ def signed_number(value: float | None) -> str:
         return DASH
     rounded = round(value, 2)
     return f"{MINUS if rounded < 0 else '+'}{abs(rounded):.2f}"
+
+
+def score_text(score: float | None, metric: Metric) -> str:
+    """Returns the value of a metric with its unit from its score, e.g. "84.2 %" or "0.830 nats"."""
+    value = None if score is None else metric.value(score)
+    return percent(value) if value is None or metric.is_share else f"{format_loss(value)} {metric.unit}"
+
+
+def score_interval(interval: Interval, metric: Metric) -> str:
+    """Returns the bounds of an interval of scores in the metric's unit, the lower value first, or a dash without."""
+    if metric.is_share or interval.low is None or interval.high is None:
+        return format_interval(interval)
+    # A higher score is a lower cross-entropy.
+    low, high = (metric.value(score) for score in (interval.high, interval.low))
+    return f"{format_loss(low)}{EN_DASH}{format_loss(high)} {metric.unit}"
+
+
+def difference_number(difference: float, metric: Metric, reference: float, *, signed: bool = True) -> str:
+    """Returns a difference of scores as one of values, in `Metric.difference_unit`, e.g. "+3.1" or "+0.120".
+
+    Args:
+        difference: Difference in score.
+        metric: The metric.
+        reference: Score from which it differs.
+        signed: Whether the number has a sign.
+    """
+    if metric.is_share:
+        return points(difference, signed=signed)
+    rounded = round(metric.difference(difference, reference), 3)
+    sign = MINUS if rounded < 0 else "+"
+    return f"{sign if signed else ''}{abs(rounded):.3f}"
+
+
+def difference_interval(interval: Interval, metric: Metric, reference: float) -> str:
+    """Returns the bounds of a difference of scores as those of values, the lower first, e.g. "+1.2 to +5.0"."""
+    if interval.low is None or interval.high is None:
+        return DASH
+    bounds = [difference_number(bound, metric, reference) for bound in (interval.low, interval.high)]
+    return " to ".join(bounds if metric.higher_is_better else reversed(bounds))
 
 
 def format_interval(interval: Interval) -> str:

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import yaml
-
 from nbt.errors import UsageError
 from nbt.settings.declaration import SETTINGS, Setting, declared_settings, documented, setting_field
 from nbt.settings.rule import FieldRule
-from nbt.yaml_loader import parse_yaml_mapping
+from nbt.yaml_loader import dump_yaml_mapping, parse_yaml_mapping
 
 OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("none", "crop", "color", "rand")
@@ -453,7 +451,7 @@ class TransferSettings(_Group):
 
     def to_yaml(self) -> str:
         """Returns the settings as a YAML mapping; `from_yaml` reads it."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+        return dump_yaml_mapping(self.to_dict())
 
     @classmethod
     def from_yaml(cls, text: str, *, source: str = "settings") -> TransferSettings:

@@ -14,9 +14,10 @@ def dataset_summary(task: Task) -> dict[str, Any]:
     Returns:
         Number of classes; numbers of training, validation and test images; images per class of train and validation
         together (minimum, median, maximum) and their imbalance (maximum divided by minimum); image size in pixels;
-        whether the validation images are official, which makes them the same for every seed; share of validation
-        images; standard error of a validation accuracy of .5 (None without validation images); number of unreadable
-        images.
+        whether the validation images are official, which makes them the same for every seed; number of validation
+        images of a balanced part in which a mean over classes has the same standard error (None without validation
+        images); share of validation images; standard error of a validation accuracy of .5 (None without validation
+        images); number of unreadable images.
     """
     import numpy as np
 
@@ -25,10 +26,13 @@ def dataset_summary(task: Task) -> dict[str, Any]:
     labelled = np.concatenate([task.split.train, task.split.val])
     counts = np.bincount(task.labels[labelled], minlength=task.n_classes)
     n_val = len(task.split.val)
+    of_class = np.bincount(task.labels[task.split.val])
+    of_class = of_class[of_class > 0]
     return {
         "classes": task.n_classes,
         "train_images": len(task.split.train),
         "validation_images": n_val,
+        "effective_validation_images": round(len(of_class) ** 2 / float((1 / of_class).sum())) if n_val else None,
         "validation_fixed": task.pools.val is not None,
         "test_images": len(task.split.test),
         "class_images_min": int(counts.min()),

@@ -24,7 +24,9 @@ from nbt.report.priors.pruning import (
     pruning_decision,
 )
 from nbt.report.settings_table import recipe_summary, stored_flat_settings
+from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import lost_workers, trial_location
+from nbt.search_config import split_codes
 from nbt.training.results import EpochResult
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyRecord, TrialRecord
 
@@ -145,6 +147,7 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
                 "verdict": record.verdict,
                 "notes": "; ".join(record.notes),
                 **_prior_tags(diagnostics),
+                **({} if live else _check_tags(record)),
             }
         ),
         started=start,
@@ -183,6 +186,13 @@ def _prior_metrics(diagnostics: PriorDiagnostics | None, at: int) -> Iterator[Me
         for name, value in values.items():
             if value is not None:
                 yield MetricPoint(f"guide/{part}/{name}", 0, value, at)
+
+
+def _check_tags(record: StudyRecord) -> dict[str, str]:
+    """Returns one tag per check, such as "failed: MESSAGE"; a tag of an ignored check may exist and is overwritten."""
+    results = {result.code: f"{result.state}: {result.message}" for result in study_checks(record)}
+    ignored = dict.fromkeys(split_codes(record.search_config().ignore), "ignored")
+    return {f"nbt.check.{code}": text for code, text in (ignored | results).items()}
 
 
 def _prior_tags(diagnostics: PriorDiagnostics | None) -> dict[str, str]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nbt.devices import autocast, inference_batch_size
-from nbt.training.metrics import METRICS, OTHER_METRICS, Predictions
+from nbt.training.metrics import COMPUTE, OTHER_METRICS, Predictions
 from nbt.training.recipe.augmentation import AugmentationPlan
 from nbt.training.worker.context import WorkerContext
 
@@ -28,7 +28,7 @@ class Evaluation:
     Attributes:
         loss: Mean cross-entropy in nats.
         accuracy: Share of correctly classified images, 0 ... 1.
-        metrics: Name -> value of the other metrics in `nbt.training.metrics.METRICS`, None where one is not defined;
+        metrics: Name -> value of the other metrics in `nbt.metrics.METRICS`, None where one is not defined;
             empty if the loss is not finite.
         predictions: The predictions of the images; None if the loss is not finite.
     """
@@ -69,7 +69,7 @@ def evaluate(
     if not math.isfinite(mean_loss):
         return Evaluation(mean_loss, accuracy, {}, None)
     predictions = predictions_from_logits(logits, labels, index)
-    metrics = {name: METRICS[name].compute(predictions) for name in OTHER_METRICS}
+    metrics = {name: COMPUTE[name](predictions) for name in OTHER_METRICS}
     return Evaluation(mean_loss, accuracy, metrics, predictions)
 
 

@@ -1,4 +1,4 @@
-"""Metrics of a classifier on a set of images, each declared once in `METRICS`.
+"""Computation of the metrics that `nbt.metrics` declares.
 
 All are functions of the labels and the predicted probabilities. They agree with those of scikit-learn, whose version of
 the AUROC takes longer than a short epoch: .5 s for 5,000 images and 200 classes; this one takes .01 s.
@@ -76,29 +76,6 @@ class Predictions:
             raise ValueError(f"the stored predictions are damaged: {error}") from error
 
 
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A metric of a classifier.
-
-    Attributes:
-        name: Its name in records, tables and options.
-        label: Its name in texts.
-        compute: Returns its value; None where it is not defined.
-        low: Lowest possible value.
-        high: Highest possible value.
-        higher_is_better: Whether a higher value is better.
-        single_class: Whether it is defined if all images belong to one class.
-    """
-
-    name: str
-    label: str
-    compute: Callable[[Predictions], float | None]
-    low: float = 0.0
-    high: float = 1.0
-    higher_is_better: bool = True
-    single_class: bool = True
-
-
 def accuracy(predictions: Predictions) -> float:
     """Returns the share of correctly classified images."""
     return float(np.mean(predictions.predicted == predictions.labels))
@@ -144,17 +121,10 @@ def log_loss(predictions: Predictions) -> float:
     return float(-predictions.log_probabilities[np.arange(len(predictions.labels)), predictions.labels].mean())
 
 
-METRICS: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric(name="accuracy", label="accuracy", compute=accuracy),
-        Metric(name="balanced_accuracy", label="balanced accuracy", compute=balanced_accuracy),
-        Metric(name="macro_f1", label="macro F1", compute=macro_f1),
-        Metric(name="auroc", label="AUROC", compute=auroc, single_class=False),
-        Metric(name="log_loss", label="log loss", compute=log_loss, high=float("inf"), higher_is_better=False),
-    )
+COMPUTE: Mapping[str, Callable[[Predictions], float | None]] = {
+    metric.__name__: metric for metric in (accuracy, balanced_accuracy, macro_f1, auroc, log_loss)
 }
-"""All metrics by name."""
+"""Name of each of `nbt.metrics.METRICS` -> function that returns its value, None where it is not defined."""
 
-OTHER_METRICS = tuple(name for name in METRICS if name not in ("accuracy", "log_loss"))
+OTHER_METRICS = tuple(name for name in COMPUTE if name not in ("accuracy", "log_loss"))
 """The metrics that `nbt.training.results.EpochResult` stores beside accuracy and log loss."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.settings import TransferSettings
 
 if TYPE_CHECKING:
@@ -47,6 +48,24 @@ class EpochResult:
     watched_metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     cpu_seconds: float | None = None
 
+    def value(self, metric: str) -> float | None:
+        """Returns the value of a metric on the validation images; None if it is not known or not defined.
+
+        Args:
+            metric: One of `nbt.metrics.METRICS`.
+        """
+        known = {"accuracy": self.val_accuracy, "log_loss": self.val_loss}
+        return known[metric] if metric in known else self.metrics.get(metric)
+
+    def score(self, metric: str) -> float | None:
+        """Returns the score of a metric, 0 ... 1, see `nbt.metrics`; 0 if the training diverged, None without a value.
+
+        Args:
+            metric: One of `nbt.metrics.METRICS`.
+        """
+        value = self.value(metric)
+        return 0.0 if self.diverged else None if value is None else METRICS[metric].score(value)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the result in JSON types; a loss that is not finite is None, missing optional values are absent."""
         values = dataclasses.asdict(self)
@@ -62,15 +81,24 @@ class EpochResult:
         return cls(**{**values, "train_loss": math.inf if loss is None else loss})
 
 
-def last_accuracy(curve: Sequence[EpochResult]) -> float | None:
-    """Returns the validation accuracy after the last epoch of a learning curve, the value of a full-length training.
+def last_score(curve: Sequence[EpochResult], metric: str) -> float | None:
+    """Returns the score of a metric after the last epoch of a learning curve, the value of a full-length training.
 
     The best epoch is not used: without validation images, as in the training of the exported model, it is unknown.
 
+    Args:
+        curve: Results of the epochs.
+        metric: One of `nbt.metrics.METRICS`.
+
     Returns:
-        The accuracy, 0 ... 1; 0 if the training diverged, None without epochs or without validation images.
+        The score, 0 ... 1; 0 if the training diverged, None without epochs or without a value of the metric.
     """
-    return None if not curve else 0.0 if curve[-1].diverged else curve[-1].val_accuracy
+    return curve[-1].score(metric) if curve else None
+
+
+def last_accuracy(curve: Sequence[EpochResult]) -> float | None:
+    """Returns the validation accuracy after the last epoch of a learning curve, see `last_score`."""
+    return last_score(curve, DEFAULT_METRIC)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,10 @@ import optuna
 from optuna.trial import TrialState
 
 from nbt.errors import NbtError
+from nbt.metrics import METRICS
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
-from nbt.training.results import EpochResult, TrialOutcome, TrialSpec, last_accuracy
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec, last_score
 from nbt.tuning.baseline_recipes import baseline_recipes
 from nbt.tuning.budget import Budget
 from nbt.tuning.budget_account import BudgetAccount
@@ -143,7 +144,7 @@ class SearchController:
         run = self._running.pop(spec.key)
         self._account.release(spec.key)
         run.curve = list(outcome.curve) or run.curve
-        state, value, reason = _trial_result(outcome, self._trial_epochs)
+        state, value, reason = _trial_result(outcome, self._trial_epochs, self._store.config.metric)
         self._end(run, state, value=value, reason=reason, facts=self._facts(run, outcome))
         self._write_seconds()
         if state is not TrialState.FAIL:
@@ -239,7 +240,7 @@ def tpe(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
 
 
-def _trial_result(outcome: TrialOutcome, length: int) -> tuple[TrialState, float | None, str]:
+def _trial_result(outcome: TrialOutcome, length: int, metric: str) -> tuple[TrialState, float | None, str]:
     """Returns the final state, the value (None unless complete) and the reason ("" for a regular end) of a trial."""
     is_full_length = bool(outcome.curve) and outcome.curve[-1].epoch >= length
     if outcome.error is not None:
@@ -249,10 +250,11 @@ def _trial_result(outcome: TrialOutcome, length: int) -> tuple[TrialState, float
     # A stream of tasks reports the epochs of its last task when the task has ended: a stopped trial can be complete.
     if outcome.stopped is not None and not is_full_length:
         return TrialState.PRUNED, None, outcome.stopped
-    accuracy = last_accuracy(outcome.curve)
-    if accuracy is None:
-        return TrialState.FAIL, None, "the last epoch has no validation accuracy: the search needs validation images"
-    return TrialState.COMPLETE, float(accuracy), ""
+    score = last_score(outcome.curve, metric)
+    if score is None:
+        label = METRICS[metric].label
+        return TrialState.FAIL, None, f"the last epoch has no validation {label}: the search needs validation images"
+    return TrialState.COMPLETE, float(score), ""
 
 
 def _fastest_trial_seconds(record: StudyRecord) -> float:

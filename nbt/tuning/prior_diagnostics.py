@@ -10,6 +10,7 @@ import numpy as np
 from nbt.tuning.storage.records import TrialRecord
 from nbt.tuning.surrogate.observation import condition_on_trials, to_observation
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
+from nbt.tuning.surrogate_skill import cross_validate
 
 _MIN_TRIALS_FOR_CORRELATION = 5
 # The scores of equal settings differ by rounding errors.
@@ -24,12 +25,13 @@ def diagnose_priors(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) ->
         trials: Trials of the study; running and failed ones are not used.
 
     Returns:
-        A mapping with three keys. `sources` lists the active priors and recorded tasks: `name`, `words` (the
+        A mapping with four keys. `sources` lists the active priors and recorded tasks: `name`, `words` (the
         suggestion), `origin` (its reference), `mean` and `spread` of the weight before any trial, `after` and
         `after_spread` given the trials, and `agreement`, the rank correlation of the source's scores with the
         accuracies of the full-length trials, whose number is `trials` (None for fewer than five, or if scores or
         accuracies are all equal). `silent` lists the inactive priors with `name` and `reason`. `tables` lists the names
-        of the recorded tasks. Weights are in units of the logit score per standard deviation of the source's scores.
+        of the recorded tasks. `skill` is the result of `nbt.tuning.surrogate_skill.cross_validate`. Weights are in
+        units of the logit score per standard deviation of the source's scores.
     """
     images = surrogate.target.validation_images
     observations = [to_observation(trial, images) for trial in trials]
@@ -43,7 +45,7 @@ def diagnose_priors(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) ->
     for i, source in enumerate(diagnostics["sources"]):
         source |= weights[i] if weights else {"after": source["mean"], "after_spread": source["spread"]}
         source |= {"agreement": agreements[i], "trials": len(full_length)}
-    return diagnostics
+    return diagnostics | {"skill": cross_validate(surrogate, trials)}
 
 
 def _rank_correlations(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) -> list[float | None]:

@@ -38,13 +38,13 @@ class StreamEvent(EpochResult):
         label: The current task, such as "task 2 of 5".
         done: Epochs of the stream so far.
         total: Epochs of all its tasks.
-        score: Score of a task that has ended; None for progress.
+        task_score: Score of a task that has ended; None for progress.
     """
 
     label: str = ""
     done: int = 0
     total: int = 0
-    score: TaskScore | None = None
+    task_score: TaskScore | None = None
 
 
 class StreamRunner(TrialRunner):
@@ -83,4 +83,4 @@ class StreamRunner(TrialRunner):
                 result: ContinualResult = end.value
                 return result
             number = 2 * score.task * spec.stream.recipe.epochs + 1
-            on_epoch(StreamEvent(number, score.train_loss, None, None, score.seconds, score=score))
+            on_epoch(StreamEvent(number, score.train_loss, None, None, score.seconds, task_score=score))

@@ -6,19 +6,21 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from nbt.errors import UsageError, nearest
+from nbt.metrics import DEFAULT_METRIC
 from nbt.settings.continual import SCENARIOS, default_tasks
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
 
 
-def check_stream(scenario: str | None, tasks: int | None, pruner: str) -> None:
+def check_stream(scenario: str | None, tasks: int | None, pruner: str, metric: str = DEFAULT_METRIC) -> None:
     """Checks the options of a search whose target is a stream of tasks.
 
     Args:
         scenario: Scenario of the stream; None if the target is a single task.
         tasks: Number of tasks; None for the default.
         pruner: Name of the pruner.
+        metric: Name of the metric to optimise.
 
     Raises:
         UsageError: A value is invalid, or it does not apply to a stream or to a single task.
@@ -31,6 +33,8 @@ def check_stream(scenario: str | None, tasks: int | None, pruner: str) -> None:
         raise UsageError(f"scenario {scenario!r}: {nearest(scenario, SCENARIOS)}")
     if tasks is not None and tasks < 2:
         raise UsageError(f"tasks {tasks}: a stream needs 2 or more")
+    if metric != DEFAULT_METRIC:
+        raise UsageError(f"metric {metric}: streams of tasks are measured by their accuracy only; omit the metric")
     if pruner == "asha":
         raise UsageError(
             "pruner asha: trials of a stream are evaluated at their end and never stopped early; omit the pruner"

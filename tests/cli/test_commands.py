@@ -73,6 +73,14 @@ class TestSearch:
             "fresh": True,
         }
 
+    def test_ignored_checks_are_checked_first(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run([*SEARCH, "--ignore", "nbt203", "--ignore", "NBT207,NBT201", "-q"]) == 0
+        assert fake_api.calls[0][1][0].ignore == "NBT203,NBT207,NBT201"
+        fake_api.calls.clear()
+        assert run([*SEARCH, "--ignore", "NBT213"]) == 2
+        assert "ignore 'NBT213': no check has this code; did you mean NBT203" in capsys.readouterr().err
+        assert not fake_api.calls
+
     def test_passes_the_options_of_a_cluster_on(self, fake_api: FakeApi) -> None:
         args = "--engine ray --ray-address head:6379 --gpus-per-trial 0.25 --cpus-per-trial 2"
         assert run([*SEARCH, *args.split(), "-q"]) == 0
@@ -235,7 +243,7 @@ class TestTrain:
         assert options["export"] == Path("m")
         assert (options["seeds"], options["seed"]) == (3, 5)
         text = " ".join(capsys.readouterr().out.split())
-        assert "validation 80.0 % [70.0, 90.0] 3 seeds and splits" in text
+        assert "validation 80.0 % [70.0, 90.0] 3 seeds" in text
         assert "test 79.0 % [73.0, 84.0] 200 images" in text
         assert text.endswith("model m")
 
@@ -347,10 +355,14 @@ class TestPredict:
 class TestStudyCommands:
     def test_report(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["report", "birds", "--out", "o"]) == 0
-        assert fake_api.calls == [("report", ("birds", None, "o"), {})]
+        assert fake_api.calls == [("report", ("birds", None, "o"), {"ignore": None})]
         assert capsys.readouterr().out == "reports/birds/report.html\n"
         assert run(["report", "birds", "--json"]) == 0
         assert load_strictly(capsys.readouterr().out) == {"study": "birds", "report": "reports/birds/report.html"}
+
+    def test_report_ignores_checks(self, fake_api: FakeApi) -> None:
+        assert run(["report", "birds", "--ignore", "NBT203,NBT207", "--ignore", "nbt201"]) == 0
+        assert fake_api.calls[0][2] == {"ignore": ("NBT203,NBT207", "nbt201")}
 
     def test_sync(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["sync", "birds", "--storage", "sqlite:///s.db", "--tracking-uri", "u"]) == 0

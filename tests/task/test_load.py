@@ -211,6 +211,7 @@ def test_dataset_summary(animals: Path, requests: list[Any]) -> None:
         "classes": 3,
         "train_images": 36,
         "validation_images": 12,
+        "effective_validation_images": 10,  # 9 / (1/2 + 1/4 + 1/6), as 2, 4 and 6 images of the classes
         "validation_fixed": False,
         "test_images": 12,
         "class_images_min": 8,

@@ -11,7 +11,7 @@ from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.continual.unaugmented_inputs import EvaluationInputs
 from nbt.training.evaluation import evaluate, evaluate_model, predictions_from_logits
-from nbt.training.metrics import METRICS
+from nbt.training.metrics import COMPUTE
 from nbt.training.recipe.augmentation import AugmentationPlan
 from nbt.training.worker.context import WorkerContext
 from tests.training.runs import losses, run
@@ -105,9 +105,9 @@ def test_the_evaluation_covers_all_batches() -> None:
     np.testing.assert_array_equal(evaluation.predictions.index, np.arange(100, 150))
     np.testing.assert_array_equal(evaluation.predictions.log_probabilities, predictions.log_probabilities)
     values = {**evaluation.metrics, "accuracy": evaluation.accuracy, "log_loss": evaluation.loss}
-    assert values.keys() == METRICS.keys()
-    for name, metric in METRICS.items():
-        assert values[name] == pytest.approx(metric.compute(predictions), rel=1e-6), name
+    assert values.keys() == COMPUTE.keys()
+    for name, compute in COMPUTE.items():
+        assert values[name] == pytest.approx(compute(predictions), rel=1e-6), name
 
 
 def test_a_loss_that_is_not_finite_gives_no_metrics() -> None:

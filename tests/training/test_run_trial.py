@@ -17,7 +17,7 @@ from nbt.task.task import Task
 from nbt.training import fine_tune as fine_tune_module
 from nbt.training import run_trial as trial_module
 from nbt.training.fine_tune import FineTuneResult
-from nbt.training.metrics import METRICS
+from nbt.training.metrics import COMPUTE
 from nbt.training.results import EpochResult, TrialSpec
 from nbt.training.run_trial import run_trial, task_for_trial
 from nbt.training.trial_state import TrialState
@@ -92,8 +92,8 @@ def test_validation_predictions_are_those_of_the_last_epoch_and_need_no_other_fo
     index = task_for_trial(spec, context.task).split.val
     np.testing.assert_array_equal(outcome.predictions.index, index)
     np.testing.assert_array_equal(outcome.predictions.labels, context.task.labels[index])
-    assert METRICS["accuracy"].compute(outcome.predictions) == pytest.approx(outcome.curve[-1].val_accuracy)
-    assert METRICS["log_loss"].compute(outcome.predictions) == pytest.approx(outcome.curve[-1].val_loss, rel=1e-5)
+    assert COMPUTE["accuracy"](outcome.predictions) == pytest.approx(outcome.curve[-1].val_accuracy)
+    assert COMPUTE["log_loss"](outcome.predictions) == pytest.approx(outcome.curve[-1].val_loss, rel=1e-5)
 
 
 def test_test_predictions_are_those_of_the_tested_model(context: WorkerContext) -> None:
@@ -101,8 +101,8 @@ def test_test_predictions_are_those_of_the_tested_model(context: WorkerContext) 
     outcome = run_trial(spec, context, never_stop)
     assert outcome.predictions is not None
     np.testing.assert_array_equal(outcome.predictions.index, context.task.split.test)
-    assert METRICS["accuracy"].compute(outcome.predictions) == pytest.approx(outcome.test_accuracy)
-    assert METRICS["log_loss"].compute(outcome.predictions) == pytest.approx(outcome.test_loss, rel=1e-5)
+    assert COMPUTE["accuracy"](outcome.predictions) == pytest.approx(outcome.test_accuracy)
+    assert COMPUTE["log_loss"](outcome.predictions) == pytest.approx(outcome.test_loss, rel=1e-5)
 
 
 def test_predictions_are_kept_on_request_only_and_only_of_finished_trainings(context: WorkerContext) -> None:

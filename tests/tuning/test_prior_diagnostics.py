@@ -55,7 +55,7 @@ def test_it_has_json_types_and_all_keys(surrogate: PriorSurrogate) -> None:
         surrogate, [record(i, recipe, TREES.curve(recipe)) for i, recipe in enumerate(settings)]
     )
     assert json.loads(json.dumps(diagnostics)) == diagnostics
-    assert set(diagnostics) == {"sources", "silent", "tables"}
+    assert set(diagnostics) == {"sources", "silent", "tables", "skill"}
     assert set(diagnostics["sources"][0]) == {
         *("name", "words", "origin", "mean", "spread", "after", "after_spread", "agreement", "trials")
     }
@@ -119,6 +119,7 @@ def test_a_search_without_sources_has_empty_diagnostics() -> None:
     diagnostics = diagnose_priors(
         PriorSurrogate(Target(epochs=LENGTH), SPACE, heuristics=False), trials(draw(6), np.arange(6.0))
     )
+    assert diagnostics.pop("skill")["trials"] == 6
     assert diagnostics == {"sources": [], "silent": [], "tables": []}
 
 

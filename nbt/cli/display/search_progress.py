@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from nbt.cli.display.output import Output, percent
+from nbt.cli.display.output import Output
 from nbt.cli.display.progress import Progress, bar_row, text_row
-from nbt.report.formatting import duration, origin_text
+from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
+from nbt.report.formatting import difference_number, duration, origin_text, score_text
 from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -44,6 +45,10 @@ class SearchProgress(Progress, StudyObserver):
         return None if self._record is None else self._record.config.name
 
     @property
+    def _metric(self) -> Metric:
+        return METRICS[DEFAULT_METRIC if self._record is None else self._record.config.metric]
+
+    @property
     def stored_trials(self) -> int:
         """The number of stored trials that have ended, including earlier sessions and excluding interrupted trials."""
         return self._counts.total() - self._counts[_INTERRUPTED]
@@ -57,7 +62,8 @@ class SearchProgress(Progress, StudyObserver):
         self._start_time = self._clock()
         self._activity = None
         resumed = f", resumed with {self.stored_trials} trials" if self.stored_trials else ""
-        self._line(f"study {record.config.name}{resumed}; budget {record.budget}")
+        optimised = "" if self._metric.name == DEFAULT_METRIC else f"; optimises the {self._metric.label}"
+        self._line(f"study {record.config.name}{resumed}; budget {record.budget}{optimised}")
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """Adds a line for the trial."""
@@ -97,7 +103,9 @@ class SearchProgress(Progress, StudyObserver):
         """Counts the final run."""
         done, total = self._finals or (0, 0)
         self._finals = (done + 1, total)
-        self._line(f"final {done + 1}: {candidate}, seed {run.seed}: {percent(run.val_accuracy)}")
+        self._line(
+            f"final {done + 1}: {candidate}, seed {run.seed}: {score_text(run.score(self._metric.name), self._metric)}"
+        )
 
     def study_finished(self, record: StudyRecord) -> None:
         """Takes over the final state of the study."""
@@ -119,10 +127,12 @@ class SearchProgress(Progress, StudyObserver):
         if self._counts:
             rows.append(text_row("trials", ", ".join(f"{n} {state}" for state, n in self._counts.items())))
         if (best := self._best()) is not None:
-            rows.append(text_row("best", f"{self._accuracy(best)}   trial {best.number} ({origin_text(best.origin)})"))
+            rows.append(text_row("best", f"{self._value(best)}   trial {best.number} ({origin_text(best.origin)})"))
         running = sorted(self._running.items())
         for number, state in running[:_MAX_TRIALS_SHOWN]:
-            rows.append(text_row("running", _running_text(number, *state) + self._location_text(number, "  on ")))
+            rows.append(
+                text_row("running", _running_text(number, *state, self._metric) + self._location_text(number, "  on "))
+            )
         if len(running) > _MAX_TRIALS_SHOWN:
             rows.append(text_row("", f"and {len(running) - _MAX_TRIALS_SHOWN} more"))
         return rows
@@ -137,18 +147,21 @@ class SearchProgress(Progress, StudyObserver):
         self._counts = Counter(trial.end for trial in record.trials if trial.state != "running")
 
     def _best(self) -> TrialRecord | None:
-        best = rank_trials(self._complete, self._noise(self._complete))
+        best = rank_trials(self._complete, self._noise(self._complete), self._metric.name)
         return best[0] if best else None
 
     def _noise(self, trials: Sequence[TrialRecord]) -> float:
-        """Returns the standard error of a validation accuracy at the best of the trials, 0 if it is unknown."""
+        """Returns the standard error of a score at the best of the trials, 0 if it is unknown."""
         from nbt.tuning.storage.reader import noise_of  # imports Optuna, which a search needs anyway
 
-        return (noise_of(trials, self._record.dataset) if self._record is not None else None) or 0.0
+        return (noise_of(trials, self._record.dataset, self._metric.name) if self._record is not None else None) or 0.0
 
-    def _accuracy(self, trial: TrialRecord) -> str:
-        noise = self._noise([trial])
-        return percent(trial.val_accuracy) + (f" ± {100 * noise:.1f}" if noise else "")
+    def _value(self, trial: TrialRecord) -> str:
+        """Returns the value of a full-length trial with its standard error."""
+        metric, noise = self._metric, self._noise([trial])
+        score = trial.score(metric.name)
+        error = f" ± {difference_number(noise, metric, score, signed=False)}" if score and noise else ""
+        return score_text(score, metric) + error
 
     def _describe(self, trial: TrialRecord) -> str:
         if trial.end == _INTERRUPTED:
@@ -159,7 +172,7 @@ class SearchProgress(Progress, StudyObserver):
         epochs = f"{len(trial.curve)} epoch{'' if len(trial.curve) == 1 else 's'} in {duration(trial.seconds)}"
         if trial.state == "pruned":
             return f"trial {trial.number} pruned after {epochs}{location}: {trial.reason}"
-        result = "diverged" if trial.diverged else self._accuracy(trial)
+        result = "diverged" if trial.diverged else self._value(trial)
         return f"trial {trial.number} complete: {result} ({origin_text(trial.origin)}), {epochs}{location}"
 
     def _seconds(self) -> float:
@@ -189,6 +202,10 @@ class SearchProgress(Progress, StudyObserver):
         return max(0.0, total - done) * (self._clock() - self._start_time) / self._session_epochs
 
 
-def _running_text(number: int, settings: TransferSettings, origin: str, last: EpochResult | None) -> str:
-    state = "starting" if last is None else f"epoch {last.epoch} of {settings.epochs}  {percent(last.val_accuracy)}"
+def _running_text(
+    number: int, settings: TransferSettings, origin: str, last: EpochResult | None, metric: Metric
+) -> str:
+    state = "starting"
+    if last is not None:
+        state = f"epoch {last.epoch} of {settings.epochs}  {score_text(last.score(metric.name), metric)}"
     return f"trial {number}  {state}  {origin_text(origin)}"

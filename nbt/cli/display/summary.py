@@ -8,9 +8,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from nbt.cli.display.check_lines import check_lines
 from nbt.cli.display.output import interval_text, relative_path
 from nbt.cli.display.tables import grid
 from nbt.report.formatting import duration, pluralise
+from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
 from nbt.report.study.reproduce import commands
 from nbt.settings import SETTINGS, TransferSettings
@@ -36,6 +38,7 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
         settings_table(recommended),
         _heading("Results"),
         _results_table(record),
+        *check_lines(study_checks(record)),
         _heading("Cost"),
         _indented(_cost(record)),
         _heading("Next steps"),

@@ -78,7 +78,8 @@ def config_option(name: str, **attributes: Any) -> Callable[[Function], Function
         return click.option(*names, is_flag=True, flag_value=not default, **{**facts, "show_default": False})
     if option.kind == "choice":
         return choice_option(names[0], option.choices, **facts)
-    return click.option(*names, metavar=option.metavar, type=_type_of(option), **facts)
+    multiple = {"multiple": True} if option.kind == "codes" else {}
+    return click.option(*names, metavar=option.metavar, type=_type_of(option), **{**multiple, **facts})
 
 
 def _type_of(option: Option) -> Any:

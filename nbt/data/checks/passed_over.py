@@ -5,8 +5,8 @@ from __future__ import annotations
 from nbt.checks import Check, CheckResult
 from nbt.data.checks.subject import CheckedData
 from nbt.data.checks.wording import counted
-from nbt.data.formats import HIDDEN, NOT_AN_IMAGE
-from nbt.data.image_files import describe_passed_over
+from nbt.data.formats import NOT_AN_IMAGE
+from nbt.data.image_files import SYSTEM_REASONS, describe_passed_over
 
 
 class PassedOverFiles(Check[CheckedData]):
@@ -20,7 +20,7 @@ class PassedOverFiles(Check[CheckedData]):
         """Counts what the reader passed over; files that are no images are not worth a warning."""
         if subject.paths is None:
             return self.not_applicable("The images are not read from files.")
-        files = [file for file in subject.listing.passed_over if file.reason != HIDDEN]
+        files = [file for file in subject.listing.passed_over if file.reason not in SYSTEM_REASONS]
         if not files:
             return self.passed("Every file was read.")
         images_first = sorted(files, key=lambda file: file.reason == NOT_AN_IMAGE)

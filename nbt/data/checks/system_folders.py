@@ -5,7 +5,7 @@ from __future__ import annotations
 from nbt.checks import Check, CheckResult
 from nbt.data.checks.subject import CheckedData
 from nbt.data.checks.wording import counted
-from nbt.data.formats import HIDDEN
+from nbt.data.image_files import SYSTEM_REASONS
 
 
 class SystemFolders(Check[CheckedData]):
@@ -17,10 +17,9 @@ class SystemFolders(Check[CheckedData]):
 
     def run(self, subject: CheckedData) -> CheckResult:
         """Lists what the reader did not enter."""
-        layout = subject.listing.layout
-        if layout is None:
+        if subject.listing.layout is None:
             return self.not_applicable("The dataset is not a folder of images.")
-        found = [*layout.system, *(file.path for file in subject.listing.passed_over if file.reason == HIDDEN)]
+        found = [file.path for file in subject.listing.passed_over if file.reason in SYSTEM_REASONS]
         if not found:
             return self.passed("There are no hidden, thumbnail or system files and folders.")
         return self.failed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nbt.checks import Check, CheckResult
 from nbt.data.checks.subject import CheckedData
 from nbt.data.checks.wording import share_of
@@ -27,6 +29,9 @@ class UnreadableImages(Check[CheckedData]):
             f"{share_of(n, total)} cannot be read and are left out.",
             "Copy these files again or remove them.",
             count=n,
-            examples=(f"{name}: {reason}" for name, reason in zip(images.unreadable, images.reasons, strict=True)),
+            examples=(
+                f"{subject.file_name(Path(name))}: {reason.replace(name, Path(name).name)}"
+                for name, reason in zip(images.unreadable, images.reasons, strict=True)
+            ),
             severity="error" if n >= ERROR_SHARE * total else None,
         )

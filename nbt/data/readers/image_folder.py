@@ -2,115 +2,102 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from nbt.data.image_files import (
-    SPLIT_ALIASES,
+    OUTPUT_FOLDER,
     LabelledFile,
     LabelledFiles,
     PassedOver,
     describe_passed_over,
     has_image,
-    image_files,
     scan_files,
     subfolders,
 )
+from nbt.data.layout import Layout
+from nbt.data.readers.folder_layout import find_layout, image_folders, name_splits
 from nbt.errors import UsageError
-
-logger = logging.getLogger("nbt")
 
 LOOSE = "outside the class folders"
 BESIDE_SPLITS = "in a folder beside the train, validation and test folders"
+EMPTY = "folder without images"
 
 
-def find_split_folders(folder: Path) -> dict[str, Path]:
-    """Returns the folders of a train/val/test folder by split; empty where `folder` holds the classes themselves.
-
-    A folder is read as train/val/test if its subfolder train (or training) holds class folders, and is either the only
-    subfolder or next to a validation or test folder, because classes may also be called train or test.
+def check_image_folder(folder: Path) -> Layout:
+    """Checks that a folder can be a dataset, without opening images, and returns how it is arranged.
 
     Raises:
-        UsageError: Two folders belong to the same split, such as "val" and "validation".
+        UsageError: The folder has no images, no class folders or one class only, or its arrangement is ambiguous.
     """
-    parts: dict[str, Path] = {}
-    children = subfolders(folder)
-    for child in children:
-        split = SPLIT_ALIASES.get(child.name.lower())
-        if split in parts:
-            raise UsageError(f"{folder}: {parts[split].name}/ and {child.name}/ are both {split}; keep one of them")
-        if split:
-            parts[split] = child
-    if "train" not in parts or not any(has_image(child) for child in subfolders(parts["train"])):
-        return {}
-    return parts if len(parts) > 1 or len(children) == 1 else {}
-
-
-def check_image_folder(folder: Path) -> None:
-    """Checks that a folder can be a dataset, without opening images.
-
-    Raises:
-        UsageError: The folder has no images, no class folders, one class only, or an empty class folder.
-    """
-    parts = find_split_folders(folder)
-    class_parent = parts.get("train", folder)
-    classes = subfolders(class_parent)
-    empty = [child.name for child in classes if not has_image(child)]
-    if len(empty) == len(classes):
+    layout = find_layout(folder)
+    class_parent = next(iter(layout.parts.values()))
+    classes = image_folders(class_parent)
+    if not classes:
         raise UsageError(_explain_no_images(class_parent))
     if len(classes) == 1:
         raise UsageError(
             f"{class_parent} has one class only ({classes[0].name}); a task needs two or more class folders"
         )
-    if empty and "val" not in parts:
-        found = _found_instead(class_parent / empty[0])
-        raise UsageError(f"{class_parent}: class {empty[0]!r} has no images; add some or remove its folder{found}")
+    return layout
 
 
-def read_image_folder(folder: Path) -> LabelledFiles:
+def read_image_folder(folder: Path) -> tuple[LabelledFiles, Layout]:
     """Lists the images of a folder of class folders, or of a train/val/test folder of such.
 
     Images in subfolders of a class folder belong to the class.
 
+    Returns:
+        The files, and how the folder is arranged.
+
     Raises:
-        UsageError: The folder fails `check_image_folder`, or a class is in validation or test, but not in train.
+        UsageError: The folder fails `check_image_folder`.
     """
-    check_image_folder(folder)
-    parts = find_split_folders(folder)
-    result = LabelledFiles([], [])
-    if not parts:
-        _read_classes(folder, "", result)
-        return result
-    for split, part in parts.items():
-        _read_classes(part, split, result)
-    _read_loose_files(folder, result)
-    ignored = [child for child in subfolders(folder) if child not in parts.values()]
-    if ignored:
-        names = ", ".join(child.name for child in ignored)
-        logger.warning("%s: read as a train/val/test folder; ignored: %s", folder, names)
-    for child in ignored:
-        result.passed_over.extend(PassedOver(path, BESIDE_SPLITS) for path in image_files(child))
-    train_classes = {row.label for row in result.images if row.split == "train"}
-    for row in result.images:
-        if row.label not in train_classes:
-            raise UsageError(f"{folder}: class {row.label!r} is in {row.split}, but has no images in train")
-    return result
+    layout = check_image_folder(folder)
+    files = LabelledFiles([], [])
+    for split, part in layout.parts.items():
+        _pass_over_beside(folder, part, layout, files)
+        _read_classes(part, split, layout.split_inside_class, files)
+    return LabelledFiles(files.images, list(dict.fromkeys(files.passed_over))), layout
 
 
-def _read_classes(folder: Path, split: str, result: LabelledFiles) -> None:
-    """Adds the files of the class folders in `folder`, and those beside them, to `result`."""
-    for child in subfolders(folder):
-        for file in scan_files(child):
-            if isinstance(file, PassedOver):
-                result.passed_over.append(file)
-            else:
-                result.images.append(LabelledFile(file, child.name, split))
-    _read_loose_files(folder, result)
+def _read_classes(parent: Path, split: str, split_inside_class: bool, files: LabelledFiles) -> None:
+    """Adds the files of the class folders in `parent`, and those beside them, to `files`."""
+    for child in subfolders(parent):
+        if split_inside_class:
+            for part, inner_split in name_splits(image_folders(child)).items():
+                _read_class(part, child.name, inner_split, files)
+            files.passed_over.extend(_loose_files(child))
+        else:
+            _read_class(child, child.name, split, files)
+    files.passed_over.extend(_loose_files(parent))
 
 
-def _read_loose_files(folder: Path, result: LabelledFiles) -> None:
-    for file in scan_files(folder, recursive=False):
-        result.passed_over.append(file if isinstance(file, PassedOver) else PassedOver(file, LOOSE))
+def _read_class(folder: Path, label: str, split: str, files: LabelledFiles) -> None:
+    found = list(scan_files(folder))
+    images = [LabelledFile(file, label, split) for file in found if isinstance(file, Path)]
+    passed_over = [file for file in found if isinstance(file, PassedOver)]
+    files.images.extend(images)
+    files.passed_over.extend(passed_over)
+    if not images and not any(file.reason == OUTPUT_FOLDER for file in passed_over):
+        files.passed_over.append(PassedOver(folder, EMPTY))
+
+
+def _pass_over_beside(folder: Path, part: Path, layout: Layout, files: LabelledFiles) -> None:
+    """Adds the files of the folders between `folder` and the class folders of a part to those that are passed over."""
+    parts = layout.parts.values()
+    for parent in part.relative_to(folder).parents:
+        files.passed_over.extend(_loose_files(folder / parent))
+        for child in subfolders(folder / parent):
+            if not any(part.is_relative_to(child) for part in parts):
+                found = scan_files(child)
+                files.passed_over.extend(
+                    file if isinstance(file, PassedOver) else PassedOver(file, BESIDE_SPLITS) for file in found
+                )
+
+
+def _loose_files(folder: Path) -> list[PassedOver]:
+    found = scan_files(folder, recursive=False)
+    return [file if isinstance(file, PassedOver) else PassedOver(file, LOOSE) for file in found]
 
 
 def _explain_no_images(folder: Path) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from nbt.checks import CheckResult
 from nbt.fit.fit_profile import FitProfile
 from nbt.report.fit import conclusions, measures
 from nbt.report.fit.correlation_section import correlation_section
@@ -27,6 +30,7 @@ from nbt.report.priors.pruning import STOPPED, pruning_results
 from nbt.report.priors.pruning_section import pruning_section
 from nbt.report.stored_values import mappings_at
 from nbt.report.study import sentences
+from nbt.report.study.checks.registry import count_sentence, study_checks
 from nbt.report.study.hardware import hardware_section, hardware_text
 from nbt.report.study.headline import Z95, headline
 from nbt.report.study.recommendation import (
@@ -94,10 +98,21 @@ def build_report(
         fit=_fit_section(record),
         importance=importance_rows(record),
         importance_sentence=sentences.importance_sentence(record),
+        **_check_data(study_checks(record)),
         notes=tuple(one_line(note) for note in record.notes),
         commands=tuple(commands(record, folder, has_settings=recommendation is not None, has_model=has_model)),
         has_model=has_model,
     )
+
+
+def _check_data(results: Sequence[CheckResult]) -> dict[str, Any]:
+    """Returns the failed checks, the others, and the number of the others in words."""
+    others = [result for result in results if not result.is_failed]
+    return {
+        "failed_checks": [result for result in results if result.is_failed],
+        "other_checks": others,
+        "other_checks_sentence": count_sentence(others),
+    }
 
 
 def _setting_rows(config: StudyConfig, recommendation: StudyRecommendation) -> tuple[TemplateData, ...]:

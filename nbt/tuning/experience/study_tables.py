@@ -182,7 +182,8 @@ def _make_header(record: StudyRecord, space: Space) -> TableHeader:
     return TableHeader(
         **values,
         dimensions=describe_dimensions(space),
-        facts=dict(record.dataset),
+        # Without the examples of the checks, which name files.
+        facts={name: value for name, value in record.dataset.items() if name != "checks"},
         watched=0,
         profile=None if profile is None else {**profile, "facts": {**profile["facts"], **names}},
     )

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from nbt.fit.fit_profile import FitProfile
+from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 
@@ -32,6 +33,7 @@ LEASE = "lease"
 # Keys of the facts about the dataset, see `nbt.task.summary.dataset_summary`.
 TRAIN_IMAGES = "train_images"
 VALIDATION_IMAGES = "validation_images"
+EFFECTIVE_VALIDATION_IMAGES = "effective_validation_images"
 VALIDATION_FIXED = "validation_fixed"
 TEST_IMAGES = "test_images"
 # Key of the similarity to the teacher of weight injection, see `nbt.transfer.injection.weight_injection`.
@@ -82,9 +84,30 @@ def to_json(value: Any) -> Any:
     return str(value.as_posix() if isinstance(value, PurePath) else value)
 
 
-def intermediate_value(result: EpochResult) -> float:
-    """Returns the accuracy of an epoch for Optuna: 0 if the trial diverged or was not validated."""
-    return 0.0 if result.diverged or result.val_accuracy is None else float(result.val_accuracy)
+def intermediate_value(result: EpochResult, metric: str) -> float:
+    """Returns the score of an epoch for Optuna: 0 if the trial diverged or was not validated."""
+    return float(result.score(metric) or 0.0)
+
+
+def metric_of(attributes: Mapping[str, Any]) -> str:
+    """Returns the name of the metric of a study with the given attributes."""
+    config = attributes.get(CONFIG)
+    name = config.get("metric") if isinstance(config, Mapping) else None
+    return str(name) if name in METRICS else DEFAULT_METRIC
+
+
+def score_images(dataset: Mapping[str, Any], metric: str) -> int | None:
+    """Returns the number of validation images by which the error of a score is estimated; None if it is unknown.
+
+    A mean over classes has the error of a balanced set of `effective_validation_images`.
+
+    Args:
+        dataset: Facts about the dataset.
+        metric: Name of the metric.
+    """
+    images = dataset.get(EFFECTIVE_VALIDATION_IMAGES) if METRICS[metric].class_mean else None
+    number = images or dataset.get(VALIDATION_IMAGES)
+    return int(number) if number else None
 
 
 def encode_curve(curve: Sequence[EpochResult]) -> dict[str, list[Any]]:

@@ -137,7 +137,7 @@ def study_record(
         test=_read_test_results(attributes) if finals else (),
         test_evaluations=int(attributes.get(codec.TEST_EVALUATIONS, 0)),
         importance=importance(study),
-        noise=noise_of(trials, dataset),
+        noise=noise_of(trials, dataset, config.metric),
         notes=tuple(attributes.get(codec.NOTES, ())),
         created=_parse_time(attributes.get(codec.CREATED)),
         profile=_read_profile(attributes),
@@ -180,6 +180,7 @@ def summarise(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenT
         space=config.space,
         budget=str(attributes.get(codec.BUDGET, "")),
         trials=count_statuses(map(_trial_status, started_trials)),
+        metric=config.metric,
         best=max(values, default=None),
         finished=len(_read_test_results(attributes)) == len(_TEST_NAMES),
         created=_parse_time(attributes.get(codec.CREATED)),
@@ -190,19 +191,20 @@ def _trial_status(trial: FrozenTrial) -> str:
     return trial_status(_STATES.get(trial.state, ""), str(trial.user_attrs.get(codec.REASON, "")))
 
 
-def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any]) -> float | None:
-    """Returns the standard error of one validation accuracy at the best trial's accuracy.
+def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any], metric: str) -> float | None:
+    """Returns the standard error of the score of one validation at the best trial's score.
 
     Args:
         trials: Trials of the study; only full-length ones are used.
         dataset: Facts about the dataset.
+        metric: Name of the metric of the study.
 
     Returns:
         The standard error; None without full-length trials or without the number of validation images.
     """
-    full = [trial.val_accuracy for trial in trials if trial.state == "complete" and trial.val_accuracy is not None]
-    n = dataset.get(codec.VALIDATION_IMAGES)
-    return accuracy_standard_error(max(full), int(n)) if full and n else None
+    full = [score for trial in trials if (score := trial.score(metric)) is not None]
+    n = codec.score_images(dataset, metric)
+    return accuracy_standard_error(max(full), n) if full and n else None
 
 
 def validation_design(dataset: Mapping[str, Any], comparisons: int = 1) -> ValidationDesign | None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from nbt.metrics import DEFAULT_METRIC
 from nbt.search_config import PRUNERS, SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.metrics import Predictions
-from nbt.training.results import EpochResult, last_accuracy
+from nbt.training.results import EpochResult, last_accuracy, last_score
 from nbt.tuning.baseline_recipes import default_recipe
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage import codec
@@ -79,6 +80,7 @@ class StudyConfig(TaskConfig):
         teacher_hash: Fingerprint of the teacher's weights.
         scenario: `--scenario`, if given; every trial then learns a stream of tasks.
         tasks: Number of tasks of the stream; 1 for a single task.
+        metric: Name of the metric that the search optimises, one of `nbt.metrics.METRICS`.
     """
 
     name: str
@@ -89,6 +91,7 @@ class StudyConfig(TaskConfig):
     teacher_hash: str | None = None
     scenario: str | None = None
     tasks: int = 1
+    metric: str = DEFAULT_METRIC
 
     def per_task_settings(self, settings: TransferSettings) -> TransferSettings:
         """Returns the settings of a trial with `epochs` per task, as commands expect them."""
@@ -132,6 +135,17 @@ class TrialRecord:
         None for every other trial: the accuracy of a stopped trial is not comparable with those of full-length ones.
         """
         return self.last_accuracy if self.state == "complete" else None
+
+    def score(self, metric: str) -> float | None:
+        """Returns the score of a full-length trial, 0 ... 1, by which a study of this metric ranks it.
+
+        It is 0 if the trial diverged, and None for every other trial, as `val_accuracy`.
+        """
+        return self.last_score(metric) if self.state == "complete" else None
+
+    def last_score(self, metric: str) -> float | None:
+        """Returns the score after the last epoch so far, 0 ... 1; see `nbt.training.results.last_score`."""
+        return last_score(self.curve, metric)
 
     @property
     def val_loss(self) -> float | None:
@@ -186,6 +200,10 @@ class FinalRun:
     def val_accuracy(self) -> float:
         """Validation accuracy after the last epoch, 0 ... 1; 0 if the run diverged."""
         return last_accuracy(self.curve) or 0.0
+
+    def score(self, metric: str) -> float:
+        """Returns the score of a metric after the last epoch, 0 ... 1; 0 if the run diverged."""
+        return last_score(self.curve, metric) or 0.0
 
     @property
     def val_loss(self) -> float:
@@ -257,7 +275,7 @@ class StudyRecord:
         test: Results of the recommendation and the baseline; empty before their test evaluation.
         test_evaluations: Number of test evaluations in this study, one per finished search.
         importance: Dimension -> importance by PED-ANOVA; see `nbt.tuning.importance.importance`.
-        noise: Standard error of one validation accuracy at the best trial's accuracy.
+        noise: Standard error of the score of one validation at the best trial's score.
         notes: Further remarks for readers, e.g. on unreadable images.
         created: Time of creation in UTC.
         profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
@@ -314,6 +332,7 @@ class StudyRecord:
             "heuristics": is_stream or is_guided,
             "scenario": config.scenario,
             "tasks": config.tasks if is_stream else None,
+            "metric": config.metric,
             "seed": config.seed,
             "workers": 1,  # the default of version 0.1
         }
@@ -321,7 +340,7 @@ class StudyRecord:
 
     def ranked(self) -> list[TrialRecord]:
         """Returns the full-length trials, best first; see `rank_trials`."""
-        return rank_trials(self.trials, self.noise or 0.0)
+        return rank_trials(self.trials, self.noise or 0.0, self.config.metric)
 
     def final_predictions(self, final: FinalRecord, run: FinalRun) -> Predictions | None:
         """Returns the predictions of the validation images after the last epoch of a final run.
@@ -367,26 +386,27 @@ def count_statuses(statuses: Iterable[str]) -> dict[str, int]:
     return {status: counts[status] for status in TRIAL_STATUSES}
 
 
-def rank_trials(trials: Sequence[TrialRecord], noise: float) -> list[TrialRecord]:
+def rank_trials(trials: Sequence[TrialRecord], noise: float, metric: str) -> list[TrialRecord]:
     """Returns the full-length trials, best first.
 
-    Accuracies within one standard error of the best one cannot be distinguished from it: these trials come first,
-    sorted by validation loss. The others follow, sorted by accuracy.
+    Scores within one standard error of the best one cannot be distinguished from it: these trials come first,
+    sorted by validation loss. The others follow, sorted by score.
 
     Args:
         trials: Trials of a study; those that are not complete are ignored.
-        noise: Standard error of a validation accuracy.
+        noise: Standard error of a score.
+        metric: Name of the metric of the study.
     """
-    full = [trial for trial in trials if trial.state == "complete" and trial.val_accuracy is not None]
+    full = [trial for trial in trials if trial.score(metric) is not None]
     if not full:
         return []
-    best = max(trial.val_accuracy or 0.0 for trial in full)
+    best = max(trial.score(metric) or 0.0 for trial in full)
 
     def key(trial: TrialRecord) -> tuple[bool, float, float]:
-        accuracy = trial.val_accuracy or 0.0
+        score = trial.score(metric) or 0.0
         loss = trial.val_loss if trial.val_loss is not None and not trial.diverged else math.inf
-        is_tied = accuracy >= best - noise
-        return (not is_tied, loss, -accuracy) if is_tied else (True, -accuracy, loss)
+        is_tied = score >= best - noise
+        return (not is_tied, loss, -score) if is_tied else (True, -score, loss)
 
     return sorted(full, key=key)
 
@@ -402,7 +422,8 @@ class StudySummary:
         space: Name of the search space, or the path of its file.
         budget: Budget as given by the user.
         trials: Number of trials per status; see `StudyRecord.counts`.
-        best: Highest validation accuracy of a full-length trial, 0 ... 1; None without one.
+        metric: Name of the metric of the study.
+        best: Highest score of a full-length trial, 0 ... 1; None without one.
         finished: Whether the test results of its recommendation are stored.
         created: Time of creation in UTC.
     """
@@ -413,6 +434,7 @@ class StudySummary:
     space: str
     budget: str
     trials: Mapping[str, int]
+    metric: str
     best: float | None
     finished: bool
     created: datetime | None

@@ -26,6 +26,7 @@ _IDENTITY_FIELDS = (
     ("teacher_hash", "teacher", "teacher", "weights"),
     ("scenario", "scenario", "scenario", ""),
     ("tasks", "tasks", "tasks", ""),
+    ("metric", "metric", "metric", ""),
 )
 
 

@@ -188,8 +188,8 @@ class StudyStore:
         self._changed(trial, first_epoch=0)
 
     def report(self, trial: optuna.Trial, result: EpochResult) -> None:
-        """Reports the accuracy of an epoch to Optuna, for samplers and pruners."""
-        trial.report(codec.intermediate_value(result), result.epoch)
+        """Reports the score of an epoch to Optuna, for samplers and pruners."""
+        trial.report(codec.intermediate_value(result, self.config.metric), result.epoch)
 
     def write_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:
         """Stores the curve of a running trial, of which the last epoch is new, and the number of epochs trained for it.

@@ -21,7 +21,7 @@ from sqlalchemy import JSON, Boolean, Column, Double, Integer, LargeBinary, Stri
 from nbt._version import __version__
 from nbt.errors import UsageError
 from nbt.training.metrics import Predictions
-from nbt.training.results import EpochResult, last_accuracy
+from nbt.training.results import EpochResult, last_score
 from nbt.tuning.storage import codec
 
 SCHEMA_VERSION = 1
@@ -146,14 +146,14 @@ def read_trials(study: optuna.Study, engine: sqlalchemy.Engine) -> list[FrozenTr
 
     The user attributes of each trial hold the stored ones and, as `codec.PROGRESS`, the number of trained epochs
     ("trained") and the learning curve as a tuple of `EpochResult` ("curve"). The value of a full-length trial is the
-    accuracy after the last epoch; version 0.1 stored that of the best epoch. Nothing is written.
+    score after the last epoch; version 0.1 stored that of the best epoch. Nothing is written.
 
     Args:
         study: The study, loaded from the database.
         engine: Engine of the database.
     """
     # Optuna's tables are read first: the state of a trial is written after its last epoch.
-    trials = study.get_trials(deepcopy=False)
+    trials, metric = study.get_trials(deepcopy=False), codec.metric_of(study.user_attrs)
     rows: dict[int, sqlalchemy.Row[Any]] = {}
     curves: dict[int, list[EpochResult]] = defaultdict(list)
     if sqlalchemy.inspect(engine).has_table(_TRIALS.name):
@@ -165,9 +165,9 @@ def read_trials(study: optuna.Study, engine: sqlalchemy.Engine) -> list[FrozenTr
             for number, *values in connection.execute(query.order_by(_EPOCHS.c.number, _EPOCHS.c.epoch)):
                 curves[number].append(EpochResult.from_dict(dict(zip(_CURVE_FIELDS, values, strict=True))))
     return [
-        _with_state(trial, rows[trial.number], tuple(curves[trial.number]))
+        _with_state(trial, rows[trial.number], tuple(curves[trial.number]), metric)
         if trial.number in rows
-        else _with_decoded_curve(trial)
+        else _with_decoded_curve(trial, metric)
         for trial in trials
     ]
 
@@ -208,32 +208,34 @@ def in_memory_study(name: str, trials: Sequence[FrozenTrial] = ()) -> optuna.Stu
     return study
 
 
-def _with_state(trial: FrozenTrial, row: sqlalchemy.Row[Any], curve: tuple[EpochResult, ...]) -> FrozenTrial:
+def _with_state(
+    trial: FrozenTrial, row: sqlalchemy.Row[Any], curve: tuple[EpochResult, ...], metric: str
+) -> FrozenTrial:
     """Returns a copy of a trial with the attributes and the learning curve of its rows."""
     complete = copy.copy(trial)
     # Other types than a mapping are damaged; `nbt.tuning.storage.reader.read_trial` reports damaged settings.
     attributes = row.attributes if isinstance(row.attributes, dict) else {codec.SETTINGS: row.attributes}
     complete.user_attrs = {**attributes, codec.PROGRESS: {"trained": row.trained, "curve": curve}}
     complete.system_attrs = row.system_attributes
-    complete.intermediate_values = {result.epoch: codec.intermediate_value(result) for result in curve}
-    _set_value(complete, curve)
+    complete.intermediate_values = {result.epoch: codec.intermediate_value(result, metric) for result in curve}
+    _set_value(complete, curve, metric)
     return complete
 
 
-def _with_decoded_curve(trial: FrozenTrial) -> FrozenTrial:
+def _with_decoded_curve(trial: FrozenTrial, metric: str) -> FrozenTrial:
     """Returns a copy of a trial of version 0.1 with a decoded learning curve; the same trial if it is damaged."""
     with suppress(KeyError, TypeError, ValueError):
         progress = trial.user_attrs[codec.PROGRESS]
         complete = copy.copy(trial)
         curve = codec.decode_curve(progress["curve"])
         complete.user_attrs = {**trial.user_attrs, codec.PROGRESS: {**progress, "curve": curve}}
-        _set_value(complete, curve)
+        _set_value(complete, curve, metric)
         return complete
     return trial
 
 
-def _set_value(trial: FrozenTrial, curve: Sequence[EpochResult]) -> None:
+def _set_value(trial: FrozenTrial, curve: Sequence[EpochResult], metric: str) -> None:
     """Sets the value of a full-length trial to that of its learning curve."""
-    value = last_accuracy(curve)
+    value = last_score(curve, metric)
     if trial.state is TrialState.COMPLETE and value is not None:
         trial.value = value

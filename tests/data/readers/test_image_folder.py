@@ -1,18 +1,17 @@
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
 
 from nbt.data.image_files import sort_class_names
-from nbt.data.readers.image_folder import BESIDE_SPLITS, LOOSE, find_split_folders, read_image_folder
+from nbt.data.readers.image_folder import BESIDE_SPLITS, EMPTY, LOOSE, read_image_folder
 from nbt.errors import UsageError
 from tests.data.pictures import save_classes, save_image
 
 
 def names(folder: Path) -> list[tuple[str, str, str]]:
-    return [(str(row.path.relative_to(folder)), row.label, row.split) for row in read_image_folder(folder).images]
+    return [(str(row.path.relative_to(folder)), row.label, row.split) for row in read_image_folder(folder)[0].images]
 
 
 def test_class_folders_are_read_in_order_with_subfolders_and_without_hidden_files(tmp_path: Path) -> None:
@@ -30,7 +29,7 @@ def test_files_that_are_passed_over_have_a_reason(tmp_path: Path) -> None:
         save_image(tmp_path / name)
     for name in ("train/a/Thumbs.db", "train/a/notes.txt", "train/b/photo.NEF", "readme.md"):
         (tmp_path / name).write_bytes(b"II*\0")
-    found = read_image_folder(tmp_path)
+    found, _ = read_image_folder(tmp_path)
     assert len(found.images) == 4
     assert sorted((str(path.relative_to(tmp_path)), reason) for path, reason in found.passed_over) == [
         ("loose.png", LOOSE),
@@ -45,17 +44,23 @@ def test_files_that_are_passed_over_have_a_reason(tmp_path: Path) -> None:
 
 
 def test_an_error_says_what_a_folder_without_images_holds(tmp_path: Path) -> None:
-    save_classes(tmp_path, {"a": 1, "b": 1})
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "x.mp4").touch()
-    with pytest.raises(UsageError, match=r"class 'c' has no images; .*; found 1 \.mp4 \(video\)"):
+    with pytest.raises(UsageError, match=r"has no images; .*; found 1 \.mp4 \(video\)"):
         read_image_folder(tmp_path)
+
+
+def test_an_empty_folder_is_no_class(tmp_path: Path) -> None:
+    save_classes(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / "c").mkdir()
+    assert [label for _, label, _ in names(tmp_path)] == ["a", "b"]
+    assert read_image_folder(tmp_path)[0].passed_over == [(tmp_path / "c", EMPTY)]
 
 
 def test_split_folders_have_aliases(tmp_path: Path) -> None:
     for part in ("Training", "validation", "test"):
         save_classes(tmp_path / part, {"a": 1, "b": 1})
-    assert {split: part.name for split, part in find_split_folders(tmp_path).items()} == {
+    assert {split: part.name for split, part in read_image_folder(tmp_path)[1].parts.items()} == {
         "train": "Training",
         "val": "validation",
         "test": "test",
@@ -83,27 +88,17 @@ def test_a_class_called_train_may_have_folders_in_it(tmp_path: Path) -> None:
     assert [label for _, label, _ in names(tmp_path)] == ["bus", "train", "train"]
 
 
-def test_other_folders_next_to_split_folders_are_ignored_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_images_next_to_split_folders_are_passed_over(tmp_path: Path) -> None:
     for part in ("train", "test", "unlabelled"):
         save_classes(tmp_path / part, {"a": 1, "b": 1})
-    with caplog.at_level(logging.WARNING, logger="nbt"):
-        assert len(names(tmp_path)) == 4
-    assert "ignored: unlabelled" in caplog.text
+    assert len(names(tmp_path)) == 4
+    assert [reason for _, reason in read_image_folder(tmp_path)[0].passed_over] == [BESIDE_SPLITS] * 2
 
 
 def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
     for part in ("train", "val", "valid"):
         save_classes(tmp_path / part, {"a": 1, "b": 1})
     with pytest.raises(UsageError, match="val/ and valid/ are both val"):
-        read_image_folder(tmp_path)
-
-
-def test_a_class_without_training_images_is_refused(tmp_path: Path) -> None:
-    save_classes(tmp_path / "train", {"a": 1, "b": 1})
-    save_classes(tmp_path / "test", {"a": 1, "c": 1})
-    with pytest.raises(UsageError, match="class 'c' is in test, but has no images in train"):
         read_image_folder(tmp_path)
 
 

@@ -150,7 +150,7 @@ def test_page_contains_drawings_and_tables() -> None:
         "Learning curves of all trials",
         "Importance of the settings",
     ]
-    assert sum(tag == "table" for tag, _ in page.tags) == 5
+    assert sum(tag == "table" for tag, _ in page.tags) == 6
 
 
 def test_many_trials_are_collapsed() -> None:
@@ -213,7 +213,7 @@ def test_tables_in_markdown_keep_their_columns() -> None:
         elif blocks[-1]:
             blocks.append([])
     tables = [block for block in blocks if block]
-    assert len(tables) == 7
+    assert len(tables) == 8
     for table in tables:
         assert set(table[1]) <= set("|-: ")
         columns = {len(re.findall(r"(?<!\\)\|", row)) for row in table}

@@ -1,0 +1,39 @@
+"""NBT201: the recommendation and the default recipe do not differ."""
+
+from __future__ import annotations
+
+from nbt.checks import Check, CheckResult
+from nbt.report.formatting import pluralise, points, points_interval
+from nbt.report.study.recommendation import current_recommendation
+from nbt.tuning.storage.records import StudyRecord
+
+
+class NoDifference(Check[StudyRecord]):
+    """Compares the recommended settings with the default recipe by their final runs."""
+
+    code = "NBT201"
+    title = "no difference from the default recipe"
+    severity = "info"
+
+    def run(self, subject: StudyRecord) -> CheckResult:
+        """Looks for a recommendation that is the default recipe, or whose interval contains 0."""
+        recommendation = current_recommendation(subject)
+        if recommendation is None or recommendation.final is None:
+            return self.not_applicable("The study has no final runs.")
+        larger = "Search with a larger --budget, or use the default recipe, which is simpler."
+        if recommendation.is_default:
+            return self.failed("The recommendation is the default recipe: the search found nothing better.", larger)
+        versus = recommendation.final.versus_default
+        if versus is None:
+            return self.not_applicable("The default recipe was not run in the finals.")
+        difference = f"{points(versus.mean)} points over {pluralise(versus.n, 'final run')}"
+        if versus.low is None or versus.high is None:
+            return self.failed(f"One final run ({points(versus.mean)} points) has no interval.", _MORE_SEEDS)
+        found = f"{recommendation.name} and the default recipe differ by {difference} ({points_interval(versus)})."
+        found = found[:1].upper() + found[1:]
+        if versus.low <= 0.0 <= versus.high:
+            return self.failed(f"{found[:-1]}, and the 95 % interval contains 0.", f"{_MORE_SEEDS} {larger}")
+        return self.passed(found)
+
+
+_MORE_SEEDS = "Run the same command with more --final-seeds, which narrows the interval."

@@ -1,0 +1,75 @@
+"""NBT202: the validation part is too small for the gain that the search promised."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+from nbt.checks import Check, CheckResult
+from nbt.report.formatting import pluralise, points
+from nbt.report.study.recommendation import default_recipe_trial
+from nbt.tuning.storage.codec import VALIDATION_IMAGES
+from nbt.tuning.storage.records import FinalRecord, StudyRecord
+
+_POWER = 0.8
+# A true difference of this many half widths of a 95 % interval is found with probability `_POWER`.
+_DETECTABLE_HALF_WIDTHS = 1 + NormalDist().inv_cdf(_POWER) / NormalDist().inv_cdf(0.975)
+
+
+class ValidationSize(Check[StudyRecord]):
+    """Compares the smallest difference that the finals can show with the gain that the trials promised.
+
+    The smallest difference is the one that the 95 % interval excludes 0 for in four of five cases. The gain is that of
+    the best finalist over the default recipe in the search, where both ran on the same validation images.
+    """
+
+    code = "NBT202"
+    title = "validation part too small"
+    severity = "warning"
+
+    def run(self, subject: StudyRecord) -> CheckResult:
+        """Looks for a promised gain that is smaller than the smallest detectable difference."""
+        compared = [(final, half_width) for final in subject.finals if (half_width := _half_width(final)) is not None]
+        if not compared:
+            return self.not_applicable("No finalist was compared with the default recipe by an interval.")
+        recommended = [pair for pair in compared if pair[0].name == subject.recommended]
+        final, half_width = (recommended or compared)[0]
+        detectable = _DETECTABLE_HALF_WIDTHS * half_width
+        smallest = (
+            f"The smallest difference that these finals find in four of five cases is {_points(detectable)} points"
+        )
+        gain = _promised_gain(subject, final)
+        if gain is None:
+            return self.not_applicable(f"{smallest}; a trial of {final.name} or of the default recipe is missing.")
+        promised = f"the trials promised {points(gain)} points for {final.name}"
+        if gain <= 0.0 or detectable <= gain or _is_different(final):
+            return self.passed(f"{smallest}; {promised}.")
+        images = subject.dataset.get(VALIDATION_IMAGES)
+        size = f" with {pluralise(int(images), 'validation image')}" if images else ""
+        needed = f"about {math.ceil(int(images) * (detectable / gain) ** 2):,}" if images else "more"
+        return self.failed(
+            f"{smallest}{size}, but {promised}.",
+            f"Add labelled images, so that {needed} are validated, or give more --final-seeds; do not read a "
+            f"difference below {_points(detectable)} points as a gain.",
+        )
+
+
+def _half_width(final: FinalRecord) -> float | None:
+    versus = final.versus_default
+    return None if versus is None or versus.low is None or versus.high is None else (versus.high - versus.low) / 2
+
+
+def _is_different(final: FinalRecord) -> bool:
+    versus = final.versus_default
+    return versus is not None and versus.low is not None and versus.low > 0
+
+
+def _promised_gain(record: StudyRecord, final: FinalRecord) -> float | None:
+    trial, default = next((t for t in record.trials if t.number == final.trial), None), default_recipe_trial(record)
+    if trial is None or default is None or trial.val_accuracy is None or default.val_accuracy is None:
+        return None
+    return trial.val_accuracy - default.val_accuracy
+
+
+def _points(value: float) -> str:
+    return points(value, signed=False)

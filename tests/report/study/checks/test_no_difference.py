@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nbt.checks import FAILED, NOT_APPLICABLE, PASSED
+from nbt.report.study.checks.no_difference import NoDifference
+from nbt.tuning.intervals import Interval
+from tests.report.study.checks.studies import run
+from tests.sample_study import finals
+
+CHECK = NoDifference()
+
+
+def test_a_difference_beyond_noise_passes() -> None:
+    result = run(CHECK)
+    assert (result.state, result.severity) == (PASSED, "info")
+    assert result.message == "Trial 12 and the default recipe differ by +4.5 points over 5 final runs (+4.1 to +4.9)."
+
+
+def test_an_interval_with_0_fails() -> None:
+    best, *rest = finals()
+    wide = replace(best, versus_default=Interval(mean=0.01, low=-0.005, high=0.025, n=5))
+    result = run(CHECK, finals=(wide, *rest))
+    assert result.state == FAILED
+    assert "+1.0 points over 5 final runs" in result.message
+    assert "contains 0" in result.message
+    assert "--final-seeds" in result.advice
+    assert "--budget" in result.advice
+
+
+def test_the_default_recipe_as_recommendation_fails() -> None:
+    result = run(CHECK, recommended="default recipe")
+    assert result.state == FAILED
+    assert "--budget" in result.advice
+
+
+def test_one_seed_cannot_show_a_difference() -> None:
+    best, *rest = finals()
+    single = replace(best, versus_default=Interval(mean=0.045, low=None, high=None, n=1))
+    result = run(CHECK, finals=(single, *rest))
+    assert result.state == FAILED
+    assert "+4.5 points" in result.message
+
+
+def test_without_finals_it_is_not_applicable() -> None:
+    assert run(CHECK, finals=(), recommended=None).state == NOT_APPLICABLE
+    best = finals()[0]
+    assert run(CHECK, finals=(replace(best, versus_default=None),)).state == NOT_APPLICABLE

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nbt.checks import FAILED, NOT_APPLICABLE, PASSED, CheckResult
+from nbt.report.study.checks.trivial_model import TrivialModel
+from tests.report.study.checks.studies import run, with_curves
+from tests.sample_study import curve
+
+CHECK = TrivialModel()
+
+
+def result_of(*balanced: float | None) -> CheckResult:
+    ends = [(*curve(0.7)[:-1], replace(curve(0.7)[-1], metrics={"balanced_accuracy": value})) for value in balanced]
+    return run(CHECK, finals=(with_curves(ends),))
+
+
+def test_a_model_above_chance_passes() -> None:
+    result = result_of(0.6, 0.62)
+    assert result.state == PASSED
+    assert "61.0 %" in result.message
+    assert "2.0 %" in result.message
+
+
+def test_one_predicted_class_fails() -> None:
+    result = result_of(1 / 50, 1 / 50)
+    assert (result.state, result.severity) == (FAILED, "error")
+    assert "predicts one class only" in result.message
+
+
+def test_a_model_within_noise_of_chance_fails() -> None:
+    # 1.96 standard errors of 2 % over 299 images are 1.59 points.
+    assert result_of(0.035).state == FAILED
+    assert result_of(0.037).state == PASSED
+
+
+def test_without_metrics_it_is_not_applicable() -> None:
+    assert run(CHECK).state == NOT_APPLICABLE, "studies of version 0.1 store no metrics"
+    assert result_of(None).state == NOT_APPLICABLE
+    assert run(CHECK, finals=(), recommended=None).state == NOT_APPLICABLE
