@@ -9,7 +9,7 @@ from scipy.ndimage import uniform_filter
 from nbt.data.near_copies.alignment import align
 from nbt.data.near_copies.thumbnails import SIDE, Floats, sample_crops, thumbnails
 
-MAX_DIFFERENCE = 4.0
+MAX_DIFFERENCE = 3.0
 """Largest difference of a copy, see `difference`; chosen on the tuning sets by `studies/near_copies.py`."""
 
 MIN_CORRELATION = 0.8
@@ -22,7 +22,7 @@ _SURE_CORRELATION = 0.95
 _BLOCKS = 8
 _WORST_BLOCKS = 6
 # Noise of compression, in grey levels, and of sampling, in pixels of misplaced edges, of luma and of the two chromas.
-_NOISE = np.array([2.5, 4.0, 4.0], dtype=np.float32)[:, None, None]
+_NOISE = np.array([0.8, 2.0, 2.0], dtype=np.float32)[:, None, None]
 _JITTER = np.array([0.2, 0.5, 0.5], dtype=np.float32)[:, None, None]
 _PAIRS_PER_CHUNK = 32
 
