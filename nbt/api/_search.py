@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbt.api._job import start_monitor
 from nbt.api._load_task import load_task
 from nbt.api._prepared_search import PreparedSearch, make_study_config
 from nbt.api._search_run import SearchRun
@@ -22,6 +23,7 @@ from nbt.training.export.model_folder import check_export
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
 from nbt.tuning.engines.ray.options import RayOptions
+from nbt.tuning.job_clock import PROFILE, JobClock
 from nbt.tuning.storage.records import StudyObserver
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def search(
     from nbt.tuning.storage.database import check_separate_databases
     from nbt.tuning.stream_task import as_stream, check_stream
 
+    clock = JobClock()
     config = _make_config(task, options)
     limit, search_space = Budget.parse(config.budget), Space.load(config.space)
     check_stream(config.scenario, config.tasks, config.pruner, config.metric)
@@ -100,7 +103,7 @@ def search(
         sync_options = {name: value for name, value in run_options.items() if name in _SYNC_OPTIONS}
         tracker = Tracker(config.tracking_uri, reports=prepared.out, sync_options=sync_options)
         with ExitStack() as stack:
-            return _open_search(stack, prepared, loaded, [*observers, tracker]).run_all_phases()
+            return _open_search(stack, prepared, loaded, [*observers, tracker], clock).run_all_phases()
 
 
 def _make_config(task: SearchConfig | Task | str | Path, options: Mapping[str, Any]) -> SearchConfig:
@@ -171,7 +174,7 @@ def _describe_data(task: Task) -> dict[str, Any]:
 
 
 def _open_search(
-    stack: ExitStack, prepared: PreparedSearch, task: Task, observers: Sequence[StudyObserver]
+    stack: ExitStack, prepared: PreparedSearch, task: Task, observers: Sequence[StudyObserver], clock: JobClock
 ) -> SearchRun:
     """Creates engine, store and strategy of a search; the order ensures that checks precede everything written."""
     from nbt.tuning.observers import ObserverGroup
@@ -198,10 +201,14 @@ def _open_search(
     if fresh:  # the name of a new study is known only now
         _check_output_folders(prepared, store.config.name)
     if store.record().profile is None:
-        engine.start_workers()  # while the profile is measured
+        engine.start_workers()  # several at a time
+    group = ObserverGroup(observers)
+    monitor = start_monitor(prepared, task, store, engine, clock, group)
+    monitor.enter(PROFILE)
+    if store.record().profile is None:
         _measure_fit(task, store, prepared.progress)
     target = Target.of(facts, store.record().profile, prepared.config.epochs)
-    return SearchRun(prepared, store, engine, make_strategy(prepared, target), ObserverGroup(observers))
+    return SearchRun(prepared, store, engine, make_strategy(prepared, target), group, monitor)
 
 
 def _check_output_folders(prepared: PreparedSearch, study: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from nbt.api._strategy import SearchStrategy
 from nbt.api.results import SearchResult
 from nbt.errors import NbtError
 from nbt.settings import TransferSettings, repair
-from nbt.tuning.storage.records import StudyObserver, StudyRecord
+from nbt.tuning.job_clock import FINALS, REPORT, TRAIN, TRIALS
+from nbt.tuning.storage.records import StudyObserver
 
 if TYPE_CHECKING:
     from nbt.tuning.engines.base import Engine
+    from nbt.tuning.job_monitor import JobMonitor
     from nbt.tuning.storage.study_store import StudyStore
 
 _log = logging.getLogger("nbt")
@@ -33,6 +36,7 @@ class SearchRun:
         engine: Engine that runs the trials.
         strategy: Source of the proposals and pruner.
         observers: Observer of the study.
+        monitor: Clock of the phases and estimate of the whole.
     """
 
     prepared: PreparedSearch
@@ -40,6 +44,7 @@ class SearchRun:
     engine: Engine
     strategy: SearchStrategy
     observers: StudyObserver
+    monitor: JobMonitor
 
     def run_all_phases(self) -> SearchResult:
         """Runs search, finals and retraining, and writes the report.
@@ -54,28 +59,33 @@ class SearchRun:
         except BaseException:
             self._report_interrupted()
             raise
-        record = self.store.record()
-        return SearchResult(record, self._report(record))
+        path = self._report()
+        return SearchResult(self.store.record(), path)
 
     def _report_interrupted(self) -> None:
         """Writes the report of an interrupted search; its errors must not hide the cause of the interruption."""
         with suppress(NbtError):
-            record = self.store.record()
-            if not record.trials:
+            if not self.store.record().trials:
                 return
             try:
-                self._report(record)
+                self._report()
             except NbtError as error:
                 _log.warning("%s", error)
 
-    def _report(self, record: StudyRecord) -> Path:
+    def _report(self) -> Path:
         """Writes the report and returns its path; the observers are notified of the end even if this fails."""
         from nbt.report.study.write import write_report
 
+        self.monitor.enter(REPORT)
+        if self.prepared.progress is not None:
+            self.prepared.progress("writing the report", 0, 0)
+        record = self.store.record()
         try:
             return write_report(record, self.prepared.out).resolve()
         finally:
-            self.observers.study_finished(record)
+            clock = {**record.clock, **self.monitor.clock.seconds()}
+            self.observers.study_finished(dataclasses.replace(record, clock=clock))
+            self.monitor.enter(REPORT)  # stores its seconds
 
     def _controller_arguments(self) -> dict[str, Any]:
         """Returns sampler, pruner and recommended settings of the controller; a teacher adds an injection."""
@@ -104,13 +114,17 @@ class SearchRun:
         from nbt.tuning.storage.studies import study_folder
 
         checkpoints = study_folder(self.store.config.name) / "checkpoints"
-        config = self.store.config
+        config, monitor = self.store.config, self.monitor
+        observers = (monitor, self.observers)
+        monitor.enter(TRIALS)
         controller = SearchController(
             self.store,
             self.prepared.space,
             budget=self.prepared.budget,
             checkpoints=checkpoints,
-            observers=[self.observers],
+            observers=observers,
+            job=monitor.clock,
+            closing_seconds=None if monitor.estimator is None else monitor.estimator.closing_seconds,
             **(self._controller_arguments() if config.scenario is None else self._stream_controller_arguments()),
         )
         try:
@@ -123,14 +137,21 @@ class SearchRun:
                 f"study {self.store.config.name}: no trial reached its last epoch with a finite loss within the budget "
                 f"of {self.prepared.budget.text}; give a larger --budget or fewer --epochs"
             )
-        self.engine.run(
-            Finals(
-                self.store, seeds=self.prepared.options.final_seeds, checkpoints=checkpoints, observers=[self.observers]
-            )
-        )
+        monitor.enter(FINALS)
+        self.engine.run(Finals(self.store, seeds=self._final_folds(), checkpoints=checkpoints, observers=observers))
+        monitor.enter(TRAIN)
         # The result of a search over streams is a recipe; there is no single model to predict with.
         retraining = Retraining(self.store, export=None if config.scenario else export, checkpoints=checkpoints)
         self.engine.run(ProgressTrialSource(retraining, self.prepared.progress))
+
+    def _final_folds(self) -> int:
+        """Returns the maximum number of runs per finalist: fewer if a budget in time has no room for them."""
+        from nbt.tuning.finals.plan import plan_finals
+
+        folds, estimator = self.prepared.options.final_seeds, self.monitor.estimator
+        if self.prepared.budget.seconds is None or estimator is None:
+            return folds
+        return plan_finals(estimator.allowed_trainings(self.monitor.clock.total), folds).folds
 
     def _store_prior_diagnostics(self) -> None:
         """Stores the diagnostics of the priors, see `nbt.tuning.prior_diagnostics.diagnose_priors`."""

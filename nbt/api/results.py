@@ -63,6 +63,7 @@ class SearchResult:
             "trials": {end: count for end, count in record.counts().items() if end != "running"},
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
             "seconds": record.seconds_spent,
+            "clock": dict(record.clock),
             "checks": [result.to_dict() for result in self.checks],
         }
 

@@ -55,6 +55,15 @@ class Split:
         """Returns the split with the validation images moved to the training images."""
         return Split(np.sort(np.concatenate([self.train, self.val])), np.empty(0, dtype=np.int64), self.test)
 
+    def thin_out(self, max_train: int) -> Split:
+        """Returns the split with at most `max_train` training images and the same share of the validation images."""
+        share = min(1.0, max_train / max(1, len(self.train)))
+
+        def every(index: Index) -> Index:
+            return index[np.linspace(0, len(index) - 1, round(len(index) * share)).astype(np.int64)]
+
+        return Split(every(self.train), every(self.val), self.test)
+
 
 def make_pools(labels: Index, roles: npt.NDArray[np.str_], class_names: Sequence[str]) -> Pools:
     """Divides the images into pools by their official splits; without an official test split, test images are drawn.

@@ -135,6 +135,7 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
                 *_progress_metrics(record, ended, start),
                 *_pruning_metrics(record, ended, start),
                 *([] if live else _correlation_metrics(record, stop)),
+                *([] if live else _clock_metrics(record, stop)),
                 *_result_metrics(record, stop),
             ]
         ),
@@ -171,6 +172,12 @@ def _fit_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
         for name, value in row.items():
             if name != "unit" and value is not None:
                 yield MetricPoint(_sanitised_key(f"fit_layer/{name}"), unit, float(value), at)
+
+
+def _clock_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
+    """Yields the seconds of each phase, and the first estimate of the whole."""
+    for phase, seconds in record.clock.items():
+        yield MetricPoint(f"clock/{phase}", 0, seconds, at)
 
 
 def _prior_metrics(diagnostics: PriorDiagnostics | None, at: int) -> Iterator[MetricPoint]:

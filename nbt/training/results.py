@@ -34,7 +34,7 @@ class EpochResult:
             None where one is not defined. Empty without validation images, in streams, and in records of version 0.1.
         watched_metrics: The same, and "log_loss", on the task's monitored images.
         cpu_seconds: CPU time of the epoch in the process of the worker, summed over its threads; unlike `seconds`, it
-            hardly depends on what else the machine does. None in records of version 0.1.
+            hardly depends on what else the machine does. Kept in recorded tables only; None elsewhere.
     """
 
     epoch: int
@@ -46,7 +46,7 @@ class EpochResult:
     watched_accuracy: float | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     watched_metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
-    cpu_seconds: float | None = None
+    cpu_seconds: float | None = field(default=None, compare=False)  # studies do not store it
 
     def value(self, metric: str) -> float | None:
         """Returns the value of a metric on the validation images; None if it is not known or not defined.
@@ -110,6 +110,8 @@ class TrialSpec:
         settings: The repaired recipe.
         seed: Seed of head, order, augmentation and dropout.
         split_seed: Seed of another train/validation split; None uses the split of the task.
+        max_train_images: Number of training images to use, with the same share of the validation images, to measure
+            the duration of an epoch; None uses all.
         train_on_all: Whether to train on training and validation images.
         evaluate_test: Whether to evaluate the model on the test images, once, at the end.
         checkpoint: File to write the state to and to resume from; None writes no checkpoint.
@@ -121,6 +123,7 @@ class TrialSpec:
     settings: TransferSettings
     seed: int = 0
     split_seed: int | None = None
+    max_train_images: int | None = None
     train_on_all: bool = False
     evaluate_test: bool = False
     checkpoint: Path | None = None

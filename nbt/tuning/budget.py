@@ -68,39 +68,6 @@ class Budget:
         total = self.total_epochs(length)
         return None if total is None else max(0, total - spent - reserved)
 
-    def can_start(
-        self,
-        length: int,
-        *,
-        spent: int,
-        reserved: int,
-        seconds: float,
-        required_epochs: int | None = None,
-        min_trial_seconds: float = 0.0,
-    ) -> bool:
-        """Returns whether the budget suffices to run another trial to its end.
-
-        The epochs spent never exceed the budget; a remainder of less than one trial stays unspent.
-
-        Args:
-            length: Epochs of a full trial.
-            spent: Epochs trained so far.
-            reserved: Epochs that running trials may still train.
-            seconds: Wall-clock seconds spent so far.
-            required_epochs: Epochs that the trial needs if it continues from a checkpoint; None for a full trial.
-            min_trial_seconds: Duration of the fastest full trial so far, 0 if there is none. With less time left, a
-                new trial would only be stopped at the end of the time.
-        """
-        if self.seconds is not None:
-            remaining_seconds = self.seconds - seconds
-            return remaining_seconds > 0 and remaining_seconds >= min_trial_seconds
-        remaining = self.remaining_epochs(length, spent=spent, reserved=reserved)
-        return remaining is not None and remaining >= (length if required_epochs is None else required_epochs)
-
-    def stop_reason(self, seconds: float) -> str | None:
-        """Returns the reason to stop running trials if a time budget is used up, else None."""
-        return OUT_OF_TIME if self.seconds is not None and seconds >= self.seconds else None
-
 
 def _invalid_budget(text: object, problem: str) -> UsageError:
     return UsageError(f"budget {str(text)!r}: {problem}")

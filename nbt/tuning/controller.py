@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeAlias
 
 import optuna
@@ -16,8 +17,9 @@ from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec, last_score
 from nbt.tuning.baseline_recipes import baseline_recipes
-from nbt.tuning.budget import Budget
+from nbt.tuning.budget import OUT_OF_TIME, Budget
 from nbt.tuning.budget_account import BudgetAccount
+from nbt.tuning.job_clock import TRIALS, JobClock
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.pruners.base import ForecastingPruner, Pruner, TrialContext
 from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, RepeatedFailures
@@ -54,6 +56,8 @@ class SearchController:
         checkpoints: Folder for the checkpoints of running trials; None disables checkpoints.
         observers: Observers of the study.
         clock: Returns a monotonic time in seconds.
+        job: The clock of the whole search, which bounds a budget in time; None bounds it by the trials alone.
+        closing_seconds: Returns the seconds that a budget in time needs after the trials, from their epochs.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class SearchController:
         checkpoints: Path | None = None,
         observers: Sequence[StudyObserver] = (),
         clock: Callable[[], float] = time.monotonic,
+        job: JobClock | None = None,
+        closing_seconds: Callable[[int], float] | None = None,
     ) -> None:
         self._store, self._space, self._pruner = store, space, pruner
         self._checkpoints, self._clock = checkpoints, clock
@@ -81,14 +87,15 @@ class SearchController:
         initial = [(BASELINE_ORIGIN_PREFIX + name, settings) for name, settings in baselines]
         initial += [(PRIOR_ORIGIN_PREFIX + name, settings) for name, settings in recommended]
         record, trials = store.record(), store.trials()
+        self._job = job or JobClock(clock, phase=TRIALS, earlier={TRIALS: record.seconds_spent})
         self._queue = TrialQueue(trials, space, initial)
         self._account = BudgetAccount(
             budget,
             self._trial_epochs,
             spent_epochs=record.epochs_spent,
-            spent_seconds=record.seconds_spent,
-            full_trial_seconds=_fastest_trial_seconds(record),
-            clock=clock,
+            full_trials=_full_trial_seconds(record),
+            elapsed=lambda: self._job.total,
+            closing_seconds=closing_seconds,
         )
         store.study.sampler = (sampler or tpe)(derive_seed(store.config.seed, "sampler", len(trials), bits=31))
         self._closed = False
@@ -102,8 +109,8 @@ class SearchController:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock time of all sessions so far, in seconds."""
-        return self._account.seconds
+        """Wall-clock time of the trials of all sessions so far, in seconds."""
+        return self._job.seconds()[TRIALS]
 
     def next_trial(self) -> TrialSpec | None:
         """Returns the next trial, or None if the remaining budget does not suffice for a trial now."""
@@ -125,11 +132,12 @@ class SearchController:
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Stores the result of an epoch and returns the reason to stop the trial, or None to continue."""
         run = self._running[spec.key]
-        self._account.count_epoch(spec.key, remaining=self._trial_epochs - result.epoch)
         prune_reason = None
         for unreported in run.add_epoch(result):
             self._store.report(run.trial, unreported)
             prune_reason = self._prune_reason(run, unreported)
+        remaining = self._trial_epochs - result.epoch
+        self._account.count_epoch(spec.key, remaining, fmean(earlier.seconds for earlier in run.curve))
         self._store.write_progress(run.trial, run.curve, run.trained_epochs)
         self._write_seconds(_SECONDS_BETWEEN_WRITES)
         self._observers.epoch_finished(run.trial.number, result, self.spent_epochs)
@@ -149,8 +157,8 @@ class SearchController:
         self._write_seconds()
         if state is not TrialState.FAIL:
             self._failures.reset()
-            if state is TrialState.COMPLETE and not outcome.diverged:
-                self._account.note_full_trial(sum(result.seconds for result in run.curve))
+            if (state is TrialState.COMPLETE or reason == OUT_OF_TIME) and run.curve and not outcome.diverged:
+                self._account.note_trial(self._trial_epochs * fmean(result.seconds for result in run.curve))
             return
         if spec.checkpoint is not None:
             spec.checkpoint.unlink(missing_ok=True)
@@ -257,7 +265,6 @@ def _trial_result(outcome: TrialOutcome, length: int, metric: str) -> tuple[Tria
     return TrialState.COMPLETE, float(score), ""
 
 
-def _fastest_trial_seconds(record: StudyRecord) -> float:
-    """Returns the duration of the fastest full trial of a study in seconds, 0 if there is none."""
-    full = (trial for trial in record.trials if trial.state == "complete" and not trial.diverged)
-    return min((trial.seconds for trial in full), default=0.0)
+def _full_trial_seconds(record: StudyRecord) -> list[float]:
+    """Returns the durations of the full trials of a study in seconds."""
+    return [trial.seconds for trial in record.trials if trial.state == "complete" and not trial.diverged]

@@ -48,6 +48,7 @@ class ObserverGroup(StudyObserver):
     trial_finished = _forwarded(StudyObserver.trial_finished)
     finals_started = _forwarded(StudyObserver.finals_started)
     final_run_finished = _forwarded(StudyObserver.final_run_finished)
+    job_estimated = _forwarded(StudyObserver.job_estimated)
     study_finished = _forwarded(StudyObserver.study_finished)
 
     def log_failure(self, observer: StudyObserver, event: str, error: Exception) -> None:

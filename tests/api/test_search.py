@@ -73,6 +73,23 @@ def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
     document = result.to_json()
     assert document.keys() >= {"study", "report", "recommended", "validation", "test", "trials", "epochs"}
     assert document["test"].keys() == {"recommended", "baseline"}
+    assert document["clock"].keys() == {"prepare", "profile", "trials", "finals", "train", "report", "estimate"}
+    assert all(seconds > 0.0 for seconds in document["clock"].values())
+    assert document["clock"]["trials"] >= document["seconds"]
+
+
+def test_a_budget_that_is_too_short_names_the_minimum(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.tuning import calibration
+
+    def measured(source: object, seconds: float) -> None:
+        source.epoch_seconds = 100.0
+
+    monkeypatch.setattr(calibration.Calibration, "_end_round", measured)
+    with pytest.raises(UsageError, match=r"budget 2m: too short .* give at least --budget \d+s") as error:
+        nbt.search(task, budget="2m", workers=1, **QUICK)
+    minimum = int(str(error.value).split("--budget ")[1].split("s")[0])
+    # A trial, two final runs and the last training of two recipes, each of two epochs of at most 100 s.
+    assert 3 * 200 < minimum < 5 * 200 * 1.5
 
 
 def test_workers_run_the_same_baseline_recipes_as_one_process(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,3 +226,12 @@ def test_standard_error_of_an_accuracy() -> None:
     assert validation_standard_error(0.5, 400) == pytest.approx(0.025)
     assert validation_standard_error(0.9, 100) == pytest.approx(0.03)
     assert math.isinf(validation_standard_error(0.5, 0))
+
+
+def test_a_thinned_split_keeps_the_share_of_the_validation_images() -> None:
+    split = Split(np.arange(0, 80), np.arange(80, 100), np.arange(100, 130))
+    thinned = split.thin_out(8)
+    assert (len(thinned.train), len(thinned.val), len(thinned.test)) == (8, 2, 30)
+    assert (thinned.train[0], thinned.train[-1]) == (0, 79), "from all of them, not the first classes only"
+    assert set(thinned.train) <= set(split.train)
+    assert split.thin_out(1000).train.tolist() == split.train.tolist()

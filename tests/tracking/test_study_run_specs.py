@@ -193,3 +193,10 @@ def test_metrics_of_every_epoch_become_histories() -> None:
     written = history(trial_run(record, replace(trial_record, curve=rows)))
     assert written["val_auroc"] == {row.epoch: row.metrics["auroc"] for row in rows}
     assert "val_macro_f1" not in written
+
+
+def test_the_clock_is_written_at_the_end() -> None:
+    record = sample_study(clock={"trials": 600.0, "estimate": 700.0})
+    assert study(record)["clock/trials"] == {0: 600.0}
+    assert study(record)["clock/estimate"] == {0: 700.0}
+    assert not any(key.startswith("clock/") for key in study(record, live=True))

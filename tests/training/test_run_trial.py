@@ -122,6 +122,12 @@ def test_the_split_seed_changes_training_and_validation_images_only(digits: Task
     assert set(everything.split.train) == set(digits.split.train) | set(digits.split.val)
 
 
+def test_a_trial_may_use_some_of_the_training_images(digits: Task, context: WorkerContext) -> None:
+    spec = TrialSpec(key="a", settings=QUICK, max_train_images=32)
+    assert len(task_for_trial(spec, digits).split.train) == 32
+    assert run_trial(spec, context, never_stop).error is None
+
+
 def test_an_exception_is_an_outcome_with_one_line_and_the_traceback(
     context: WorkerContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

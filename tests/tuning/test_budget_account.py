@@ -1,50 +1,122 @@
 from __future__ import annotations
 
+import random
 from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nbt.tuning.budget import OUT_OF_EPOCHS, OUT_OF_TIME, Budget
 from nbt.tuning.budget_account import BudgetAccount
-from tests.tuning.fakes import FakeClock
 
 
-def account(budget: str, clock: FakeClock | None = None, **changes: Any) -> BudgetAccount:
-    options = {"spent_epochs": 0, "spent_seconds": 0.0, "full_trial_seconds": 0.0, **changes}
-    return BudgetAccount(Budget.parse(budget), 10, clock=clock or FakeClock(), **options)
+class Stopwatch:
+    """Elapsed seconds that change only when they are set."""
+
+    def __init__(self, elapsed: float = 0.0) -> None:
+        self.elapsed = elapsed
+
+    def __call__(self) -> float:
+        return self.elapsed
 
 
-def test_reserved_epochs_are_not_available_to_other_trials() -> None:
-    tested = account("2", spent_epochs=5)
-    assert tested.can_start(10)
-    tested.reserve("a", 10)
-    assert not tested.can_start(10)
-    assert tested.can_start(5)
-    tested.release("a")
-    assert tested.can_start(10)
+def account(budget: str, watch: Stopwatch | None = None, *, length: int = 10, **changes: Any) -> BudgetAccount:
+    options = {"spent_epochs": 0, "full_trials": (), **changes}
+    return BudgetAccount(Budget.parse(budget), length, elapsed=watch or Stopwatch(), **options)
 
 
-def test_a_trial_reserves_only_what_the_budget_leaves() -> None:
-    tested = account("1", spent_epochs=7)
-    tested.reserve("a", 3)
-    tested.count_epoch("a", remaining=8)
-    assert (tested.spent_epochs, tested.stop_reason("a")) == (8, None)
-    tested.count_epoch("a", remaining=7)
-    tested.count_epoch("a", remaining=6)
-    assert (tested.spent_epochs, tested.stop_reason("a")) == (10, OUT_OF_EPOCHS)
+class TestEpochs:
+    @pytest.mark.parametrize(("spent", "starts"), [(0, True), (10, True), (11, False), (20, False)])
+    def test_a_trial_starts_only_if_the_budget_suffices_for_its_full_length(self, spent: int, starts: bool) -> None:
+        assert account("2", Stopwatch(1e9), spent_epochs=spent).can_start(10) == starts
+
+    def test_reserved_epochs_are_not_available_to_other_trials(self) -> None:
+        tested = account("2", spent_epochs=5)
+        assert tested.can_start(10)
+        tested.reserve("a", 10)
+        assert not tested.can_start(10)
+        assert tested.can_start(5)
+        tested.release("a")
+        assert tested.can_start(10)
+
+    def test_a_trial_reserves_only_what_the_budget_leaves(self) -> None:
+        tested = account("1", spent_epochs=7)
+        tested.reserve("a", 3)
+        tested.count_epoch("a", remaining=8)
+        assert (tested.spent_epochs, tested.stop_reason("a")) == (8, None)
+        tested.count_epoch("a", remaining=7)
+        tested.count_epoch("a", remaining=6)
+        assert (tested.spent_epochs, tested.stop_reason("a")) == (10, OUT_OF_EPOCHS)
+
+    @given(
+        trials=st.integers(1, 6),
+        length=st.integers(1, 9),
+        workers=st.integers(1, 5),
+        stop=st.floats(0, 1),
+        seed=st.integers(0, 10**6),
+    )
+    def test_it_is_never_exceeded_and_spent_while_a_trial_fits(
+        self, trials: int, length: int, workers: int, stop: float, seed: int
+    ) -> None:
+        """Checks this for random interleavings of trials that stop after random epochs."""
+        tested, rng = account(str(trials), length=length), random.Random(seed)
+        running: dict[str, int] = {}
+        names = iter(range(10**6))
+        while True:
+            while len(running) < workers and tested.can_start(length):
+                key = str(next(names))
+                tested.reserve(key, length)
+                running[key] = length
+            if not running:
+                break
+            key = rng.choice(sorted(running))
+            running[key] -= 1
+            tested.count_epoch(key, remaining=running[key])
+            assert tested.spent_epochs + sum(running.values()) <= trials * length
+            if running[key] == 0 or rng.random() < stop:
+                running.pop(key)
+                tested.release(key)
+        assert trials * length - length < tested.spent_epochs <= trials * length
 
 
-def test_time_includes_earlier_sessions_and_needs_the_fastest_full_trial() -> None:
-    clock = FakeClock()
-    tested = account("100s", clock, spent_seconds=40.0)
-    clock.now += 30
-    assert tested.seconds == 70
-    tested.note_full_trial(35.0)
-    assert not tested.can_start(10)
-    tested.note_full_trial(25.0)
-    assert tested.can_start(10)
-    tested.note_full_trial(40.0)
-    assert tested.can_start(10), "the fastest one counts"
-    tested.reserve("a", 10)
-    tested.count_epoch("a", remaining=9)
-    assert tested.stop_reason("a") is None
-    clock.now += 30
-    assert tested.stop_reason("a") == OUT_OF_TIME
+class TestTime:
+    def test_trials_start_and_run_until_the_time_is_used_up(self) -> None:
+        watch = Stopwatch(59.9)
+        tested = account("1m", watch, spent_epochs=10**6)
+        tested.reserve("a", 10)
+        assert tested.can_start(10)
+        assert tested.stop_reason("a") is None
+        watch.elapsed = 60.0
+        assert not tested.can_start(10)
+        assert tested.stop_reason("a") == OUT_OF_TIME
+
+    def test_a_trial_starts_only_if_there_is_time_for_the_median_trial(self) -> None:
+        tested = account("100s", Stopwatch(70.0))
+        tested.note_trial(35.0)
+        assert not tested.can_start(10)
+        tested.note_trial(20.0)
+        assert tested.can_start(10)
+        tested.note_trial(40.0)
+        assert not tested.can_start(10)
+
+    def test_time_for_everything_after_the_trials_is_kept_back(self) -> None:
+        """With 2 s per epoch of the trials, 30 + 10 epochs leave 200 - 80 = 120 s."""
+        watch = Stopwatch(100.0)
+        tested = account(
+            "200s", watch, spent_epochs=30, full_trials=[20.0], closing_seconds=lambda epochs: 2.0 * epochs
+        )
+        assert tested.can_start(10)
+        watch.elapsed = 101.0
+        assert not tested.can_start(10), "it would end at 121 s"
+
+    def test_a_trial_that_cannot_end_in_time_is_stopped(self) -> None:
+        watch = Stopwatch(100.0)
+        tested = account("200s", watch, closing_seconds=lambda epochs: 50.0)
+        tested.reserve("a", 10)
+        tested.count_epoch("a", remaining=6, seconds=10.0)
+        assert tested.stop_reason("a") is None, "60 s: until 150 s, and 5 % of the budget more"
+        tested.count_epoch("a", remaining=6, seconds=10.1)
+        assert tested.stop_reason("a") == OUT_OF_TIME
+        tested.count_epoch("a", remaining=5, seconds=10.1)
+        assert tested.stop_reason("a") is None

@@ -1,4 +1,4 @@
-"""Progress of `nbt search`: trials, budget, best trial so far, running trials and where they run."""
+"""Progress of `nbt search`: time left of the whole, trials, budget, best trial, running trials and where they run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,22 @@ from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
+from nbt.tuning.job_clock import FINALS, PROFILE, REPORT, TRAIN, TRIALS, JobEstimate
 from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
 
 _MAX_TRIALS_SHOWN = 6
+_PHASE_NAMES = {
+    PROFILE: "fit profile",
+    TRIALS: "trials",
+    FINALS: "finals",
+    TRAIN: "last training",
+    REPORT: "report",
+}
 _INTERRUPTED = "interrupted"
 
 
 class SearchProgress(Progress, StudyObserver):
-    """Shows a search as an observer of its study: trials, budget, best trial so far, time left, running trials."""
+    """Shows a search as an observer of its study: time left of the whole, trials, best trial so far, running trials."""
 
     def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(out, clock=clock)
@@ -38,6 +46,8 @@ class SearchProgress(Progress, StudyObserver):
         self._session_epochs = 0  # epochs trained in this session
         self._start_time = self._clock()
         self._finals: tuple[int, int] | None = None
+        self._estimate: JobEstimate | None = None
+        self._estimated_at = 0.0
 
     @property
     def study(self) -> str | None:
@@ -52,6 +62,13 @@ class SearchProgress(Progress, StudyObserver):
     def stored_trials(self) -> int:
         """The number of stored trials that have ended, including earlier sessions and excluding interrupted trials."""
         return self._counts.total() - self._counts[_INTERRUPTED]
+
+    def job_estimated(self, estimate: JobEstimate) -> None:
+        """Shows what the whole search takes."""
+        if self._estimate is None:
+            parts = (f"{_PHASE_NAMES[phase]} {duration(estimate.phases[phase])}" for phase in _PHASE_NAMES)
+            self._line(f"the whole search takes about {duration(estimate.total)}: {', '.join(parts)}")
+        self._estimate, self._estimated_at = estimate, self._clock()
 
     def study_started(self, record: StudyRecord) -> None:
         """Shows the study and takes over the results of earlier sessions."""
@@ -97,7 +114,7 @@ class SearchProgress(Progress, StudyObserver):
         self._finals = (0, runs)
         self._start_time, self._session_epochs = self._clock(), 0
         fixed = self._record is not None and self._record.has_fixed_validation
-        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and splits'}")
+        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and splits'}{self._left_text()}")
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Counts the final run."""
@@ -116,14 +133,14 @@ class SearchProgress(Progress, StudyObserver):
     def _rows(self) -> list[RenderableType]:
         record = self._record
         if record is None:
-            return super()._rows()
-        rows: list[RenderableType] = [text_row(record.config.name, "", style="bold")]
+            return [*super()._rows(), *self._job_rows()]
+        rows: list[RenderableType] = [text_row(record.config.name, "", style="bold"), *self._job_rows()]
         if self._activity is not None:
             rows += super()._rows()
         elif self._finals is not None:
             rows.append(bar_row("finals", *self._finals, f"{self._finals[0]} of at most {self._finals[1]} runs"))
         else:
-            rows.append(bar_row("search", *self._progress(), self._spent_text()))
+            rows.append(bar_row("search", *self._progress(), self._spent_text(with_left=self._estimate is None)))
         if self._counts:
             rows.append(text_row("trials", ", ".join(f"{n} {state}" for state, n in self._counts.items())))
         if (best := self._best()) is not None:
@@ -136,6 +153,18 @@ class SearchProgress(Progress, StudyObserver):
         if len(running) > _MAX_TRIALS_SHOWN:
             rows.append(text_row("", f"and {len(running) - _MAX_TRIALS_SHOWN} more"))
         return rows
+
+    def _job_rows(self) -> list[RenderableType]:
+        """Returns the line of the whole search, if it could be estimated."""
+        if self._estimate is None:
+            return []
+        elapsed = self._estimate.elapsed + self._clock() - self._estimated_at
+        left = self._seconds_left() or 0.0
+        return [bar_row("whole", elapsed, elapsed + left, f"{duration(elapsed)}{self._left_text()}")]
+
+    def _left_text(self) -> str:
+        left = self._seconds_left()
+        return "" if left is None else f", about {duration(left)} left"
 
     def _location_text(self, number: int, before: str) -> str:
         """Returns the location of a trial after `before`; "" if all trials run in one location."""
@@ -181,19 +210,25 @@ class SearchProgress(Progress, StudyObserver):
         return earlier + self._clock() - self._start_time
 
     def _progress(self) -> tuple[float, float]:
+        if self._estimate is not None and self._budget is not None and self._budget.seconds is not None:
+            return self._seconds(), self._estimate.phases[TRIALS]
         if self._budget is not None and self._budget.seconds is not None:
             return self._seconds(), self._budget.seconds
         return self._epochs_spent, (self._record.epochs_budget if self._record is not None else None) or 0
 
-    def _spent_text(self) -> str:
-        seconds_left = self._seconds_left()
-        left = "" if seconds_left is None else f", about {duration(seconds_left)} left"
+    def _spent_text(self, with_left: bool = True) -> str:
+        left = self._left_text() if with_left else ""
         if self._record is None or self._record.epochs_budget is None:
             return f"{self._epochs_spent} epochs, {duration(self._seconds())}{left}"
         return f"{self._epochs_spent} of {self._record.epochs_budget} epochs, {duration(self._seconds())}{left}"
 
     def _seconds_left(self) -> float | None:
-        """Returns an estimate of the time left, without finals; None before the first epoch of this session."""
+        """Returns the time left of the whole search.
+
+        Where the whole could not be estimated, it is that of the trials; None before the first epoch of this session.
+        """
+        if self._estimate is not None:
+            return max(0.0, self._estimate.left - (self._clock() - self._estimated_at))
         done, total = self._progress()
         if self._budget is not None and self._budget.seconds is not None:
             return max(0.0, total - done)

@@ -9,7 +9,7 @@ from scipy.ndimage import uniform_filter
 from nbt.data.near_copies.alignment import align
 from nbt.data.near_copies.thumbnails import SIDE, Floats, sample_crops, thumbnails
 
-MAX_DIFFERENCE = 3.0
+MAX_DIFFERENCE = 4.0
 """Largest difference of a copy, see `difference`; chosen on the tuning sets by `studies/near_copies.py`."""
 
 MIN_CORRELATION = 0.8
@@ -21,8 +21,11 @@ _STEPS = 3
 _SURE_CORRELATION = 0.95
 _BLOCKS = 8
 _WORST_BLOCKS = 6
-# Noise of compression, in grey levels, and of sampling, in pixels of misplaced edges, of luma and of the two chromas.
+# Noise of compression in grey levels, its part per grey level of contrast and the bound of this part; noise of sampling in
+# pixels of misplaced edges. Of luma and of the two chromas.
 _NOISE = np.array([0.8, 2.0, 2.0], dtype=np.float32)[:, None, None]
+_NOISE_PER_CONTRAST = 0.03
+_MAX_NOISE_OF_CONTRAST = 2.0
 _JITTER = np.array([0.2, 0.5, 0.5], dtype=np.float32)[:, None, None]
 _PAIRS_PER_CHUNK = 32
 
@@ -89,12 +92,14 @@ def difference(queries: Floats, others: Floats, crops: Floats) -> npt.NDArray[np
     """
     sampled, inside = sample_crops(others, crops)
     inside = inside[:, None]
+    contrast = queries[:, :1].std((2, 3), keepdims=True)
+    noise = _NOISE + (_NOISE_PER_CONTRAST * contrast).clip(max=_MAX_NOISE_OF_CONTRAST)
     ratios = []
     for planes, width in ((slice(0, 1), 3), (slice(1, 3), 5)):
         first = uniform_filter(queries[:, planes], (0, 0, width, width), mode="nearest")
         second = uniform_filter(sampled[:, planes], (0, 0, width, width), mode="nearest")
         grad_y, grad_x = np.gradient((first + second) / 2, axis=(2, 3))
-        expected = _NOISE[planes] ** 2 + _JITTER[planes] ** 2 * (grad_x**2 + grad_y**2)
+        expected = noise[:, planes] ** 2 + _JITTER[planes] ** 2 * (grad_x**2 + grad_y**2)
         ratios.append(_block_sums((first - second) ** 2 * inside) / np.maximum(_block_sums(expected * inside), 1e-6))
     covered = _block_sums(inside) > 0.4 * (SIDE / _BLOCKS) ** 2
     worst = np.sort(np.where(covered[None], np.stack(ratios), 0), axis=2)[:, :, -_WORST_BLOCKS:].mean(2)

@@ -48,6 +48,7 @@ from nbt.report.study.tables import (
     test_row,
     trial_rows,
 )
+from nbt.tuning.job_clock import PHASES
 from nbt.tuning.storage.records import StudyConfig, StudyRecord
 
 
@@ -209,6 +210,10 @@ def _budget_facts(record: StudyRecord) -> tuple[Fact, ...]:
         note = f"not trained; pruner {one_line(record.pruner)}"
         facts.append(Fact("Saved by pruning", pluralise(pruning.epochs_saved, "epoch"), note))
     facts.append(Fact("Time of the search", duration(record.seconds_spent)))
+    if record.clock:
+        seconds = {phase: record.clock.get(phase, 0.0) for phase in PHASES}
+        parts = ", ".join(f"{phase} {duration(value)}" for phase, value in seconds.items() if value)
+        facts.append(Fact("Time of the whole", duration(sum(seconds.values())), parts))
     if record.finals:
         runs = [run for final in record.finals for run in final.runs]
         epochs = sum(len(run.curve) for run in runs)

@@ -35,6 +35,9 @@ class EngineFactory:
         runner: "module:name" of the class of a worker's runner, for the local engine.
         extra_memory: Memory that a worker needs in addition to that of a trial, in bytes.
 
+    Attributes:
+        workers: Maximum number of concurrent trials of the engine that was made last; 0 before.
+
     Raises:
         UsageError: An option is invalid, or Ray is missing or too old.
     """
@@ -52,6 +55,7 @@ class EngineFactory:
         check_engine_options(name, workers, ray)
         self._name, self._workers, self._ray = name, workers, ray or RayOptions()
         self._max_runs, self._runner, self._extra_memory = max_runs, runner, extra_memory
+        self.workers = 0
         self._cluster: Cluster | None = None
         self._engine: Engine | None = None
         self._shared: LockedDirectory | None = None
@@ -101,7 +105,7 @@ class EngineFactory:
             UsageError: No node has the resources that a trial needs.
             NbtError: Ray cannot be started on this machine.
         """
-        workers, line = self._choose_workers(task)
+        self.workers, line = self._choose_workers(task)
         if progress is not None:
             progress(line, 0, 0)
         else:
@@ -109,9 +113,9 @@ class EngineFactory:
         if self._name == "ray":
             from nbt.tuning.engines.ray.engine import RayEngine
 
-            self._engine = RayEngine(task, workers=workers, options=self._ray, cluster=self._cluster)
+            self._engine = RayEngine(task, workers=self.workers, options=self._ray, cluster=self._cluster)
         else:
-            self._engine = self._make_local(task, workers)
+            self._engine = self._make_local(task, self.workers)
         return self._engine
 
     def _choose_workers(self, task: Task) -> tuple[int, str]:

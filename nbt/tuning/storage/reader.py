@@ -25,6 +25,7 @@ from nbt.tuning.intervals import (
     repeated_accuracy_interval,
     repeated_difference_interval,
 )
+from nbt.tuning.job_clock import TRIALS
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import (
     FinalRecord,
@@ -142,9 +143,18 @@ def study_record(
         created=_parse_time(attributes.get(codec.CREATED)),
         profile=_read_profile(attributes),
         prior_diagnostics=_get_mapping(attributes, codec.PRIOR_DIAGNOSTICS),
+        clock=_read_clock(attributes),
         search=_read_search(attributes),
         load_predictions=load_predictions,
     )
+
+
+def _read_clock(attributes: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the seconds of the phases; those of the trials are stored more often than the others."""
+    stored = _get_mapping(attributes, codec.CLOCK)
+    seconds = {name: float(value) for name, value in stored.items() if isinstance(value, int | float)}
+    trials = max(seconds.get(TRIALS, 0.0), float(attributes.get(codec.SECONDS, 0.0)))
+    return {**seconds, TRIALS: trials} if seconds else {}
 
 
 def _read_search(attributes: Mapping[str, Any]) -> SearchConfig | None:

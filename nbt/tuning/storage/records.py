@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbt.metrics import DEFAULT_METRIC
 from nbt.search_config import PRUNERS, SearchConfig
@@ -17,6 +17,9 @@ from nbt.training.results import EpochResult, last_accuracy, last_score
 from nbt.tuning.baseline_recipes import default_recipe
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage import codec
+
+if TYPE_CHECKING:
+    from nbt.tuning.job_clock import JobEstimate
 
 # Key of the facts of a trial.
 FORECAST = "forecast"
@@ -80,6 +83,7 @@ class StudyConfig(TaskConfig):
         teacher_hash: Fingerprint of the teacher's weights.
         scenario: `--scenario`, if given; every trial then learns a stream of tasks.
         tasks: Number of tasks of the stream; 1 for a single task.
+        content_hash: `Task.content_hash`; None in studies that were stored before it existed.
         metric: Name of the metric that the search optimises, one of `nbt.metrics.METRICS`.
     """
 
@@ -91,6 +95,7 @@ class StudyConfig(TaskConfig):
     teacher_hash: str | None = None
     scenario: str | None = None
     tasks: int = 1
+    content_hash: str | None = None
     metric: str = DEFAULT_METRIC
 
     def per_task_settings(self, settings: TransferSettings) -> TransferSettings:
@@ -281,6 +286,8 @@ class StudyRecord:
         profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
         prior_diagnostics: Weights of priors and recorded tasks before and after the trials; see
             `nbt.tuning.prior_diagnostics`. Empty if the search used neither.
+        clock: Phase (see `nbt.tuning.job_clock.PHASES`) -> its wall-clock time in seconds, over all sessions, and
+            "estimate" -> the first estimate of the whole by the last session. Empty for studies of earlier versions.
         search: Options of the last session; None for studies of version 0.1, see `search_config`.
         load_predictions: Returns the predictions of a run by its key, or None; see `final_predictions` and
             `test_predictions`. They are read from the storage when they are first used.
@@ -305,6 +312,7 @@ class StudyRecord:
     created: datetime | None = None
     profile: Mapping[str, Any] | None = None
     prior_diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    clock: Mapping[str, float] = field(default_factory=dict)
     search: SearchConfig | None = None
     load_predictions: LoadPredictions = field(default=no_predictions, repr=False, compare=False)
 
@@ -463,6 +471,9 @@ class StudyObserver:
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Called after each final run of a finalist."""
+
+    def job_estimated(self, estimate: JobEstimate) -> None:
+        """Called with the estimated duration of the whole search: before the first trial, and whenever it changes."""
 
     def study_finished(self, record: StudyRecord) -> None:
         """Called with the final record when the study is finished and stored, or the search was interrupted."""

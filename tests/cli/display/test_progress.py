@@ -14,6 +14,7 @@ from nbt.cli.display.progress import Progress
 from nbt.cli.display.search_progress import SearchProgress
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
+from nbt.tuning.job_clock import JobEstimate
 from nbt.tuning.storage.records import FinalRun, StudyRecord
 from tests.cli.fakes import make_record, make_trial
 
@@ -160,6 +161,41 @@ def test_the_display_of_the_finals(progress: SearchProgress) -> None:
     assert shown(progress) == ["birds", "finals 1 of at most 10 runs"]
     progress.update("testing", 1, 2)
     assert shown(progress) == ["birds", "testing 50 %"]
+
+
+def estimate(elapsed: float, trials: float = 80.0) -> JobEstimate:
+    phases = {"prepare": 4.0, "profile": 6.0, "trials": trials, "finals": 40.0, "train": 10.0, "report": 3.0}
+    return JobEstimate(phases, elapsed)
+
+
+def test_the_whole_is_announced_once_before_the_first_trial(
+    progress: SearchProgress, err: Callable[[], list[str]]
+) -> None:
+    with progress:
+        progress.job_estimated(estimate(4.0))
+        progress.study_started(make_record())
+        progress.job_estimated(estimate(20.0, trials=60.0))
+        progress.trial_finished(make_trial(2, "failed", reason="ValueError: no"))
+        progress.finals_started(10)
+    assert err() == [
+        "the whole search takes about 2 min 23 s: fit profile 6.0 s, trials 1 min 20 s, finals 40 s, "
+        "last training 10 s, report 3.0 s",
+        "study birds; budget 5",
+        "trial 2 failed: ValueError: no; 0 of 20 epochs, 0.0 s, about 1 min 43 s left",
+        "finals: at most 10 runs with new seeds and splits, about 1 min 43 s left",
+    ]
+
+
+def test_the_display_of_the_whole_counts_down_between_estimates(progress: SearchProgress, clock: Clock) -> None:
+    progress.job_estimated(estimate(23.0))
+    assert shown(progress) == ["starting", "whole 23 s, about 2 min 00 s left"]
+    progress.study_started(make_record())
+    clock.now += 60.0
+    assert shown(progress) == ["birds", "whole 1 min 23 s, about 1 min 00 s left", "search 0 of 20 epochs, 1 min 00 s"]
+    progress.finals_started(10)
+    assert shown(progress)[1:] == ["whole 1 min 23 s, about 1 min 00 s left", "finals 0 of at most 10 runs"]
+    progress.update("retraining", 1, 2)
+    assert shown(progress)[1:] == ["whole 1 min 23 s, about 1 min 00 s left", "retraining 50 %"]
 
 
 def test_only_some_of_many_running_trials_are_shown(progress: SearchProgress) -> None:

@@ -192,10 +192,13 @@ role = st.sampled_from(["", "train", "val", "test"])
 
 
 @settings(deadline=None)
-@given(st.dictionaries(word.filter(lambda text: text not in (".", "..") and "/" not in text), st.tuples(word, role)))
-def test_written_manifests_are_read_back(images: dict[str, tuple[str, str]]) -> None:
+@given(
+    st.dictionaries(word.filter(lambda text: text not in (".", "..") and "/" not in text), st.tuples(word, role)),
+    st.sampled_from(",;\t|"),
+)
+def test_written_manifests_are_read_back(images: dict[str, tuple[str, str]], delimiter: str) -> None:
     file = io.StringIO(newline="")
-    writer = csv.writer(file)
+    writer = csv.writer(file, delimiter=delimiter)
     writer.writerow(["path", "label", "split"])
     writer.writerows((path, label, split) for path, (label, split) in images.items())
     expected = [LabelledFile(FOLDER / path, label, split) for path, (label, split) in images.items()]

@@ -175,3 +175,18 @@ def test_names_with_line_breaks_become_one_line() -> None:
     data = report(record)
     assert data.title == "n # x"
     assert "\n" not in data.subtitle + data.notes[0] + facts(data.study_facts)["Dataset"]
+
+
+def test_the_time_of_the_whole_names_its_phases() -> None:
+    clock = {
+        "prepare": 4.0,
+        "profile": 0.0,
+        "trials": 600.0,
+        "finals": 90.0,
+        "train": 30.0,
+        "report": 0.0,
+        "estimate": 1.0,
+    }
+    spent = facts(report(sample_study(clock=clock)).budget_facts)
+    assert spent["Time of the whole"] == "12 min 04 s prepare 4.0 s, trials 10 min 00 s, finals 1 min 30 s, train 30 s"
+    assert "Time of the whole" not in facts(report(sample_study()).budget_facts), "studies of earlier versions"

@@ -1,0 +1,203 @@
+"""Estimate of the duration of a search: what each phase takes, before the first trial and refined while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+import numpy as np
+
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
+from nbt.tuning.baseline_recipes import default_recipe
+from nbt.tuning.budget import Budget
+from nbt.tuning.finals.plan import FinalsPlan, allowed_trainings, plan_finals
+from nbt.tuning.job_clock import FINALS, PHASES, PROFILE, REPORT, TRAIN, TRIALS, JobClock, JobEstimate
+from nbt.tuning.space.sampling import sample_many_params
+from nbt.tuning.space.space import Space
+
+# Cost of an epoch with all units frozen relative to the default recipe; it is that of computing the frozen features of
+# each view once, spread over the epochs of a trial (0.21 in a linear probe on digits).
+_FROZEN_COST = 0.2
+# Share of the time of the workers between trials: proposals, storage, idle workers at the end.
+_OVERHEAD = 1.1
+_SPACE_SAMPLES = 256
+# Weight of the estimated relative cost beside the measured one, in trials.
+_PRIOR_TRIALS = 4
+# The fit profile is one forward pass over at most 1000 images of two networks, and measures of each unit.
+_PROFILE_SECONDS, _PROFILE_IMAGES, _PROFILE_COST = 2.0, 1000, 1.0
+_REPORT_SECONDS = 3.0
+# A budget in time that is just long enough by the estimate may be too short by the clock.
+_MARGIN = 1.1
+
+
+def relative_cost(settings: TransferSettings) -> float:
+    """Returns the estimated cost of an epoch relative to the default recipe, which trains all units."""
+    return _FROZEN_COST + (1.0 - _FROZEN_COST) * (1.0 - settings.frozen_depth)
+
+
+def mean_relative_cost(space: Space, epochs: int, first: Iterable[TransferSettings], trials: int | None) -> float:
+    """Returns the estimated mean cost of the epochs of a search relative to the default recipe.
+
+    Args:
+        space: The search space, from which the settings of later trials are assumed to be drawn at random.
+        epochs: Epochs of a full trial.
+        first: Settings of the first trials.
+        trials: Number of trials; None for a budget in time.
+    """
+    params = sample_many_params(space, np.random.default_rng(0), _SPACE_SAMPLES)
+    later = fmean(relative_cost(space.settings(values, epochs)) for values in params)
+    known = [relative_cost(settings) for settings in first][:trials]
+    n_later = max(0, (20 if trials is None else trials) - len(known))
+    return (sum(known) + n_later * later) / (len(known) + n_later)
+
+
+class JobEstimator:
+    """Estimates what the phases of a search take, from the duration of an epoch of the default recipe.
+
+    It bounds searches with a budget in time, and only informs about searches with a budget in trials.
+
+    Args:
+        budget: The budget of the search.
+        trial_epochs: Epochs of a full trial.
+        max_folds: Maximum number of final runs per finalist.
+        epoch_seconds: Duration of an epoch of the default recipe while all workers train.
+        workers: Number of runs at a time.
+        relative_cost: Mean cost of an epoch of the search relative to the default recipe, see `mean_relative_cost`.
+        retraining_cost: Cost of an epoch on training and validation images relative to one of a trial.
+        profile_share: Images of the fit profile as a share of the training images; 0 if it exists already.
+        spent_epochs: Epochs of earlier sessions.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        trial_epochs: int,
+        *,
+        max_folds: int,
+        epoch_seconds: float,
+        workers: int,
+        relative_cost: float,
+        retraining_cost: float = 1.0,
+        profile_share: float = 0.0,
+        spent_epochs: int = 0,
+    ) -> None:
+        self._budget, self._max_folds, self._trial_epochs = budget, max_folds, trial_epochs
+        self._epoch_seconds, self._workers = epoch_seconds, max(1, workers)
+        self._prior_cost, self._retraining_cost = relative_cost, retraining_cost
+        self._profile_share, self._spent_epochs = profile_share, spent_epochs
+        self._default = default_recipe(trial_epochs)
+        self._default_seconds: list[float] = []
+        self._trial_seconds: list[float] = []  # of all epochs
+        self._final_runs: tuple[int, list[float]] | None = None  # number of runs, and seconds of those that ended
+
+    def add_epoch(self, settings: TransferSettings, result: EpochResult, epochs_spent: int) -> None:
+        """Refines the estimate by an epoch of a trial.
+
+        Args:
+            settings: Settings of the trial.
+            result: Result of the epoch.
+            epochs_spent: Epochs that all trials have spent.
+        """
+        self._spent_epochs = epochs_spent
+        self._trial_seconds.append(result.seconds)
+        if settings == self._default and result.epoch > 1:  # the first one may include the start of libraries
+            self._default_seconds.append(result.seconds)
+            self._epoch_seconds = fmean(self._default_seconds)
+
+    def start_finals(self, runs: int) -> None:
+        """Replaces the estimated number of final runs."""
+        self._final_runs = (runs, [])
+
+    def add_final_run(self, curve: Sequence[EpochResult]) -> None:
+        """Refines the estimate by a final run that ended."""
+        if self._final_runs is not None:
+            self._final_runs[1].append(sum(result.seconds for result in curve))
+
+    def estimate(self, clock: JobClock) -> JobEstimate:
+        """Returns the estimate at this moment; phases before the one that runs now took what they took."""
+        measured, elapsed = clock.seconds(), clock.total
+        now = PHASES.index(clock.phase)
+        phases = dict(measured)
+        for phase, seconds in self._predicted(measured[TRIALS]).items():
+            if PHASES.index(phase) >= now:
+                phases[phase] = max(measured[phase], seconds)
+        if self._budget.seconds is not None and now <= PHASES.index(TRIALS):
+            others = sum(seconds for phase, seconds in phases.items() if phase != TRIALS)
+            phases[TRIALS] = max(measured[TRIALS], self._trial_length, self._budget.seconds - others)
+        return JobEstimate(phases, elapsed)
+
+    def minimum_seconds(self, elapsed: float) -> float:
+        """Returns the shortest budget in time that suffices for a baseline trial and for finals.
+
+        Args:
+            elapsed: Seconds so far.
+        """
+        plan = plan_finals(0, self._max_folds)
+        return _MARGIN * (elapsed + self._profile_seconds + self._trial_length + self._closing_seconds(plan))
+
+    def closing_seconds(self, epochs: int) -> float:
+        """Returns the seconds of finals, last training and report after trials of so many epochs."""
+        return self._closing_seconds(self._plan(epochs))
+
+    def allowed_trainings(self, elapsed: float) -> float:
+        """Returns the trainings that finals and last training may take when the trials have ended.
+
+        Args:
+            elapsed: Seconds so far.
+        """
+        allowed = allowed_trainings(self._spent_epochs, self._trial_epochs)
+        if self._budget.seconds is None:
+            return allowed
+        seconds = self._budget.seconds - elapsed - _REPORT_SECONDS
+        return min(allowed, seconds * self._workers / (_OVERHEAD * self._trial_length * self._relative_cost))
+
+    @property
+    def _trial_length(self) -> float:
+        """Duration of a trial of the default recipe in seconds."""
+        return self._trial_epochs * self._epoch_seconds
+
+    @property
+    def _relative_cost(self) -> float:
+        """Mean cost of an epoch relative to the default recipe: the estimated one and that of the trials so far."""
+        weight = _PRIOR_TRIALS * self._trial_epochs
+        observed = sum(self._trial_seconds) / self._epoch_seconds
+        return (weight * self._prior_cost + observed) / (weight + len(self._trial_seconds))
+
+    @property
+    def _profile_seconds(self) -> float:
+        if not self._profile_share:
+            return 0.0
+        return _PROFILE_SECONDS + _PROFILE_COST * self._profile_share * self._epoch_seconds
+
+    def _plan(self, epochs: int) -> FinalsPlan:
+        return plan_finals(allowed_trainings(epochs, self._trial_epochs), self._max_folds)
+
+    def _predicted(self, trials_so_far: float) -> dict[str, float]:
+        """Returns the predicted seconds of each phase; the trials of a budget in time are left out."""
+        epochs = self._budget.total_epochs(self._trial_epochs)
+        predicted = {PROFILE: self._profile_seconds, TRAIN: self._train_seconds, REPORT: _REPORT_SECONDS}
+        if epochs is not None:
+            left = max(0, epochs - self._spent_epochs) * self._epoch_seconds * self._relative_cost
+            predicted[TRIALS] = trials_so_far + self._spread(left)
+        predicted[FINALS] = self._finals_seconds(self._plan(self._spent_epochs if epochs is None else epochs))
+        return predicted
+
+    def _finals_seconds(self, plan: FinalsPlan) -> float:
+        runs, ended = self._final_runs or (plan.finalists * plan.folds, [])
+        default_share = 1.0 / plan.finalists
+        length = self._trial_length * (default_share + (1.0 - default_share) * self._relative_cost)
+        return self._spread(sum(ended) + max(0, runs - len(ended)) * (fmean(ended) if ended else length))
+
+    @property
+    def _train_seconds(self) -> float:
+        """Duration of the last training of two recipes, of which two workers run one each."""
+        runs = 1.0 if self._workers > 1 else 1.0 + self._relative_cost
+        return _OVERHEAD * runs * self._trial_length * self._retraining_cost
+
+    def _closing_seconds(self, plan: FinalsPlan) -> float:
+        return self._finals_seconds(plan) + self._train_seconds + _REPORT_SECONDS
+
+    def _spread(self, seconds: float) -> float:
+        """Returns the wall-clock time of runs of so many seconds in total, on all workers."""
+        return _OVERHEAD * seconds / self._workers

@@ -1,0 +1,73 @@
+"""The monitor of a search: it measures the phases, refines the estimate of the whole, and passes it to observers."""
+
+from __future__ import annotations
+
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
+from nbt.tuning.job_clock import JobClock
+from nbt.tuning.job_estimate import JobEstimator
+from nbt.tuning.storage import codec
+from nbt.tuning.storage.records import FinalRun, StudyObserver
+from nbt.tuning.storage.study_store import StudyStore
+
+_SECONDS_BETWEEN_WRITES = 10.0
+
+
+class JobMonitor(StudyObserver):
+    """Observes a study to store the seconds of its phases and to refine the estimate of the whole.
+
+    Args:
+        store: The study, locked by this driver.
+        clock: The clock of the search, with the seconds of earlier sessions.
+        estimator: Estimates the whole; None gives no estimates.
+        observer: Receives the estimates.
+
+    Attributes:
+        clock: The clock of the search.
+        estimator: Estimates the whole, or None.
+    """
+
+    def __init__(
+        self, store: StudyStore, clock: JobClock, estimator: JobEstimator | None, observer: StudyObserver
+    ) -> None:
+        self.clock, self.estimator = clock, estimator
+        self._store, self._observer = store, observer
+        self._settings: dict[int, TransferSettings] = {}
+        self._last_write_at = 0.0
+        self._first_estimate = None if estimator is None else estimator.estimate(clock).total
+        self._update(write=True)
+
+    def enter(self, phase: str) -> None:
+        """Starts a phase and stores the seconds of those before it."""
+        self.clock.enter(phase)
+        self._update(write=True)
+
+    def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
+        """Remembers the settings of the trial."""
+        self._settings[number] = settings
+
+    def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
+        """Refines the estimate by an epoch of a trial."""
+        if self.estimator is not None:
+            self.estimator.add_epoch(self._settings[number], result, epochs_spent)
+        self._update()
+
+    def finals_started(self, runs: int) -> None:
+        """Refines the estimate by the number of final runs."""
+        if self.estimator is not None:
+            self.estimator.start_finals(runs)
+        self._update()
+
+    def final_run_finished(self, candidate: str, run: FinalRun) -> None:
+        """Refines the estimate by a final run."""
+        if self.estimator is not None:
+            self.estimator.add_final_run(run.curve)
+        self._update()
+
+    def _update(self, write: bool = False) -> None:
+        """Passes the estimate on, and stores the seconds at the end of a phase or if that was long ago."""
+        if self.estimator is not None:
+            self._observer.job_estimated(self.estimator.estimate(self.clock))
+        if write or self.clock.total - self._last_write_at >= _SECONDS_BETWEEN_WRITES:
+            self._last_write_at = self.clock.total
+            self._store.put(codec.CLOCK, {**self.clock.seconds(), "estimate": self._first_estimate})

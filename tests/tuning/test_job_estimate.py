@@ -1,0 +1,114 @@
+"""The estimates are computed by hand from the duration of an epoch; no test measures time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nbt.settings import TransferSettings
+from nbt.training.results import EpochResult
+from nbt.tuning.baseline_recipes import baseline_recipes, default_recipe
+from nbt.tuning.budget import Budget
+from nbt.tuning.finals.plan import plan_finals
+from nbt.tuning.job_clock import FINALS, PREPARE, PROFILE, REPORT, TRAIN, TRIALS, JobClock
+from nbt.tuning.job_estimate import JobEstimator, mean_relative_cost, relative_cost
+from nbt.tuning.space.space import Space
+from tests.tuning.fakes import FakeClock
+
+OVERHEAD, REPORT_SECONDS = 1.1, 3.0
+
+
+def estimator(budget: str = "20", **changes: Any) -> JobEstimator:
+    """Returns the estimator of trials of ten epochs of 2 s on one worker."""
+    options = {"max_folds": 5, "epoch_seconds": 2.0, "workers": 1, "relative_cost": 0.5, **changes}
+    return JobEstimator(Budget.parse(budget), 10, **options)
+
+
+def epochs(seconds: float, count: int) -> list[EpochResult]:
+    return [EpochResult(epoch, 1.0, 1.0, 0.5, seconds) for epoch in range(1, count + 1)]
+
+
+class TestBeforeTheFirstTrial:
+    def test_the_phases_of_a_budget_in_trials(self) -> None:
+        time = FakeClock()
+        clock = JobClock(time)
+        time.now += 4.0
+        estimate = estimator(retraining_cost=1.25, profile_share=0.5).estimate(clock)
+        # 20 trials allow ten trainings after them: two finalists (of which one is the default recipe) on four folds.
+        assert plan_finals(10, 5).trainings == 10
+        assert estimate.phases == pytest.approx(
+            {
+                PREPARE: 4.0,
+                PROFILE: 2.0 + 0.5 * 2.0,
+                TRIALS: OVERHEAD * 200 * 2.0 * 0.5,
+                FINALS: OVERHEAD * 4 * 20.0 * (1.0 + 0.5),
+                TRAIN: OVERHEAD * 20.0 * (1.0 + 0.5) * 1.25,
+                REPORT: REPORT_SECONDS,
+            }
+        )
+        assert estimate.elapsed == 4.0
+        assert estimate.left == pytest.approx(estimate.total - 4.0)
+
+    def test_two_workers_halve_trials_and_finals(self) -> None:
+        one, two = (estimator(workers=n).estimate(JobClock(FakeClock())).phases for n in (1, 2))
+        assert two[TRIALS] == pytest.approx(one[TRIALS] / 2)
+        assert two[FINALS] == pytest.approx(one[FINALS] / 2)
+        assert two[TRAIN] == pytest.approx(OVERHEAD * 20.0), "both recipes train at the same time"
+
+    def test_a_budget_in_time_is_the_whole(self) -> None:
+        assert estimator("10m").estimate(JobClock(FakeClock())).total == pytest.approx(600.0)
+
+    def test_frozen_units_are_cheaper(self) -> None:
+        assert relative_cost(TransferSettings()) == 1.0
+        assert relative_cost(TransferSettings(frozen_depth=1.0)) == pytest.approx(0.2)
+        assert relative_cost(TransferSettings(frozen_depth=0.5)) == pytest.approx(0.6)
+
+    def test_the_mean_cost_counts_the_baseline_recipes_and_draws_the_others_from_the_space(self) -> None:
+        space = Space.load("non_binary")
+        first = [settings for _, settings in baseline_recipes(10)]
+        assert mean_relative_cost(space, 10, first, 4) == pytest.approx((1.0 + 0.2 + 1.0 + 1.0) / 4)
+        frozen = space.without(["transfer_depth", "frozen_depth"]).with_fixed(frozen_depth=1.0)
+        assert mean_relative_cost(frozen, 10, first, 8) == pytest.approx((3.2 + 4 * 0.2) / 8)
+
+
+class TestRefinement:
+    def test_measured_epochs_replace_the_calibration(self) -> None:
+        """The default recipe takes 3 s per epoch and not 2 s; the prior of the relative cost weighs four trials."""
+        tested, clock = estimator(), JobClock(FakeClock(), phase=TRIALS)
+        for result in epochs(3.0, 10):
+            tested.add_epoch(default_recipe(10), result, result.epoch)
+        cost = (40 * 0.5 + 10 * 1.0) / 50
+        assert tested.estimate(clock).phases[TRIALS] == pytest.approx(OVERHEAD * 190 * 3.0 * cost)
+
+    def test_phases_that_ended_took_what_they_took(self) -> None:
+        time = FakeClock()
+        clock = JobClock(time, earlier={PROFILE: 9.0, TRIALS: 70.0}, phase=FINALS)
+        tested = estimator()
+        tested.start_finals(8)
+        time.now += 12.0
+        tested.add_final_run(epochs(1.0, 10))
+        phases = tested.estimate(clock).phases
+        assert (phases[PROFILE], phases[TRIALS]) == (9.0, 70.0)
+        assert phases[FINALS] == pytest.approx(OVERHEAD * 8 * 10.0)
+        time.now += 1000.0
+        assert tested.estimate(clock).phases[FINALS] == 1012.0, "it already took longer"
+
+
+class TestTime:
+    def test_the_minimum_is_a_baseline_trial_the_least_finals_and_the_last_training(self) -> None:
+        finals, train = 3 * 20.0 * 1.5, 20.0 * 1.5
+        expected = 1.1 * (7.0 + 20.0 + OVERHEAD * (finals + train) + REPORT_SECONDS)
+        assert estimator("1m").minimum_seconds(7.0) == pytest.approx(expected)
+
+    def test_more_trials_keep_back_more_time(self) -> None:
+        tested = estimator("1h")
+        assert tested.closing_seconds(10) == tested.closing_seconds(160)
+        assert tested.closing_seconds(300) > tested.closing_seconds(160)
+
+    def test_finals_have_half_of_what_the_trials_took_and_no_more_than_the_time_left(self) -> None:
+        tested = estimator("10m")
+        tested.add_epoch(default_recipe(10), epochs(2.0, 1)[0], epochs_spent=300)
+        assert tested.allowed_trainings(100.0) == 15.0
+        assert tested.allowed_trainings(500.0) < 15.0
+        assert plan_finals(tested.allowed_trainings(10_000.0), 5).trainings == 8
