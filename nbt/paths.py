@@ -52,6 +52,23 @@ def check_writable_folder(name: str, folder: str | Path) -> None:
     _check_writable(f"{name} {folder}", Path(folder))
 
 
+def check_outside(name: str, folder: str | Path, dataset: str | Path | None) -> None:
+    """Checks that a folder is not inside the folder of a dataset, into which nothing is written.
+
+    Args:
+        name: Name of the folder in messages, e.g. "--out".
+        folder: The folder, which need not exist yet.
+        dataset: Absolute path of the dataset; a name or a file has no inside.
+
+    Raises:
+        UsageError: The folder is inside that of the dataset.
+    """
+    if dataset is None or not os.path.isabs(dataset) or not os.path.isdir(dataset):  # noqa: PTH112, PTH117
+        return
+    if Path(folder).resolve().is_relative_to(Path(dataset).resolve()):
+        raise UsageError(f"{name} {folder}: is inside the dataset {dataset}, into which nbt never writes; give another")
+
+
 def check_writable_file(name: str, file: str | Path) -> None:
     """Checks that a file can be written, and that its folder exists or can be created.
 

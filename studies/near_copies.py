@@ -44,8 +44,8 @@ PLANTED = 40
 SPEED_IMAGES = 10_000
 
 UNJUDGED = ("elpv4", "gtsrb16")
-"""Data sets in which all flagged images count as false alarms: different solar cells, and dark photographs of one kind of
-sign, look the same to the eye as well. The flagged pairs of all others are copies, as judged by looking at them."""
+"""Data sets in which all flagged images count as false alarms: different solar cells, and dark photographs of one kind
+of sign, look the same to the eye as well. The flagged pairs of all others are copies, as judged by looking at them."""
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nbt.api._check import check
 from nbt.api._continual import ContinualOutcome, check_streams, continual
 from nbt.api._fit import Recommendation, fit, recommend
 from nbt.api._load_task import TaskOptions, as_task, load_task
@@ -22,6 +23,7 @@ __all__ = [
     "TaskOptions",
     "TrainResult",
     "as_task",
+    "check",
     "check_streams",
     "continual",
     "fit",

@@ -16,7 +16,7 @@ from nbt.api._strategy import load_transferred_priors, make_strategy
 from nbt.api.results import SearchResult
 from nbt.errors import UsageError
 from nbt.metrics import METRICS
-from nbt.paths import check_writable_folder
+from nbt.paths import check_outside, check_writable_folder
 from nbt.progress import Progress
 from nbt.search_config import SearchConfig
 from nbt.training.export.model_folder import check_export
@@ -82,6 +82,7 @@ def search(
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     with EngineFactory(config.engine, config.workers, ray) as factory:
         loaded = _load_task(task, config, progress)
+        check_outside("--out", config.out, loaded.dataset)
         _check_metric(config.metric, loaded)
         pruner, heuristics = config.pruner, config.heuristics
         if config.scenario is not None:

@@ -108,6 +108,8 @@ class SearchRun:
         }
 
     def _run_phases(self, export: Path) -> None:
+        from nbt.report.study.calibration import study_temperature
+        from nbt.training.export.model_folder import store_temperature
         from nbt.tuning.controller import SearchController
         from nbt.tuning.finals.finals import Finals
         from nbt.tuning.finals.retraining import Retraining
@@ -143,6 +145,8 @@ class SearchRun:
         # The result of a search over streams is a recipe; there is no single model to predict with.
         retraining = Retraining(self.store, export=None if config.scenario else export, checkpoints=checkpoints)
         self.engine.run(ProgressTrialSource(retraining, self.prepared.progress))
+        if config.scenario is None:
+            store_temperature(export, study_temperature(self.store.record()))
 
     def _final_folds(self) -> int:
         """Returns the maximum number of runs per finalist: fewer if a budget in time has no room for them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -9,15 +10,17 @@ from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._progress_source import ProgressTrialSource
 from nbt.api.results import TrainResult
 from nbt.errors import NbtError, require_positive
+from nbt.paths import check_outside
 from nbt.report.stored_values import finite
 from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
-from nbt.training.export.model_folder import check_export
+from nbt.training.export.model_folder import check_export, store_temperature
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.storage.records import FinalRun, TestRecord
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
+    from nbt.training.calibration import Calibration
     from nbt.training.results import TrialOutcome, TrialSpec
 
 
@@ -50,6 +53,8 @@ class _SeedTrialSource(TrialSource):
         )
         self.settings = settings
         self.outcomes: dict[str, TrialOutcome] = {}
+        # The validation predictions calibrate the model.
+        self._pending = [dataclasses.replace(spec, keep_predictions=True) for spec in self._pending]
         self.specs = tuple(self._pending)
 
     def next_trial(self) -> TrialSpec | None:
@@ -109,6 +114,8 @@ def train(
     check_workers(workers)
     model = None if export is None else check_export(export, "--export")
     loaded = as_task(task, options)
+    if model is not None:
+        check_outside("--export", model, loaded.dataset)
     recipe = settings or TransferSettings()
     from nbt.training.recipe.checks import check_recipe, check_starting_weights
 
@@ -135,4 +142,16 @@ def train(
         images=len(loaded.split.val), train_images=len(loaded.split.train), fixed=loaded.pools.val is not None
     )
     validation = repeated_accuracy_interval([run.val_accuracy for run in runs], design)
-    return TrainResult(source.settings, runs, validation, test, export)
+    calibration = _calibration(source, last)
+    if export is not None and calibration is not None:
+        store_temperature(export, calibration.temperature)
+    return TrainResult(source.settings, runs, validation, test, export, calibration)
+
+
+def _calibration(source: _SeedTrialSource, last: TrialOutcome) -> Calibration | None:
+    """Returns the calibration of the model of the last run by the validation runs; None if it has no predictions."""
+    from nbt.training.calibration import calibrate
+
+    runs = [source.outcomes[spec.key].predictions for spec in source.specs if not spec.train_on_all]
+    folds = [predictions for predictions in runs if predictions is not None]
+    return None if last.predictions is None else calibrate(folds, last.predictions)

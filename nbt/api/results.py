@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from nbt.training.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,11 @@ class SearchResult:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result in JSON types: study, report, recommended settings, accuracies 0 ... 1, and cost."""
+        from nbt.report.study.calibration import study_calibration
+
         record = self.record
         final = record.final(record.recommended or "")
+        calibration = study_calibration(record)
         return {
             "study": record.config.name,
             "report": str(self.report_path),
@@ -63,6 +69,7 @@ class SearchResult:
             "trials": {end: count for end, count in record.counts().items() if end != "running"},
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
             "seconds": record.seconds_spent,
+            "calibration": None if calibration is None else dataclasses.asdict(calibration),
             "clock": dict(record.clock),
             "checks": [result.to_dict() for result in self.checks],
         }
@@ -78,6 +85,7 @@ class TrainResult:
         validation: Mean validation accuracy of the runs with its interval.
         test: Test result of the model that was trained on the training and validation images.
         export: Folder of the exported model, or None.
+        calibration: Calibration of the model, fitted on the runs; None without predictions of the test images.
     """
 
     settings: TransferSettings
@@ -85,6 +93,7 @@ class TrainResult:
     validation: Interval
     test: TestRecord
     export: Path | None
+    calibration: Calibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result in JSON types."""
@@ -93,5 +102,6 @@ class TrainResult:
             "validation": interval_json(self.validation),
             "seeds": [{"seed": run.seed, "val_accuracy": run.val_accuracy} for run in self.runs],
             "test": {**interval_json(self.test.accuracy), "loss": self.test.loss, "images": self.test.n},
+            "calibration": None if self.calibration is None else dataclasses.asdict(self.calibration),
             "model": None if self.export is None else str(self.export),
         }

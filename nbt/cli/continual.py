@@ -18,7 +18,7 @@ from nbt.cli.options.continual import (
     stream_settings_from_options,
 )
 from nbt.errors import UsageError
-from nbt.paths import absolute_path, check_writable_folder
+from nbt.paths import absolute_path, check_outside, check_writable_folder
 from nbt.settings.class_stream import ClassStreamSettings
 from nbt.settings.continual import SCENARIOS
 from nbt.training.recipe.checks import check_starting_weights
@@ -116,6 +116,7 @@ def _run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str
     task_options = {name: options[name] for name in _TASK_STREAM_TASK_OPTIONS}
     task = check_task({"dataset": options["dataset"], **task_options})
     check_writable_folder("--out", options["folder"])
+    check_outside("--out", options["folder"], task.source.path)
     stream_options = {
         "scenario": options["scenario"],
         "methods": recipes_from_options(options),

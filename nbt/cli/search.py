@@ -11,7 +11,7 @@ from nbt.cli.options.checks import TASK_OPTIONS, check_experience, check_study, 
 from nbt.cli.options.common import Command
 from nbt.cli.options.from_search_config import read_config, search_config_options
 from nbt.errors import NbtError
-from nbt.paths import check_writable_folder
+from nbt.paths import check_outside, check_writable_folder
 from nbt.search_config import SearchConfig
 
 
@@ -74,7 +74,10 @@ def check_options(config: SearchConfig) -> None:
     check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     check_engine_options(config.engine, config.workers, ray)
-    check_task({name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher", "resize")})
+    task = check_task({name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher", "resize")})
+    check_outside("--out", config.out, task.source.path)
+    if config.storage is None:
+        check_outside("--storage", ".nbt", task.source.path)
     Space.load(config.space)
     check_study(config.study, config.storage)
     check_experience(config.experience)

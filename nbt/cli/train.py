@@ -39,6 +39,7 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     Every seed has its own train/validation split; several seeds give the validation accuracy an interval. The model
     that is tested and exported is trained on the training and validation images together.
     """
+    from nbt.paths import check_outside
     from nbt.training.export.model_folder import check_export
     from nbt.training.recipe.checks import check_starting_weights
 
@@ -48,6 +49,7 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     folder = None if export is None else Path(export)
     if folder is not None:
         check_export(folder, "--export")
+        check_outside("--export", folder, task.source.path)
     from nbt.cli.display.progress import Progress
 
     with Progress(out) as progress:

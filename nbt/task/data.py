@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,7 +74,14 @@ def select_images(options: TaskOptions, progress: Progress | None) -> Selection:
     return _take(selection, used)
 
 
-def decode_selection(selection: Selection, options: TaskOptions, size: int, progress: Progress | None) -> TaskData:
+def decode_selection(
+    selection: Selection,
+    options: TaskOptions,
+    size: int,
+    progress: Progress | None,
+    *,
+    ignore: Collection[str] = (),
+) -> TaskData:
     """Decodes and checks the images of a task; images that cannot be read are left out.
 
     Args:
@@ -82,6 +89,7 @@ def decode_selection(selection: Selection, options: TaskOptions, size: int, prog
         options: The options of the task.
         size: Height and width of the images in pixels.
         progress: Called with the number of decoded images.
+        ignore: Codes of checks that are left out.
 
     Raises:
         UsageError: Too few images can be read.
@@ -99,7 +107,7 @@ def decode_selection(selection: Selection, options: TaskOptions, size: int, prog
         test_is_official=bool((selection.listing.roles == "test").any()),
         untrained=selection.untrained,
     )
-    return TaskData(selection.listing, images, selection.pools, split, run_checks(DATA_CHECKS, data))
+    return TaskData(selection.listing, images, selection.pools, split, run_checks(DATA_CHECKS, data, ignore))
 
 
 def _drop_unreadable(readable: Selection, images: ImageStore) -> tuple[Selection, ImageStore]:

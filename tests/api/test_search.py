@@ -21,6 +21,7 @@ from nbt.fit.fit_profile import FitProfile
 from nbt.models.backbone_spec import parse_backbone
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
+from nbt.training.export.exported_model import read_card
 from nbt.tuning.engines import worker_count
 from nbt.tuning.storage.records import StudyObserver, TrialRecord
 from tests.sample_study import BEST, interrupted, sample_study, with_config
@@ -72,6 +73,8 @@ def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
     assert "nbt predict" in (folder / "report.md").read_text(), "the report names the exported model"
     document = result.to_json()
     assert document.keys() >= {"study", "report", "recommended", "validation", "test", "trials", "epochs"}
+    assert {check["code"] for check in document["checks"]} >= {"NBT201", "NBT209"}
+    assert document["calibration"]["temperature"] == read_card(folder / "model")["temperature"]
     assert document["test"].keys() == {"recommended", "baseline"}
     assert document["clock"].keys() == {"prepare", "profile", "trials", "finals", "train", "report", "estimate"}
     assert all(seconds > 0.0 for seconds in document["clock"].values())

@@ -27,6 +27,20 @@ def test_the_shorter_side_is_scaled_and_the_centre_cropped(tmp_path: Path) -> No
         assert square[1:-1, 1:-1].min() == 255 and square.min() > 200
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_pad_keeps_the_whole_image_and_squash_fills_the_square(tmp_path: Path, wide: bool) -> None:
+    pixels = np.full((40, 80, 3), 255, dtype=np.uint8)
+    pixels[:, :40] = 0
+    path = save(tmp_path / "a.png", Image.fromarray(pixels if wide else pixels.transpose(1, 0, 2)))
+    padded, squashed = (decode_file(path, 20, resize) for resize in ("pad", "squash"))
+    if not wide:
+        padded, squashed = padded.transpose(1, 0, 2), squashed.transpose(1, 0, 2)
+    assert padded.shape == squashed.shape == (20, 20, 3)
+    assert (padded[:5] == (124, 116, 104)).all() and (padded[15:] == (124, 116, 104)).all()
+    assert padded[6:14, :8].max() == 0 and padded[6:14, 12:].min() == 255
+    assert squashed[:, :8].max() == 0 and squashed[:, 12:].min() == 255
+
+
 def test_small_images_are_enlarged() -> None:
     square = resize_pixels(gradient(8, 6), 28)
     assert square.shape == (28, 28, 3)

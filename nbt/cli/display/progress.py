@@ -87,9 +87,12 @@ class Progress:
             return [text_row(label, f"{done:,}" if done else "")]
         return [bar_row(label, done, total, f"{100 * done // total} %")]
 
-    def _line(self, text: str) -> None:
+    def _line(self, text: str, *, keep: bool = False) -> None:
+        """Writes a line where there is no live display; above the live display if it is to be kept."""
         if self._mode == "lines":
             print(text, file=sys.stderr, flush=True)
+        elif keep and self._live is not None:
+            self._live.console.print(text)
 
 
 def _supports_live_display() -> bool:

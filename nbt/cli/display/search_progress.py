@@ -9,10 +9,12 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from nbt.checks import sort_results
 from nbt.cli.display.output import Output
 from nbt.cli.display.progress import Progress, bar_row, text_row
 from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
 from nbt.report.formatting import difference_number, duration, origin_text, score_text
+from nbt.report.study.checks.registry import data_checks
 from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -81,6 +83,13 @@ class SearchProgress(Progress, StudyObserver):
         resumed = f", resumed with {self.stored_trials} trials" if self.stored_trials else ""
         optimised = "" if self._metric.name == DEFAULT_METRIC else f"; optimises the {self._metric.label}"
         self._line(f"study {record.config.name}{resumed}; budget {record.budget}{optimised}")
+        self._show_checks(record)
+
+    def _show_checks(self, record: StudyRecord) -> None:
+        """Shows the failed checks of the data, the worst first, above the display."""
+        for result in sort_results(data_checks(record)):
+            if result.is_failed:
+                self._line(f"{result.severity} {result.code}: {result.message} {result.advice}", keep=True)
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """Adds a line for the trial."""

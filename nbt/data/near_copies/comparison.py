@@ -21,8 +21,8 @@ _STEPS = 3
 _SURE_CORRELATION = 0.95
 _BLOCKS = 8
 _WORST_BLOCKS = 6
-# Noise of compression in grey levels, its part per grey level of contrast and the bound of this part; noise of sampling in
-# pixels of misplaced edges. Of luma and of the two chromas.
+# Noise of compression in grey levels, its part per grey level of contrast and the bound of this part; noise of
+# sampling in pixels of misplaced edges. Of luma and of the two chromas.
 _NOISE = np.array([0.8, 2.0, 2.0], dtype=np.float32)[:, None, None]
 _NOISE_PER_CONTRAST = 0.03
 _MAX_NOISE_OF_CONTRAST = 2.0

@@ -30,6 +30,7 @@ from nbt.report.priors.pruning import STOPPED, pruning_results
 from nbt.report.priors.pruning_section import pruning_section
 from nbt.report.stored_values import mappings_at
 from nbt.report.study import sentences
+from nbt.report.study.calibration import calibration_sentence
 from nbt.report.study.checks.registry import count_sentence, study_checks
 from nbt.report.study.hardware import hardware_section, hardware_text
 from nbt.report.study.headline import Z95, headline
@@ -86,6 +87,7 @@ def build_report(
         optimism=sentences.optimism(record, recommendation),
         test=tuple(test_row(test) for test in record.test),
         test_sentence=sentences.test_sentence(record),
+        calibration=calibration_sentence(record),
         test_model_trained_on="train + validation" if config.scenario is None else "train, task after task",
         budget_facts=_budget_facts(record),
         budget_share_spent=min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,8 @@ def read_card(folder: Path) -> dict[str, Any]:
 def load_model(folder: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
     """Returns the model of a folder, in evaluation mode on the CPU, and its model card.
 
+    The model divides its logits by the temperature of the card, which calibrates its probabilities, if there is one.
+
     Raises:
         UsageError: The folder is not a model folder, or its weights do not match its card.
     """
@@ -139,7 +142,13 @@ def load_model(folder: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"{folder / WEIGHTS_FILE}: the weights cannot be loaded ({reason})") from error
+    if card.get("temperature", 1.0) != 1.0:
+        model.register_forward_hook(partial(_divide_logits, card["temperature"]))
     return model.eval(), card
+
+
+def _divide_logits(temperature: float, _model: nn.Module, _inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+    return logits / temperature
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nbt.errors import UsageError
+from nbt.files import write_all
 from nbt.paths import check_writable_folder
 from nbt.settings import TransferSettings, repair
 
@@ -75,6 +76,19 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def store_temperature(folder: Path, temperature: float) -> None:
+    """Writes the temperature by which `load_model` divides the logits to the card of a model folder.
+
+    A card without it, as of version 0.1, means a temperature of 1.
+
+    Raises:
+        OSError: The card cannot be read or written.
+    """
+    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    if card.get("temperature", 1.0) != temperature:
+        write_all(folder, {CARD_FILE: json.dumps({**card, "temperature": temperature}, indent=2) + "\n"})
 
 
 def was_trained_with(folder: Path, settings: TransferSettings) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
 from nbt.training.export import exported_model as export_module
-from nbt.training.export.exported_model import export_model, load_model, predict
+from nbt.training.export.exported_model import export_model, load_model, predict, read_card
+from nbt.training.export.model_folder import store_temperature
 from nbt.training.fine_tune import fine_tune
 from nbt.training.worker.context import WorkerContext
 from nbt.transfer.fast import FeatureNorm
@@ -203,3 +205,27 @@ def test_an_export_deletes_nothing_but_an_older_export(
     with pytest.raises(UsageError, match=r"is not a model folder.*notes\.txt"):
         export_model(context.model, task, TransferSettings(), tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("notes.txt", "mine")]
+
+
+def test_the_temperature_of_the_card_calibrates_the_probabilities(
+    trained: tuple[Task, WorkerContext, Path], tmp_path: Path
+) -> None:
+    task, _, folder = trained
+    files = write_images(task, tmp_path, task.split.val[:8])
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    before = predict(copy, files, top=10)
+    store_temperature(copy, 1.0)
+    assert "temperature" not in read_card(copy), "1 is the temperature of a card without one"
+    store_temperature(copy, 2.0)
+    assert read_card(copy)["temperature"] == 2.0
+    after = predict(copy, files, top=10)
+    for raw, scaled in zip(before, after, strict=True):
+        assert raw.label == scaled.label
+        probabilities = {name: value**0.5 for name, value in raw.top}
+        total = sum(probabilities.values())
+        assert dict(scaled.top) == pytest.approx(
+            {name: value / total for name, value in probabilities.items()}, rel=1e-3
+        )
+    inputs = torch.rand(2, 3, task.image_size, task.image_size)
+    assert torch.allclose(load_model(copy)[0](inputs), load_model(folder)[0](inputs) / 2.0)

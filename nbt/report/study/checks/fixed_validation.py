@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbt.checks import Check, CheckResult
 from nbt.report.formatting import pluralise
-from nbt.tuning.storage.codec import VALIDATION_IMAGES
+from nbt.tuning.storage.codec import VALIDATION_FIXED, VALIDATION_IMAGES
 from nbt.tuning.storage.records import StudyRecord
 
 
@@ -17,7 +17,7 @@ class FixedValidation(Check[StudyRecord]):
 
     def run(self, subject: StudyRecord) -> CheckResult:
         """Looks for a validation part that is the same for every seed."""
-        fixed = subject.dataset.get("validation_fixed")
+        fixed = subject.dataset.get(VALIDATION_FIXED)
         images = subject.dataset.get(VALIDATION_IMAGES)
         if fixed is None or not images:
             return self.not_applicable("The study does not store how its validation part was drawn.")

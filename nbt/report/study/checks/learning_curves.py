@@ -12,7 +12,7 @@ from nbt.report.study.headline import Z95
 from nbt.report.study.recommendation import StudyRecommendation, current_recommendation
 from nbt.training.results import EpochResult
 from nbt.tuning.intervals import accuracy_standard_error
-from nbt.tuning.storage.codec import VALIDATION_IMAGES
+from nbt.tuning.storage.codec import VALIDATION_FIXED, VALIDATION_IMAGES
 from nbt.tuning.storage.records import StudyRecord
 
 _MIN_EPOCHS = 4
@@ -51,7 +51,7 @@ class LearningCurves(Check[StudyRecord]):
             f"{percent(accuracy)}"
         )
         images = int(subject.dataset.get(VALIDATION_IMAGES) or 0)
-        if subject.dataset.get("validation_fixed") is False:  # unknown in old studies
+        if subject.dataset.get(VALIDATION_FIXED) is False:  # unknown in old studies
             images *= len(curves)
         noise = Z95 * accuracy_standard_error(accuracy, images)
         if rise >= max(_MIN_RISE, noise):

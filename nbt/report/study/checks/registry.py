@@ -66,9 +66,14 @@ def study_checks(record: StudyRecord) -> tuple[CheckResult, ...]:
     severity those of the data come first.
     """
     ignore = split_codes(record.search_config().ignore)
+    return sort_results([*data_checks(record), *check_result(record, ignore)])
+
+
+def data_checks(record: StudyRecord) -> tuple[CheckResult, ...]:
+    """Returns the stored results of the checks of the data, without those that the search ignores."""
+    ignore = split_codes(record.search_config().ignore)
     stored = [CheckResult.from_dict(values) for values in mappings_at(record.dataset, DATASET_CHECKS)]
-    of_data = [result for result in stored if result.code not in ignore]
-    return sort_results([*of_data, *check_result(record, ignore)])
+    return tuple(result for result in stored if result.code not in ignore)
 
 
 def count_sentence(results: Iterable[CheckResult]) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from statistics import fmean
 
+import numpy as np
+
 from nbt.checks import Check, CheckResult
-from nbt.report.formatting import percent
+from nbt.report.formatting import percent, points
 from nbt.report.study.headline import Z95
 from nbt.report.study.recommendation import current_recommendation
+from nbt.training.metrics import Predictions
 from nbt.tuning.storage.codec import VALIDATION_IMAGES
 from nbt.tuning.storage.records import StudyRecord
 
@@ -19,14 +22,37 @@ _ADVICE = (
 
 
 class TrivialModel(Check[StudyRecord]):
-    """Compares the balanced accuracy of the final runs with that of a constant prediction."""
+    """Compares the model with always guessing the largest class of the test images, on these images.
+
+    Without stored predictions, the balanced accuracy of the final runs is compared with that of a constant prediction.
+    """
 
     code = "NBT205"
     title = "not better than always guessing"
     severity = "error"
 
     def run(self, subject: StudyRecord) -> CheckResult:
-        """Looks for a balanced accuracy that is not above 1 / classes, that of a constant prediction, beyond noise."""
+        """Looks for one predicted class, and for an accuracy that is not above that of guessing beyond noise."""
+        predictions = subject.test_predictions("recommended")
+        return self._by_validation(subject) if predictions is None else self._by_test(predictions)
+
+    def _by_test(self, predictions: Predictions) -> CheckResult:
+        counts, n = predictions.class_counts, len(predictions.labels)
+        n_predicted = len(np.unique(predictions.predicted))
+        correct = predictions.predicted == predictions.labels
+        difference = correct.astype(float) - (predictions.labels == counts.argmax())
+        found = (
+            f"On {n} test images the accuracy is {percent(float(correct.mean()))}, that of always guessing the largest "
+            f"class {percent(float(counts.max() / n))}"
+        )
+        if n_predicted == 1 and np.count_nonzero(counts) > 1:
+            return self.failed(f"{found}: the model predicts one class only.", _ADVICE)
+        noise = Z95 * float(difference.std()) / math.sqrt(n)
+        if difference.mean() <= noise:
+            return self.failed(f"{found}, no difference beyond noise ({points(noise, signed=False)} points).", _ADVICE)
+        return self.passed(f"{found}.")
+
+    def _by_validation(self, subject: StudyRecord) -> CheckResult:
         recommendation = current_recommendation(subject)
         if recommendation is None or recommendation.final is None:
             return self.not_applicable("The study has no final runs.")

@@ -1,13 +1,46 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from nbt.checks import FAILED, NOT_APPLICABLE, PASSED, CheckResult
 from nbt.report.study.checks.trivial_model import TrivialModel
+from nbt.training.metrics import Predictions
 from tests.report.study.checks.studies import run, with_curves
 from tests.sample_study import curve
 
 CHECK = TrivialModel()
+
+
+def by_test(labels: Sequence[int], predicted: Sequence[int], classes: int = 3) -> CheckResult:
+    scores = np.full((len(labels), classes), -5.0)
+    scores[np.arange(len(labels)), predicted] = -0.02
+    predictions = Predictions(np.array(labels), scores)
+    return run(CHECK, load_predictions=lambda _: predictions)
+
+
+def test_one_predicted_class_of_the_test_images_fails() -> None:
+    result = by_test([0] * 90 + [1] * 10, [0] * 100)
+    assert (result.state, result.severity) == (FAILED, "error")
+    assert "On 100 test images the accuracy is 90.0 %" in result.message
+    assert "predicts one class only" in result.message
+    assert by_test([0] * 90 + [1] * 10, [1] * 100).state == FAILED
+
+
+def test_a_model_that_is_not_above_guessing_fails() -> None:
+    # Two images more than always guessing; the noise of that difference is 2.7 points.
+    result = by_test([0] * 90 + [1] * 10, [0] * 98 + [1] * 2)
+    assert result.state == FAILED
+    assert "92.0 %" in result.message
+    assert "90.0 %" in result.message
+    assert "beyond noise" in result.message
+
+
+def test_a_model_above_guessing_passes() -> None:
+    assert by_test([0] * 90 + [1] * 10, [0] * 91 + [1] * 9).state == PASSED
+    assert by_test([0, 1, 2] * 30, [0, 1, 2] * 30).state == PASSED
 
 
 def result_of(*balanced: float | None) -> CheckResult:

@@ -1,0 +1,98 @@
+"""`nbt check` on generated folders."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nbt.cli.app import run
+from nbt.data.checks.registry import DATA_CHECKS
+from tests.data.pictures import save_classes, save_image
+
+# Generated images are alike.
+COPIES = ",".join(check.code for check in DATA_CHECKS if check.code in ("NBT102", "NBT103", "NBT104"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "cache"))
+
+
+def check(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, dict[str, str]]:
+    """Returns the exit code and the severity of each failed check."""
+    code = run(["check", "--dataset", str(folder), "--image-size", "16", "--json", "-q", *more])
+    results = json.loads(capsys.readouterr().out)["checks"]
+    return code, {r["code"]: r["severity"] for r in results if r["state"] == "failed" and r["code"] not in COPIES}
+
+
+def test_warnings_do_not_change_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_classes(tmp_path / "birds", {"a": 20, "b": 5})
+    (folder / "@eaDir").mkdir()
+    assert check(folder, capsys, "--ignore", "NBT105,nbt107") == (
+        0,
+        {"NBT106": "warning", "NBT110": "info"},
+    )
+    assert check(folder, capsys, "--ignore", f"{COPIES},nbt106", "--ignore", "NBT105") == (0, {"NBT110": "info"})
+
+
+def test_an_error_gives_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_classes(tmp_path / "birds", {"a": 6, "b": 6})
+    (folder / "a" / "000.png").write_bytes(b"")
+    code, failed = check(folder, capsys)
+    assert (code, failed) == (1, {"NBT109": "error"})
+    assert check(folder, capsys, "--ignore", f"NBT109,{COPIES}") == (0, {})
+
+
+def test_the_results_are_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_classes(tmp_path / "birds", {"a": 20, "b": 5})
+    run(["check", "--dataset", str(folder), "--image-size", "16", "-q", "--ignore", COPIES])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "warning NBT106 Class a has 16 training and validation images, class b 4: 4.0 to 1." in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ignore", "NBT999"], "no check has this code"),
+        (["--resize", "stretch"], "--resize"),
+        (["--image-size", "3"], "--image-size 3"),
+    ],
+)
+def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
+    folder = save_classes(tmp_path / "birds", {"a": 6, "b": 6})
+    assert run(["check", "--dataset", str(folder), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_ambiguous_folder_gives_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "test"):
+        save_image(tmp_path / "birds" / name / "1.png")
+    assert run(["check", "--dataset", str(tmp_path / "birds")]) == 2
+    assert "put the class folders into train/, val/ and test/" in capsys.readouterr().err
+
+
+def test_needs_no_torch(tmp_path: Path) -> None:
+    folder = save_classes(tmp_path / "birds", {"a": 6, "b": 6})
+    code = (
+        f"import sys; from nbt.cli.app import run; run(['check', '--dataset', {str(folder)!r}, '-q'])\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("command", ["search", "train"])
+def test_nothing_is_written_into_the_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    folder = save_classes(tmp_path / "birds", {"a": 6, "b": 6})
+    (tmp_path / "settings.yaml").write_text("epochs: 1\n")
+    options = {
+        "search": ["--budget", "3", "--out", str(folder / "reports")],
+        "train": ["--settings", str(tmp_path / "settings.yaml"), "--export", str(folder / "model")],
+    }
+    assert run([command, "--dataset", str(folder), *options[command]]) == 2
+    assert f"is inside the dataset {folder}" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
