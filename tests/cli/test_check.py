@@ -51,7 +51,7 @@ def test_the_results_are_readable(tmp_path: Path, capsys: pytest.CaptureFixture[
     folder = save_classes(tmp_path / "birds", {"a": 20, "b": 5})
     run(["check", "--dataset", str(folder), "--image-size", "16", "-q", "--ignore", COPIES])
     text = " ".join(capsys.readouterr().out.split())
-    assert "warning NBT106 Class a has 16 training and validation images, class b 4: 4.0 to 1." in text
+    assert "warning NBT106 Class a has 16 training and validation images, class b 4: 4.0 to 1. b: 4 Judge" in text
 
 
 @pytest.mark.parametrize(

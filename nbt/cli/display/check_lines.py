@@ -21,7 +21,10 @@ def check_lines(results: Sequence[CheckResult]) -> list[RenderableType]:
     table = grid()
     for result in results:
         if result.is_failed:
-            text = Text(f"{result.message}\n", overflow="fold").append(result.advice, style="dim")
+            text = Text(f"{result.message}\n", overflow="fold")
+            if result.examples:
+                text.append(f"{'; '.join(result.examples)}{' ...' if result.count > len(result.examples) else ''}\n")
+            text.append(result.advice, style="dim")
             table.add_row("", Text(f"{result.severity} {result.code}", style=_STYLES[result.severity]), text)
     others = count_sentence(result for result in results if not result.is_failed)
     return [Text("\nChecks", style="bold"), table, Text(f"  {others} See docs/checks.md.")]
