@@ -65,6 +65,16 @@ class Metric:
             return score_difference
         return self.value(reference + score_difference) - self.value(reference)
 
+    def format_score(self, score: float) -> str:
+        """Returns the value with a score and its unit, such as "71.2 %" or "0.830 nats"."""
+        value = self.value(score)
+        return f"{100 * value:.1f} %" if self.is_share else f"{value:.3f} nats"
+
+    def format_difference(self, score_difference: float, reference: float) -> str:
+        """Returns `difference` with its sign and without its unit, such as "+1.2" or "-0.120"."""
+        difference = self.difference(score_difference, reference)
+        return f"{100 * difference:+.1f}" if self.is_share else f"{difference:+.3f}"
+
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric

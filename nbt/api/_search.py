@@ -208,7 +208,7 @@ def _open_search(
     monitor.enter(PROFILE)
     if store.record().profile is None:
         _measure_fit(task, store, prepared.progress)
-    target = Target.of(facts, store.record().profile, prepared.config.epochs)
+    target = Target.of(facts, store.record().profile, prepared.config.epochs, prepared.config.metric)
     return SearchRun(prepared, store, engine, make_strategy(prepared, target), group, monitor)
 
 

@@ -76,7 +76,7 @@ def make_strategy(prepared: PreparedSearch, target: Target) -> SearchStrategy:
     if prepared.pruner == "fit" and transferred_priors is not None:
         pruner = transferred_priors.pruner(target, length=length, seed=prepared.config.seed)
     else:
-        pruner = make_pruner(prepared.pruner, length)
+        pruner = make_pruner(prepared.pruner, length, prepared.config.metric)
     if not prepared.heuristics or transferred_priors is None:
         return SearchStrategy(pruner, None)
     return SearchStrategy(pruner, transferred_priors.surrogate(target, prepared.space))

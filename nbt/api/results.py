@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.checks import CheckResult
+from nbt.metrics import METRICS
 from nbt.settings import TransferSettings
-from nbt.tuning.intervals import Interval, interval_json
+from nbt.tuning.intervals import Interval, difference_interval, interval_json, value_interval
 from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
 
 if TYPE_CHECKING:
@@ -52,18 +55,23 @@ class SearchResult:
         return trials_frame(self.record)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the result in JSON types: study, report, recommended settings, accuracies 0 ... 1, and cost."""
+        """Returns the result in JSON types: study, report, recommended settings, values of the metric, and cost."""
         from nbt.report.study.calibration import study_calibration
 
         record = self.record
-        final = record.final(record.recommended or "")
+        final, metric = record.final(record.recommended or ""), METRICS[record.config.metric]
+        versus = None if final is None else final.versus_default
+        if final is not None and versus is not None:
+            versus = difference_interval(versus, metric, final.validation.mean - versus.mean)
         calibration = study_calibration(record)
         return {
             "study": record.config.name,
             "report": str(self.report_path),
             "recommended": self.recommended.to_dict(),
-            "validation": None if final is None else interval_json(final.validation),
-            "versus_default": None if final is None else interval_json(final.versus_default),
+            "metric": metric.name,
+            "validation": None if final is None else interval_json(value_interval(final.validation, metric)),
+            "versus_default": None if versus is None else interval_json(versus),
+            "validation_metrics": {} if final is None else _mean_metrics(final.runs),
             "verdict": record.verdict,
             "test": {test.name: interval_json(test.accuracy) for test in record.test},
             "trials": {end: count for end, count in record.counts().items() if end != "running"},
@@ -73,6 +81,15 @@ class SearchResult:
             "clock": dict(record.clock),
             "checks": [result.to_dict() for result in self.checks],
         }
+
+
+def _mean_metrics(runs: Sequence[FinalRun]) -> dict[str, float | None]:
+    """Returns the mean of each metric over runs, None where a run has no value of it."""
+    means: dict[str, float | None] = {}
+    for name in METRICS:
+        values = [value for run in runs if (value := run.values[name]) is not None]
+        means[name] = math.fsum(values) / len(runs) if runs and len(values) == len(runs) else None
+    return means
 
 
 @dataclass(frozen=True)
@@ -100,7 +117,8 @@ class TrainResult:
         return {
             "settings": self.settings.to_dict(),
             "validation": interval_json(self.validation),
-            "seeds": [{"seed": run.seed, "val_accuracy": run.val_accuracy} for run in self.runs],
+            "seeds": [{"seed": run.seed, "val_accuracy": run.val_accuracy, "metrics": run.values} for run in self.runs],
+            "validation_metrics": _mean_metrics(self.runs),
             "test": {**interval_json(self.test.accuracy), "loss": self.test.loss, "images": self.test.n},
             "calibration": None if self.calibration is None else dataclasses.asdict(self.calibration),
             "model": None if self.export is None else str(self.export),

@@ -10,7 +10,7 @@ from datetime import datetime
 from types import SimpleNamespace
 
 from nbt.metrics import Metric
-from nbt.tuning.intervals import Interval
+from nbt.tuning.intervals import Interval, value_interval
 
 MINUS = "\N{MINUS SIGN}"
 EN_DASH = "\N{EN DASH}"
@@ -48,9 +48,8 @@ def score_interval(interval: Interval, metric: Metric) -> str:
     """Returns the bounds of an interval of scores in the metric's unit, the lower value first, or a dash without."""
     if metric.is_share or interval.low is None or interval.high is None:
         return format_interval(interval)
-    # A higher score is a lower cross-entropy.
-    low, high = (metric.value(score) for score in (interval.high, interval.low))
-    return f"{format_loss(low)}{EN_DASH}{format_loss(high)} {metric.unit}"
+    values = value_interval(interval, metric)
+    return f"{format_loss(values.low)}{EN_DASH}{format_loss(values.high)} {metric.unit}"
 
 
 def difference_number(difference: float, metric: Metric, reference: float, *, signed: bool = True) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nbt.metrics import Metric
 from nbt.report.formatting import one_line
 
 if TYPE_CHECKING:
@@ -65,6 +66,13 @@ def percent_axis(axis: Any) -> None:
     """Formats the ticks of an axis of shares as percent."""
     axis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     axis.get_major_locator().set_params(nbins=6)
+
+
+def score_axis(axis: Any, metric: Metric) -> None:
+    """Formats the ticks of an axis of scores as values of the metric."""
+    percent_axis(axis)
+    if not metric.is_share:
+        axis.set_major_formatter(lambda score, _: f"{metric.value(score):.3g}")
 
 
 def integer_axis(axis: Any) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from nbt.metrics import METRICS, Metric
 from nbt.report.fit.correlation import measure_correlations
 from nbt.report.priors.diagnostics import PriorDiagnostics, PriorEvidence, prior_diagnostics
 from nbt.report.priors.pruning import (
@@ -28,6 +29,7 @@ from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import lost_workers, trial_location
 from nbt.search_config import split_codes
 from nbt.training.results import EpochResult
+from nbt.tuning.intervals import value_interval
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyRecord, TrialRecord
 
 MAX_NAME_LENGTH, MAX_TAG_LENGTH = 250, 5000
@@ -238,7 +240,7 @@ def _pruning_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: i
     decisions: list[PruningDecision] = []
     for step, trial in enumerate(ended, start=1):
         at = _unix_milliseconds(trial.finished, default=start)
-        decision = pruning_decision(trial, record.config.epochs)
+        decision = pruning_decision(trial, record.config.epochs, record.config.metric)
         if decision is None:
             continue
         decisions.append(decision)
@@ -271,13 +273,13 @@ def _progress_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: 
 
     The step is the number of ended trials: with several workers, trials do not end in the order of their numbers.
     """
-    best, epochs = -math.inf, 0
+    best, epochs, metric = -math.inf, 0, METRICS[record.config.metric]
     for step, trial in enumerate(ended, start=1):
         at = _unix_milliseconds(trial.finished, default=start)
         epochs += trial.epochs_spent
-        if trial.state == "complete" and trial.val_accuracy is not None:
-            best = max(best, trial.val_accuracy)
-        yield MetricPoint("best_val_accuracy", step, best, at)
+        best = max(best, -math.inf if (score := trial.score(metric.name)) is None else score)
+        if best > -math.inf:
+            yield MetricPoint(f"best_val_{metric.name}", step, metric.value(best), at)
         yield MetricPoint("epochs_spent", step, float(epochs), at)
         if record.epochs_budget:
             yield MetricPoint("budget_spent", step, epochs / record.epochs_budget, at)
@@ -287,13 +289,13 @@ def _result_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
     """Yields the results of finals and test."""
     final = record.final(record.recommended) if record.recommended is not None else None
     values: dict[str, float | None] = {}
+    metric = METRICS[record.config.metric]
     if final is not None:
-        values["final_val_accuracy"] = final.validation.mean
-        values["final_val_accuracy_low"], values["final_val_accuracy_high"] = (
-            final.validation.low,
-            final.validation.high,
-        )
-        values["final_gain"] = None if final.versus_default is None else final.versus_default.mean
+        key, interval = f"final_val_{metric.name}", value_interval(final.validation, metric)
+        values |= {key: interval.mean, f"{key}_low": interval.low, f"{key}_high": interval.high}
+        versus = final.versus_default
+        reference = 0.0 if versus is None else final.validation.mean - versus.mean
+        values["final_gain"] = None if versus is None else metric.difference(versus.mean, reference)
     for test in record.test:
         prefix = "test" if test.name == "recommended" else f"test_{test.name}"
         values |= {f"{prefix}_accuracy": test.accuracy.mean, f"{prefix}_loss": test.loss}
@@ -306,6 +308,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     """Returns the run of an ended trial, a child of the study's run."""
     start = _unix_milliseconds(trial.started, default=_unix_milliseconds(record.created, default=0))
     final = record.final(record.recommended) if record.recommended is not None else None
+    metric = METRICS[record.config.metric]
     tags = {
         "kind": "trial",
         "state": "diverged" if trial.diverged and trial.state == "complete" else trial.end,
@@ -325,14 +328,14 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     return RunSpec(
         key=f"trial-{trial.number:04d}",
         parent=STUDY_KEY,
-        name=f"{trial.number:03d} {recipe_summary(trial.settings)} | {_outcome_text(trial)}",
+        name=f"{trial.number:03d} {recipe_summary(trial.settings)} | {_outcome_text(trial, metric)}",
         status=MLFLOW_STATUS[trial.end],
         params={name: str(value) for name, value in stored_flat_settings(trial.settings).items()},
         metrics=_finite(
             [
                 *points,
                 *_forecast_metrics(forecast, points, last),
-                *_summary_metrics(trial.curve, trial.val_accuracy, last),
+                *_summary_metrics(trial.curve, trial.score(metric.name), metric, last),
             ]
         ),
         tags=_tags(tags),
@@ -341,13 +344,14 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     )
 
 
-def _outcome_text(trial: TrialRecord) -> str:
+def _outcome_text(trial: TrialRecord, metric: Metric) -> str:
     if trial.state == "failed":
         return trial.end
     if trial.diverged:
         return "diverged"
-    accuracy = "" if trial.last_accuracy is None else f"{trial.last_accuracy:.3f}"
-    return accuracy if trial.state == "complete" else f"{trial.state} {accuracy}".strip()
+    score = trial.last_score(metric.name)
+    value = "" if score is None else f"{metric.value(score):.3f}"
+    return value if trial.state == "complete" else f"{trial.state} {value}".strip()
 
 
 def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
@@ -356,13 +360,14 @@ def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
     origin = record.created if trial is None else trial.finished
     start = _unix_milliseconds(origin, default=_unix_milliseconds(record.created, default=0))
     points, last = _curve_metrics(run.curve, start)
+    metric = METRICS[record.config.metric]
     return RunSpec(
         key=f"final-{final.name}-seed-{run.seed}",
         parent=STUDY_KEY if trial is None else f"trial-{trial.number:04d}",
-        name=f"final {final.name} seed {run.seed} | {run.val_accuracy:.3f}",
+        name=f"final {final.name} seed {run.seed} | {metric.value(run.score(metric.name)):.3f}",
         status="FINISHED",
         params={name: str(value) for name, value in stored_flat_settings(final.settings).items()},
-        metrics=_finite([*points, *_summary_metrics(run.curve, run.val_accuracy, last)]),
+        metrics=_finite([*points, *_summary_metrics(run.curve, run.score(metric.name), metric, last)]),
         tags=_tags({"kind": "final", "candidate": final.name, "seed": str(run.seed), "state": "complete"}),
         started=start,
         ended=last,
@@ -391,13 +396,15 @@ def _forecast_metrics(forecast: Forecast | None, curve: Sequence[MetricPoint], l
         yield MetricPoint("forecast/to_beat", forecast.deciding.epoch, forecast.incumbent, last)
 
 
-def _summary_metrics(curve: Sequence[EpochResult], value: float | None, at: int) -> Iterator[MetricPoint]:
-    """Yields the value of a run, if it has one, and the accuracy of its best epoch, which is information only."""
-    if value is not None:
-        yield MetricPoint("value", 0, value, at)
-    accuracies = [result.val_accuracy for result in curve if result.val_accuracy is not None]
-    if accuracies:
-        yield MetricPoint("best_val_accuracy", 0, max(accuracies), at)
+def _summary_metrics(
+    curve: Sequence[EpochResult], score: float | None, metric: Metric, at: int
+) -> Iterator[MetricPoint]:
+    """Yields the value of a run, if it has one, and that of its best epoch, which is information only."""
+    if score is not None:
+        yield MetricPoint("value", 0, metric.value(score), at)
+    scores = [one for result in curve if (one := result.score(metric.name)) is not None]
+    if scores:
+        yield MetricPoint(f"best_val_{metric.name}", 0, metric.value(max(scores)), at)
     yield MetricPoint("epochs", 0, float(len(curve)), at)
 
 

@@ -184,5 +184,5 @@ def _with_final_run(record: StudyRecord, candidate: str, run: FinalRun) -> Final
         trial=None if trial is None else trial.number,
         settings=settings,
         runs=(*(other for other in runs if other.seed != run.seed), run),
-        validation=Interval(mean=run.val_accuracy, low=None, high=None, n=1),
+        validation=Interval(mean=run.score(record.config.metric), low=None, high=None, n=1),
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, Any
+
+from nbt.metrics import Metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -315,6 +317,22 @@ class Interval:
     low: float | None
     high: float | None
     n: int
+
+
+def value_interval(scores: Interval, metric: Metric) -> Interval:
+    """Returns an interval of scores as one of the values of a metric."""
+    return _map_interval(scores, metric, metric.value)
+
+
+def difference_interval(scores: Interval, metric: Metric, reference: float) -> Interval:
+    """Returns an interval of a difference of scores as one of a difference of values, see `Metric.difference`."""
+    return _map_interval(scores, metric, lambda score: metric.difference(score, reference))
+
+
+def _map_interval(scores: Interval, metric: Metric, convert: Callable[[float], float]) -> Interval:
+    ends = (scores.low, scores.high) if metric.higher_is_better else (scores.high, scores.low)
+    low, high = (None if end is None else convert(end) for end in ends)
+    return Interval(mean=convert(scores.mean), low=low, high=high, n=scores.n)
 
 
 def interval_json(interval: Interval | None) -> Any:

@@ -28,13 +28,13 @@ def diagnose_priors(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) ->
         A mapping with four keys. `sources` lists the active priors and recorded tasks: `name`, `words` (the
         suggestion), `origin` (its reference), `mean` and `spread` of the weight before any trial, `after` and
         `after_spread` given the trials, and `agreement`, the rank correlation of the source's scores with the
-        accuracies of the full-length trials, whose number is `trials` (None for fewer than five, or if scores or
-        accuracies are all equal). `silent` lists the inactive priors with `name` and `reason`. `tables` lists the names
+        scores of the full-length trials, whose number is `trials` (None for fewer than five, or if either are
+        all equal). `silent` lists the inactive priors with `name` and `reason`. `tables` lists the names
         of the recorded tasks. `skill` is the result of `nbt.tuning.surrogate_skill.cross_validate`. Weights are in
         units of the logit score per standard deviation of the source's scores.
     """
-    images = surrogate.target.validation_images
-    observations = [to_observation(trial, images) for trial in trials]
+    images, metric = surrogate.target.validation_images, surrogate.target.metric
+    observations = [to_observation(trial, images, metric) for trial in trials]
     scored = [
         observation for observation in observations if observation is not None and observation.logit_score is not None
     ]
@@ -49,17 +49,17 @@ def diagnose_priors(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) ->
 
 
 def _rank_correlations(surrogate: PriorSurrogate, trials: Sequence[TrialRecord]) -> list[float | None]:
-    """Returns the rank correlation of each source's scores with the accuracies; see `diagnose_priors`."""
+    """Returns the rank correlation of each source's scores with those of the trials; see `diagnose_priors`."""
     if len(trials) < _MIN_TRIALS_FOR_CORRELATION:
         return [None] * len(surrogate.sources)
     from scipy.stats import spearmanr
 
-    accuracies = np.array([trial.val_accuracy or 0.0 for trial in trials])
+    results = np.array([trial.score(surrogate.target.metric) or 0.0 for trial in trials])
     scores = surrogate.source_scores([trial.settings for trial in trials])
-    constant = np.ptp(accuracies) == 0.0
+    constant = np.ptp(results) == 0.0
     return [
         None
         if constant or np.ptp(source_scores) < _SAME_SCORE_TOLERANCE
-        else round(float(spearmanr(source_scores, accuracies).statistic), 4)
+        else round(float(spearmanr(source_scores, results).statistic), 4)
         for source_scores in scores
     ]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbt.fit.advantage import advantage
-from nbt.tuning.storage.codec import TLI_SIMILARITY, VALIDATION_IMAGES
+from nbt.metrics import DEFAULT_METRIC
+from nbt.tuning.storage.codec import TLI_SIMILARITY, score_images
 
 _DEFAULT_VALIDATION_IMAGES = 200
 
@@ -22,30 +23,40 @@ class Target:
         facts: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         scalars: Finite scalars of the fit profile; empty without a profile.
         layers: Rows of the fit profile, one per unit, starting at the input.
+        metric: Name of the metric of the search.
     """
 
     epochs: int
     facts: Mapping[str, Any] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
     layers: Sequence[Mapping[str, Any]] = ()
+    metric: str = DEFAULT_METRIC
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any], profile: Mapping[str, Any] | None, epochs: int) -> Target:
+    def of(
+        cls,
+        facts: Mapping[str, Any],
+        profile: Mapping[str, Any] | None,
+        epochs: int,
+        metric: str = DEFAULT_METRIC,
+    ) -> Target:
         """Creates a target from facts about a dataset and a fit profile.
 
         Args:
             facts: Facts about the dataset.
             profile: The profile as returned by `FitProfile.to_dict`; None without one.
             epochs: Length of a full trial.
+            metric: Name of the metric of the search.
         """
         if profile is None:
-            return cls(epochs=epochs, facts=facts)
-        return cls(epochs=epochs, facts=facts, scalars=_finite_values(profile["scalars"]), layers=profile["layers"])
+            return cls(epochs=epochs, facts=facts, metric=metric)
+        scalars = _finite_values(profile["scalars"])
+        return cls(epochs=epochs, facts=facts, scalars=scalars, layers=profile["layers"], metric=metric)
 
     @property
     def validation_images(self) -> int:
-        """Number of validation images; 200 if it is unknown."""
-        return int(self.facts.get(VALIDATION_IMAGES) or _DEFAULT_VALIDATION_IMAGES)
+        """Number of validation images by which the error of a score is estimated; 200 if it is unknown."""
+        return score_images(self.facts, self.metric) or _DEFAULT_VALIDATION_IMAGES
 
     @property
     def train_images(self) -> float | None:

@@ -57,7 +57,7 @@ class TransferredPriors:
             seed: Seed of the pruner.
         """
         if self.forecaster is None:
-            return AshaPruner(length)
+            return AshaPruner(length, target.metric)
         return FitPruner(self.forecaster, self.models, target, length=length, seed=seed)
 
 

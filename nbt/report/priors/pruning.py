@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from nbt.metrics import DEFAULT_METRIC
 from nbt.report.stored_values import finite, list_at, number_at
 from nbt.tuning.budget import OUT_OF_EPOCHS, OUT_OF_TIME
 from nbt.tuning.intervals import Interval, wilson_interval
@@ -25,11 +26,11 @@ _MAX_EPOCH = 1_000_000
 
 
 class ForecastRow(NamedTuple):
-    """A forecast of a trial's final accuracy after an epoch; accuracies and chance are 0 ... 1.
+    """A forecast of a trial's final score after an epoch; scores and chance are 0 ... 1.
 
     Attributes:
         epoch: Epoch after which the forecast was made, from 1.
-        mean: Expected accuracy.
+        mean: Expected score.
         low: Lower bound of the 80 % interval.
         high: Upper bound of the 80 % interval.
         chance: Probability of beating the best trial at that time.
@@ -48,7 +49,7 @@ class Forecast:
 
     Attributes:
         rows: The forecasts by epoch, at least one.
-        incumbent: Accuracy to beat when the trial was judged unpromising, else at the last forecast; None if unknown.
+        incumbent: Score to beat when the trial was judged unpromising, else at the last forecast; None if unknown.
         would_stop: Epoch at which the trial was judged unpromising, or None.
         control: Whether the trial was judged unpromising and continued as a random control.
     """
@@ -83,7 +84,7 @@ class PruningDecision:
         epochs: Number of trained epochs.
         epochs_saved: Epochs of a full-length trial that were not trained because the trial was stopped.
         forecast: Forecasts of the trial; None for trials of other pruners.
-        outcome: Accuracy at full length; None for trials that did not reach it.
+        outcome: Score at full length; None for trials that did not reach it.
         beat_incumbent: Whether the outcome exceeds the accuracy to beat; None if one of them is unknown.
         reason: Why the trial was stopped, else "".
     """
@@ -128,29 +129,30 @@ class PruningResults:
 
 def pruning_results(record: StudyRecord) -> PruningResults:
     """Returns the results of pruning in a study."""
-    candidates = [pruning_decision(trial, record.config.epochs) for trial in record.trials]
+    candidates = [pruning_decision(trial, record.config.epochs, record.config.metric) for trial in record.trials]
     decisions = tuple(decision for decision in candidates if decision is not None)
     return PruningResults(
         decisions=decisions,
         forecasts=any(forecast_of(trial) is not None for trial in record.trials),
         stopped_by_budget=sum(trial.state == "pruned" and _stopped_by_budget(trial) for trial in record.trials),
         false_stop_rate=false_stop_rate(decisions),
-        coverage=coverage(record.trials),
+        coverage=coverage(record.trials, record.config.metric),
     )
 
 
-def pruning_decision(trial: TrialRecord, length: int) -> PruningDecision | None:
+def pruning_decision(trial: TrialRecord, length: int, metric: str = DEFAULT_METRIC) -> PruningDecision | None:
     """Returns the fate of an unpromising trial; None for other trials.
 
     Args:
         trial: A trial of a study.
         length: Number of epochs of a full-length trial.
+        metric: Name of the metric of the study.
     """
     forecast = forecast_of(trial)
     decision = _decision(trial, forecast)
     if decision is None:
         return None
-    outcome = trial.val_accuracy if trial.state == "complete" else None
+    outcome = trial.score(metric)
     incumbent = None if forecast is None else forecast.incumbent
     return PruningDecision(
         number=trial.number,
@@ -174,7 +176,7 @@ def false_stop_rate(decisions: Iterable[PruningDecision]) -> Interval | None:
     return _wilson_share(outcomes)
 
 
-def coverage(trials: Sequence[TrialRecord]) -> Interval | None:
+def coverage(trials: Sequence[TrialRecord], metric: str = DEFAULT_METRIC) -> Interval | None:
     """Returns the share of full-length trials that ended inside their forecast's 80 % interval.
 
     The last forecast at or before half of a trial's epochs counts; a diverged trial ended at 0. Stopped trials have no
@@ -184,8 +186,9 @@ def coverage(trials: Sequence[TrialRecord]) -> Interval | None:
     for trial in trials:
         forecast = forecast_of(trial)
         row = None if forecast is None else forecast.latest_at(trial.settings.epochs / 2)
-        if trial.state == "complete" and trial.val_accuracy is not None and row is not None:
-            inside.append(row.low <= round(trial.val_accuracy, _DECIMALS) <= row.high)
+        score = trial.score(metric)
+        if score is not None and row is not None:
+            inside.append(row.low <= round(score, _DECIMALS) <= row.high)
     return _wilson_share(inside)
 
 

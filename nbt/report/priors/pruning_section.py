@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from nbt.report.formatting import DASH, TemplateData, format_interval, one_line, percent, pluralise
+from nbt.metrics import METRICS, Metric
+from nbt.report.formatting import (
+    DASH,
+    TemplateData,
+    format_interval,
+    one_line,
+    percent,
+    pluralise,
+    score_interval,
+    score_text,
+)
 from nbt.report.priors.pruning import (
     CONTROL,
     EXEMPT,
     STOPPED,
     Forecast,
+    ForecastRow,
     PruningDecision,
     PruningResults,
     pruning_results,
 )
+from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import StudyRecord
 
 
@@ -21,7 +33,7 @@ def pruning_section(record: StudyRecord) -> TemplateData:
     Its `sentences` give the number of stopped trials, the epochs saved, the false-stop rate and the coverage of the
     forecasts; its `rows` are the unpromising trials by number, none without forecasts.
     """
-    results = pruning_results(record)
+    results, metric = pruning_results(record), METRICS[record.config.metric]
     sentences = [_stopped_sentence(record, results)]
     if results.forecasts:
         sentences += [_control_sentence(results), _exempt_sentence(results), _coverage_sentence(results)]
@@ -29,7 +41,7 @@ def pruning_section(record: StudyRecord) -> TemplateData:
         sentences.append("This pruner has no control trials, so its false-stop rate is unknown.")
     return TemplateData(
         sentences=tuple(sentence for sentence in sentences if sentence),
-        rows=tuple(map(_pruned_trial_row, results.decisions)) if results.forecasts else (),
+        rows=tuple(_pruned_trial_row(trial, metric) for trial in results.decisions) if results.forecasts else (),
         forecasts=results.forecasts,
     )
 
@@ -91,18 +103,18 @@ def _coverage_sentence(results: PruningResults) -> str:
     )
 
 
-def _pruned_trial_row(trial: PruningDecision) -> TemplateData:
+def _pruned_trial_row(trial: PruningDecision, metric: Metric) -> TemplateData:
     forecast = trial.forecast
     row = None if forecast is None else forecast.deciding
     return TemplateData(
         number=trial.number,
         decision=_DECISION_LABELS[trial.decision],
         epochs=trial.epochs,
-        mean=DASH if row is None else percent(row.mean),
-        interval=DASH if row is None else percent_range(row.low, row.high),
-        to_beat=percent(None if forecast is None else forecast.incumbent),
+        mean=DASH if row is None else score_text(row.mean, metric),
+        interval=DASH if row is None else _forecast_range(row, metric),
+        to_beat=score_text(None if forecast is None else forecast.incumbent, metric),
         chance=DASH if row is None else percent(row.chance),
-        outcome=_outcome_text(trial),
+        outcome=_outcome_text(trial, metric),
         reason=one_line(trial.reason),
     )
 
@@ -114,18 +126,18 @@ _DECISION_LABELS = {
 }
 
 
-def _outcome_text(trial: PruningDecision) -> str:
+def _outcome_text(trial: PruningDecision, metric: Metric) -> str:
     if trial.outcome is None:
         return "unknown"
     comparison = {None: "", True: ", beat it", False: ", did not beat it"}[trial.beat_incumbent]
-    return percent(trial.outcome) + comparison
+    return score_text(trial.outcome, metric) + comparison
 
 
-def percent_range(low: float, high: float) -> str:
-    """Returns the bounds of a forecast's interval in percent, e.g. "58.0-63.1 %"."""
-    return f"{100 * low:.1f}{DASH}{100 * high:.1f} %"
+def _forecast_range(row: ForecastRow, metric: Metric) -> str:
+    """Returns the bounds of a forecast's interval, e.g. "58.0-63.1 %"."""
+    return score_interval(Interval(mean=row.mean, low=row.low, high=row.high, n=1), metric)
 
 
-def last_forecast_range(forecast: Forecast | None) -> str:
+def last_forecast_range(forecast: Forecast | None, metric: Metric) -> str:
     """Returns the 80 % interval of a trial's last forecast, or "" without a forecast."""
-    return "" if forecast is None else percent_range(forecast.last.low, forecast.last.high)
+    return "" if forecast is None else _forecast_range(forecast.last, metric)

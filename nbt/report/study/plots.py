@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nbt.report.formatting import percent, truncated
+from nbt.metrics import METRICS, Metric
+from nbt.report.formatting import percent, score_text, truncated
 from nbt.report.study.recommendation import current_recommendation, default_recipe_settings, default_recipe_trial
 from nbt.report.svg import (
     BEST,
@@ -22,8 +23,8 @@ from nbt.report.svg import (
     PAPER,
     PRUNED,
     integer_axis,
-    percent_axis,
     render_svg,
+    score_axis,
     tooltip_id,
 )
 from nbt.tuning.storage.records import FinalRecord, StudyRecord, TrialRecord
@@ -42,7 +43,8 @@ def learning_curves(record: StudyRecord) -> str | None:
     Pruned and failed trials are thin, dotted and end in a cross; full-length trials are solid. The recommended trial
     and the default recipe are thick.
     """
-    shown = [trial for trial in record.trials if _points(trial)]
+    metric = METRICS[record.config.metric]
+    shown = [trial for trial in record.trials if _points(trial, metric)]
     if not shown:
         return None
     best, baseline = _recommended_trial(record), default_recipe_trial(record)
@@ -51,15 +53,15 @@ def learning_curves(record: StudyRecord) -> str | None:
         handles: Handles = {}
         for trial in sorted(shown, key=lambda trial: (trial is best, trial is baseline, trial.state == "complete")):
             label, style = _line_style(trial, best, baseline)
-            epochs, accuracies = zip(*_points(trial), strict=True)
-            (line,) = axes.plot(epochs, accuracies, gid=tooltip_id(_describe(trial)), **style)
+            epochs, accuracies = zip(*_points(trial, metric), strict=True)
+            (line,) = axes.plot(epochs, accuracies, gid=tooltip_id(_describe(trial, metric)), **style)
             if trial.state != "complete":
                 axes.plot(epochs[-1:], accuracies[-1:], marker="x", markersize=4, color=style["color"], linestyle="")
             handles.setdefault(label, line)
-        axes.set(xlabel="epoch", ylabel="validation accuracy")
+        axes.set(xlabel="epoch", ylabel=_axis_label(metric))
         integer_axis(axes.xaxis)
         axes.set_xlim(left=min(1, *(trial.curve[0].epoch for trial in shown)) - 0.2)
-        percent_axis(axes.yaxis)
+        score_axis(axes.yaxis, metric)
         return handles
 
     return render_svg("curves", "Learning curves of all trials", 3.2, draw)
@@ -71,17 +73,18 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
     The axis covers the full-length trials; pruned trials below that range, diverged and failed trials lie on its lower
     edge. Interrupted trials are left out, because another trial continues them.
     """
+    metric = METRICS[record.config.metric]
     trials = [trial for trial in record.trials if trial.end not in ("running", "interrupted")]
-    measured = [trial for trial in trials if _accuracy(trial) is not None]
+    measured = [trial for trial in trials if _score(trial, metric) is not None]
     if not measured:
         return None
-    ranged = [_accuracy(trial) or 0.0 for trial in [t for t in measured if t.state == "complete"] or measured]
+    ranged = [_score(trial, metric) or 0.0 for trial in [t for t in measured if t.state == "complete"] or measured]
     floor = max(0.0, min(ranged) - 0.1 * max(max(ranged) - min(ranged), 0.05))
     best, baseline = _recommended_trial(record), default_recipe_trial(record)
 
     def draw(axes: Axes) -> Handles:
         handles: Handles = {}
-        numbers, reached = _best_so_far(trials)
+        numbers, reached = _best_so_far(trials, metric)
         if numbers:
             (handles["best so far"],) = axes.step(numbers, reached, where="post", color=BEST, linewidth=1.6)
             if record.noise is not None:
@@ -90,24 +93,24 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
                 band = axes.fill_between(numbers, lower, upper, step="post", color=BEST, alpha=0.15, linewidth=0)
                 handles["± 1 standard error"] = band
         for trial in trials:
-            label, style = _marker_style(trial, best, baseline)
-            accuracy = _accuracy(trial)
+            label, style = _marker_style(trial, best, baseline, metric)
+            accuracy = _score(trial, metric)
             where = floor if accuracy is None else max(accuracy, floor)
-            tip = tooltip_id(_describe(trial))
+            tip = tooltip_id(_describe(trial, metric))
             (point,) = axes.plot([trial.number], [where], linestyle="", gid=tip, clip_on=False, zorder=3, **style)
             handles.setdefault(label, point)
-        axes.set(xlabel="trial", ylabel="validation accuracy")
+        axes.set(xlabel="trial", ylabel=_axis_label(metric))
         integer_axis(axes.xaxis)
         axes.set_ylim(bottom=floor)
-        percent_axis(axes.yaxis)
+        score_axis(axes.yaxis, metric)
         return handles
 
-    return render_svg("trials", "Validation accuracy of each trial", 3.2, draw)
+    return render_svg("trials", f"Validation {metric.label} of each trial", 3.2, draw)
 
 
 def finalists(record: StudyRecord) -> str | None:
     """Draws each finalist's mean with its 95 % interval and its single runs; None before the finals."""
-    finals = list(reversed(record.finals))
+    finals, metric = list(reversed(record.finals)), METRICS[record.config.metric]
     if not finals:
         return None
 
@@ -115,14 +118,14 @@ def finalists(record: StudyRecord) -> str | None:
         for row, final in enumerate(finals):
             is_default = final.settings == default_recipe_settings(record.config)
             color = BEST if final.name == record.recommended else DEFAULT if is_default else FULL
-            _draw_finalist(axes, row, final, color)
+            _draw_finalist(axes, row, final, color, metric)
         axes.set_yticks(range(len(finals)), [truncated(final.name, _MAX_LABEL_LENGTH) for final in finals])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(-0.6, len(finals) - 0.4)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("validation accuracy: runs, mean, 95 % interval")
-        percent_axis(axes.xaxis)
+        axes.set_xlabel(f"{_axis_label(metric)}: runs, mean, 95 % interval")
+        score_axis(axes.xaxis, metric)
         return {}
 
     return render_svg("finals", "Finalists with their intervals", 0.8 + 0.42 * len(finals), draw)
@@ -153,8 +156,8 @@ def importance_bars(record: StudyRecord, max_rows: int = 12) -> str | None:
     return render_svg("importance", "Importance of the settings", 0.3 + 0.3 * len(rows), draw)
 
 
-def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str) -> None:
-    runs = [run.val_accuracy for run in final.runs]
+def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str, metric: Metric) -> None:
+    runs = [run.score(metric.name) for run in final.runs]
     # The runs of a finalist are spread vertically over its row, so that equal ones stay visible.
     rows = [row - 0.24 + 0.12 * (i % 3) / 2 for i in range(len(runs))]
     axes.plot(runs, rows, linestyle="", marker="o", markersize=3.4, color=MUTED, alpha=0.55)
@@ -163,7 +166,7 @@ def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str) -> None
         axes.plot(
             [validation.low, validation.high], [row + 0.1] * 2, color=color, linewidth=2.4, solid_capstyle="round"
         )
-    tip = tooltip_id(f"{final.name}: {percent(validation.mean)}")
+    tip = tooltip_id(f"{final.name}: {score_text(validation.mean, metric)}")
     axes.plot(
         [validation.mean],
         [row + 0.1],
@@ -176,33 +179,37 @@ def _draw_finalist(axes: Axes, row: int, final: FinalRecord, color: str) -> None
     )
 
 
+def _axis_label(metric: Metric) -> str:
+    return f"validation {metric.label}"
+
+
 def _recommended_trial(record: StudyRecord) -> TrialRecord | None:
     recommendation = current_recommendation(record)
     return None if recommendation is None else recommendation.trial
 
 
-def _accuracy(trial: TrialRecord) -> float | None:
-    """Returns the accuracy after the last epoch; None for diverged and failed trials."""
-    accuracy = trial.last_accuracy
-    if trial.diverged or trial.state == "failed" or accuracy is None:
+def _score(trial: TrialRecord, metric: Metric) -> float | None:
+    """Returns the score after the last epoch; None for diverged and failed trials."""
+    score = trial.last_score(metric.name)
+    if trial.diverged or trial.state == "failed" or score is None:
         return None
-    return accuracy if math.isfinite(accuracy) else None
+    return score if math.isfinite(score) else None
 
 
-def _points(trial: TrialRecord) -> list[tuple[int, float]]:
+def _points(trial: TrialRecord, metric: Metric) -> list[tuple[int, float]]:
     return [
-        (result.epoch, result.val_accuracy)
+        (result.epoch, score)
         for result in trial.curve
-        if result.val_accuracy is not None and math.isfinite(result.val_accuracy) and not result.diverged
+        if (score := result.score(metric.name)) is not None and math.isfinite(score) and not result.diverged
     ]
 
 
-def _best_so_far(trials: Sequence[TrialRecord]) -> tuple[list[int], list[float]]:
+def _best_so_far(trials: Sequence[TrialRecord], metric: Metric) -> tuple[list[int], list[float]]:
     """Returns trial numbers and the best full-length accuracy up to each, from the first full-length trial on."""
     numbers: list[int] = []
     reached: list[float] = []
     for trial in trials:
-        accuracy = _accuracy(trial) if trial.state == "complete" else None
+        accuracy = _score(trial, metric) if trial.state == "complete" else None
         if accuracy is not None or reached:
             numbers.append(trial.number)
             reached.append(max([*reached[-1:], *([] if accuracy is None else [accuracy])]))
@@ -222,11 +229,11 @@ def _line_style(
 
 
 def _marker_style(
-    trial: TrialRecord, best: TrialRecord | None, baseline: TrialRecord | None
+    trial: TrialRecord, best: TrialRecord | None, baseline: TrialRecord | None, metric: Metric
 ) -> tuple[str, dict[str, Any]]:
     if trial is best:
         return f"trial {trial.number}, recommended", {"color": BEST, "marker": "D", "markersize": 6.5, "mec": PAPER}
-    if _accuracy(trial) is None:
+    if _score(trial, metric) is None:
         return "diverged or failed", {"color": PRUNED, "marker": "v", "markersize": 5.5}
     if trial is baseline:
         return "default recipe", {"color": DEFAULT, "marker": "s", "markersize": 5.5, "mec": PAPER}
@@ -235,6 +242,6 @@ def _marker_style(
     return "stopped early", {"color": PRUNED, "marker": "x", "markersize": 4.5}
 
 
-def _describe(trial: TrialRecord) -> str:
+def _describe(trial: TrialRecord, metric: Metric) -> str:
     state = "diverged" if trial.diverged else "full length" if trial.state == "complete" else trial.end
-    return f"trial {trial.number}: {percent(_accuracy(trial))}, {state}"
+    return f"trial {trial.number}: {score_text(_score(trial, metric), metric)}, {state}"

@@ -8,12 +8,15 @@ from typing import Any
 
 from nbt.checks import CheckResult
 from nbt.fit.fit_profile import FitProfile
+from nbt.metrics import METRICS
 from nbt.report.fit import conclusions, measures
 from nbt.report.fit.correlation_section import correlation_section
 from nbt.report.formatting import (
     DASH,
     Fact,
     TemplateData,
+    difference_interval,
+    difference_number,
     duration,
     format_interval,
     format_number,
@@ -22,8 +25,8 @@ from nbt.report.formatting import (
     one_line,
     percent,
     pluralise,
-    points,
-    points_interval,
+    score_interval,
+    score_text,
 )
 from nbt.report.priors.priors_section import priors_section
 from nbt.report.priors.pruning import STOPPED, pruning_results
@@ -33,7 +36,7 @@ from nbt.report.study import sentences
 from nbt.report.study.calibration import calibration_sentence
 from nbt.report.study.checks.registry import count_sentence, study_checks
 from nbt.report.study.hardware import hardware_section, hardware_text
-from nbt.report.study.headline import Z95, headline
+from nbt.report.study.headline import Z95, error_text, headline, reference_of
 from nbt.report.study.recommendation import (
     StudyRecommendation,
     current_recommendation,
@@ -82,7 +85,7 @@ def build_report(
             _budget_tile(record),
         ),
         settings=() if recommendation is None else _setting_rows(config, recommendation),
-        finals=tuple(final_row(final, final.name == record.recommended) for final in record.finals),
+        finals=tuple(final_row(record, final) for final in record.finals),
         finals_sentence=sentences.finals_sentence(record),
         optimism=sentences.optimism(record, recommendation),
         test=tuple(test_row(test) for test in record.test),
@@ -95,6 +98,7 @@ def build_report(
         study_facts=_study_facts(record),
         ranking=sentences.ranking_sentence(record),
         trials=trial_rows(record),
+        metric=METRICS[config.metric],
         failures=failures(record),
         priors=priors_section(record),
         pruning=pruning_section(record),
@@ -150,18 +154,20 @@ def _explanation(record: StudyRecord, recommendation: StudyRecommendation | None
 
 
 def _validation_tile(record: StudyRecord, recommendation: StudyRecommendation | None) -> Fact:
-    label = "Validation accuracy"
+    metric = METRICS[record.config.metric]
+    label = f"Validation {metric.label}"
     if recommendation is not None and recommendation.final is not None:
         validation = recommendation.final.validation
         runs = pluralise(validation.n, "seed")
         return Fact(
             label,
-            percent(validation.mean),
-            runs if validation.low is None else f"{format_interval(validation)}, {runs}",
+            score_text(validation.mean, metric),
+            runs if validation.low is None else f"{score_interval(validation, metric)}, {runs}",
         )
     if recommendation is not None and recommendation.trial is not None:
-        error = "" if record.noise is None else f", ± {points(Z95 * record.noise, signed=False)} points"
-        return Fact(label, percent(recommendation.trial.val_accuracy), f"one run{error}")
+        score = recommendation.trial.score(metric.name) or 0.0
+        error = "" if record.noise is None else f", ± {error_text(Z95 * record.noise, metric, score)}"
+        return Fact(label, score_text(score, metric), f"one run{error}")
     return Fact(label, DASH, "no full-length trial yet")
 
 
@@ -173,13 +179,16 @@ def _difference_tile(record: StudyRecord, recommendation: StudyRecommendation | 
         versus = recommendation.final.versus_default
         if versus is None:
             return Fact(label, DASH, "the default was not run in the finals")
-        note = "one seed" if versus.low is None else f"{points_interval(versus)}, paired"
-        return Fact(label, f"{points(versus.mean)} points", note)
+        metric, reference = reference_of(record, recommendation.final)
+        note = "one seed" if versus.low is None else f"{difference_interval(versus, metric, reference)}, paired"
+        return Fact(label, f"{difference_number(versus.mean, metric, reference)} {metric.difference_unit}", note)
     baseline = default_recipe_trial(record)
     if recommendation is None or recommendation.trial is None or baseline is None:
         return Fact(label, DASH, "not measured yet")
-    difference = (recommendation.trial.val_accuracy or 0.0) - (baseline.val_accuracy or 0.0)
-    return Fact(label, points(difference), "points, one run each")
+    metric = METRICS[record.config.metric]
+    reference = baseline.score(metric.name) or 0.0
+    difference = (recommendation.trial.score(metric.name) or 0.0) - reference
+    return Fact(label, difference_number(difference, metric, reference), f"{metric.difference_unit}, one run each")
 
 
 def _test_tile(record: StudyRecord) -> Fact:
@@ -246,6 +255,12 @@ _DATA_LABELS = {
 }
 
 
+def _noise_text(record: StudyRecord) -> str:
+    """Returns the standard error of the best trial's value."""
+    best, metric = next(iter(record.ranked()), None), METRICS[record.config.metric]
+    return error_text(record.noise or 0.0, metric, 0.0 if best is None else best.score(metric.name) or 0.0)
+
+
 def _study_facts(record: StudyRecord) -> tuple[Fact, ...]:
     config = record.config
     values = {
@@ -253,6 +268,7 @@ def _study_facts(record: StudyRecord) -> tuple[Fact, ...]:
         "Backbone": one_line(config.backbone),
         "Weights": one_line(config.weights),
         "Search space": one_line(config.space),
+        "Metric": METRICS[config.metric].label,
         **{
             label: format_number(record.dataset[key])
             for key, label in _DATA_LABELS.items()
@@ -263,9 +279,7 @@ def _study_facts(record: StudyRecord) -> tuple[Fact, ...]:
         "Labelled images per class": config.shots,
         "Stream": None if config.scenario is None else f"{config.scenario}-incremental, {config.tasks} tasks",
         "Epochs per full-length trial": config.epochs,
-        "Standard error of validation": None
-        if record.noise is None
-        else f"± {points(record.noise, signed=False)} points",
+        "Standard error of validation": None if record.noise is None else f"± {_noise_text(record)}",
         "Seed": config.seed,
         "Hardware": hardware_text(record) or None,
         "Started": format_timestamp(record.created),

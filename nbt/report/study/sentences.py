@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from nbt.metrics import METRICS
 from nbt.report.fit.correlation import unit_count
-from nbt.report.formatting import format_interval, percent, points
+from nbt.report.formatting import difference_number, format_interval, percent, score_text
+from nbt.report.study.headline import error_text
 from nbt.report.study.recommendation import StudyRecommendation
 from nbt.settings import TransferSettings
 from nbt.tuning.intervals import Interval
@@ -72,15 +74,16 @@ def optimism(record: StudyRecord, recommendation: StudyRecommendation | None) ->
     """
     if recommendation is None or recommendation.final is None or recommendation.trial is None:
         return ""
-    in_search, in_finals = recommendation.trial.val_accuracy, recommendation.final.validation.mean
+    metric = METRICS[record.config.metric]
+    in_search, in_finals = recommendation.trial.score(metric.name), recommendation.final.validation.mean
     full = record.counts()["complete"]
     if in_search is None or full < 2:
         return ""
     new = "new seeds on the same validation images" if record.has_fixed_validation else "new seeds and splits"
     return (
-        f"In the search, {recommendation.name} reached {percent(in_search)} on a single split, selected among {full} "
-        f"full-length trials; over {new} its mean is {percent(in_finals)} "
-        f"({points(in_finals - in_search)} points)."
+        f"In the search, {recommendation.name} reached {score_text(in_search, metric)} on a single split, "
+        f"selected among {full} full-length trials; over {new} its mean is {score_text(in_finals, metric)} "
+        f"({difference_number(in_finals - in_search, metric, in_search)} {metric.difference_unit})."
     )
 
 
@@ -144,11 +147,13 @@ def _test_evaluations_sentence(count: int) -> str:
 
 def ranking_sentence(record: StudyRecord) -> str:
     """Returns the explanation of the order of the trials."""
-    if record.noise is None:
-        return "Full-length trials come first, by validation accuracy."
+    metric, best = METRICS[record.config.metric], next(iter(record.ranked()), None)
+    if record.noise is None or best is None:
+        return f"Full-length trials come first, by validation {metric.label}."
+    error = error_text(record.noise, metric, best.score(metric.name) or 0.0)
     return (
-        "Full-length trials come first, by validation accuracy; those within one standard error (± "
-        f"{points(record.noise, signed=False)} points) of the best are ordered by validation loss instead."
+        f"Full-length trials come first, by validation {metric.label}; those within one standard error (± "
+        f"{error}) of the best are ordered by validation loss instead."
     )
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from nbt.metrics import METRICS, Metric
 from nbt.report.formatting import (
     DASH,
     TemplateData,
+    difference_interval,
+    difference_number,
     duration,
     format_interval,
     format_loss,
@@ -16,14 +19,15 @@ from nbt.report.formatting import (
     one_line,
     origin_text,
     percent,
-    points,
-    points_interval,
+    score_interval,
+    score_text,
     sparkline,
 )
 from nbt.report.priors.pruning import forecast_of
 from nbt.report.priors.pruning_section import last_forecast_range
 from nbt.report.settings_table import flat_settings, recipe_summary, setting_descriptions
 from nbt.report.study.hardware import trial_location, used_several_locations
+from nbt.report.study.headline import reference_of
 from nbt.report.study.recommendation import current_recommendation, default_recipe_trial
 from nbt.settings import TransferSettings
 from nbt.tuning.storage.records import FinalRecord, StudyRecord, TestRecord, TrialRecord
@@ -44,19 +48,19 @@ def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple
     )
 
 
-def final_row(final: FinalRecord, recommended: bool) -> TemplateData:
+def final_row(record: StudyRecord, final: FinalRecord) -> TemplateData:
     """Returns the row of a finalist."""
-    versus = final.versus_default
+    versus, (metric, reference) = final.versus_default, reference_of(record, final)
     return TemplateData(
         name=final.name,
         recipe=recipe_summary(final.settings),
-        accuracy=percent(final.validation.mean),
-        interval=format_interval(final.validation),
+        accuracy=score_text(final.validation.mean, metric),
+        interval=score_interval(final.validation, metric),
         seeds=final.validation.n,
-        versus=DASH if versus is None else points(versus.mean),
-        versus_interval=DASH if versus is None else points_interval(versus),
+        versus=DASH if versus is None else difference_number(versus.mean, metric, reference),
+        versus_interval=DASH if versus is None else difference_interval(versus, metric, reference),
         note=one_line(final.dropped),
-        recommended=recommended,
+        recommended=final.name == record.recommended,
     )
 
 
@@ -78,41 +82,45 @@ def trial_rows(record: StudyRecord) -> tuple[TemplateData, ...]:
     recommended = None if recommendation is None else recommendation.trial
     in_finals = recommendation is not None and recommendation.final is not None
     marked = {"recommended" if in_finals else "best": recommended, "default recipe": baseline}
-    curves = [r.val_accuracy for trial in record.trials for r in trial.curve if r.val_accuracy is not None]
-    finite = [accuracy for accuracy in curves if math.isfinite(accuracy)]
+    metric = METRICS[record.config.metric]
+    finite = [score for trial in record.trials for r in trial.curve if (score := r.score(metric.name)) is not None]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     show_location = used_several_locations(record.trials)
     return tuple(
-        _trial_row(trial, tuple(mark for mark, other in marked.items() if other is trial), low, high, show_location)
+        _trial_row(
+            metric, trial, tuple(mark for mark, other in marked.items() if other is trial), low, high, show_location
+        )
         for trial in _sorted_trials(record, ranked)
     )
 
 
 def _sorted_trials(record: StudyRecord, ranked: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Returns full-length trials by rank, then pruned, running, interrupted and failed ones by their last accuracy."""
+    """Returns full-length trials by rank, then pruned, running, interrupted and failed ones by their last score."""
     done = {trial.number for trial in ranked}
     order = {"complete": 0, "pruned": 1, "running": 2, "interrupted": 3, "failed": 4}
     rest = [trial for trial in record.trials if trial.number not in done]
-    rest.sort(key=lambda trial: (order.get(trial.end, 5), -(trial.last_accuracy or 0.0), trial.number))
+    rest.sort(
+        key=lambda trial: (order.get(trial.end, 5), -(trial.last_score(record.config.metric) or 0.0), trial.number)
+    )
     return [*ranked, *rest]
 
 
 def _trial_row(
-    trial: TrialRecord, marks: tuple[str, ...], low: float, high: float, show_location: bool
+    metric: Metric, trial: TrialRecord, marks: tuple[str, ...], low: float, high: float, show_location: bool
 ) -> TemplateData:
     state = "diverged" if trial.diverged and trial.state == "complete" else trial.end
     return TemplateData(
         number=trial.number,
         state=state,
         origin=origin_text(trial.origin),
-        accuracy=percent(trial.val_accuracy),
+        accuracy=score_text(trial.score(metric.name), metric),
         loss=format_loss(trial.val_loss),
         epochs=f"{len(trial.curve)}/{trial.settings.epochs}",
         seconds=duration(trial.seconds),
         recipe=recipe_summary(trial.settings),
         reason=one_line(trial.reason),
-        curve=sparkline([result.val_accuracy for result in trial.curve], low, high),
-        forecast=last_forecast_range(forecast_of(trial)),
+        curve=sparkline([result.score(metric.name) for result in trial.curve], low, high),
+        forecast=last_forecast_range(forecast_of(trial), metric),
         location=str(trial_location(trial.facts)) if show_location else "",
         marks=marks,
     )

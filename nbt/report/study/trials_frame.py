@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from nbt.metrics import METRICS
 from nbt.report.formatting import one_line
 from nbt.report.priors.pruning import forecast_of
 from nbt.report.settings_table import flat_settings
@@ -14,6 +15,7 @@ from nbt.tuning.storage.records import StudyRecord, TrialRecord
 FULL_EPOCHS = "epochs_full"
 """Column of the setting `epochs`; the column "epochs" is the number of epochs that were trained."""
 
+_METRICS = {f"val_{name}": name for name in METRICS if name not in ("accuracy", "log_loss")}
 _FORECASTS = {f"forecast_{name}": name for name in ("mean", "low", "high", "chance")}
 
 
@@ -25,18 +27,20 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
             diverged trials, missing for others that are not of full length), val_loss (nats, missing in the same way),
             epochs (trained), seconds (of training), reason, node (name of the machine),
             device (name of the GPU, or "cpu"), gpu_index (index of the GPU on its machine), forecast_mean,
-            forecast_low, forecast_high (80 % interval) and forecast_chance (of beating the best trial) of the last
-            forecast, control ("yes" for an unpromising trial that continued as a control, else "no"; "" without a
-            forecast), then every setting by name, with one column per knot (`layer_lr_shape_input` ...) and the setting
-            `epochs` as `epochs_full`. Missing numbers are NaN.
+            forecast_low, forecast_high (score of the metric of the study, 80 % interval) and forecast_chance (of
+            beating the best trial) of the last forecast, control ("yes" for an unpromising trial that continued as a
+            control, else "no"; "" without a forecast), val_balanced_accuracy, val_macro_f1 and val_auroc (as
+            val_accuracy; missing where they were not recorded), metric (name of the metric of the study), then every
+            setting by name, with one column per knot (`layer_lr_shape_input` ...) and the setting `epochs` as
+            `epochs_full`. Missing numbers are NaN.
     """
-    rows = [_row(trial) for trial in record.trials]
-    columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings())))
+    rows = [_row(trial, record.config.metric) for trial in record.trials]
+    columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings()), record.config.metric))
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(dict.fromkeys(("val_accuracy", "val_loss", *_FORECASTS), "float64"))
+    return frame.astype(dict.fromkeys(("val_accuracy", "val_loss", *_METRICS, *_FORECASTS), "float64"))
 
 
-def _row(trial: TrialRecord) -> dict[str, object]:
+def _row(trial: TrialRecord, metric: str) -> dict[str, object]:
     settings = flat_settings(trial.settings)
     settings[FULL_EPOCHS] = settings.pop("epochs")
     forecast, location = forecast_of(trial), trial_location(trial.facts)
@@ -54,5 +58,7 @@ def _row(trial: TrialRecord) -> dict[str, object]:
         "gpu_index": location.gpu,
         **{column: None if forecast is None else getattr(forecast.last, name) for column, name in _FORECASTS.items()},
         "control": "" if forecast is None else "yes" if forecast.control else "no",
+        **{column: trial.score(name) for column, name in _METRICS.items()},
+        "metric": metric,
         **settings,
     }

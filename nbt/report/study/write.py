@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nbt.metrics import METRICS
 from nbt.report.files import report_folder, write_report_files
-from nbt.report.formatting import format_interval, one_line, percent, pluralise
-from nbt.report.study.headline import comparison_to_default
+from nbt.report.formatting import one_line, pluralise, score_interval, score_text
+from nbt.report.study.headline import comparison_to_default, reference_of
 from nbt.report.study.recommendation import StudyRecommendation, current_recommendation
 from nbt.report.study.render import render_html, render_markdown
 from nbt.report.study.report_data import build_report
 from nbt.report.study.trials_frame import trials_frame
 from nbt.training.export.model_folder import was_trained_with
-from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.records import FinalRecord, StudyRecord
 
 SETTINGS_FILE = "recommended.yaml"
 FIT_FILE = "fit.json"
@@ -69,24 +70,29 @@ def fit_file(profile: Mapping[str, Any]) -> str:
     return json.dumps(profile, indent=2) + "\n"
 
 
+def _comparison(record: StudyRecord, final: FinalRecord) -> str:
+    return comparison_to_default(final.versus_default, *reference_of(record, final)).lstrip(",; ")
+
+
 def settings_file(record: StudyRecord, recommendation: StudyRecommendation) -> str:
     """Returns the content of `recommended.yaml`: comments on the origin of the settings, then the settings.
 
     `TransferSettings.load` and `nbt train --settings` read it.
     """
-    config = record.config
+    config, metric = record.config, METRICS[record.config.metric]
     article = "the " if recommendation.is_default else ""
     lines = [f"Settings of {article}{recommendation.name}, study {config.name}"]
     lines.append(f"dataset {config.dataset}, backbone {config.backbone}, weights {config.weights}")
     if recommendation.final is None:
-        accuracy = percent(recommendation.trial.val_accuracy if recommendation.trial is not None else None)
-        lines.append(f"validation accuracy {accuracy} in one run; best trial so far, not confirmed by final runs")
+        trial = recommendation.trial
+        value = score_text(None if trial is None else trial.score(metric.name), metric)
+        lines.append(f"validation {metric.label} {value} in one run; best trial so far, not confirmed by final runs")
     else:
         validation = recommendation.final.validation
         runs = pluralise(validation.n, "seed")
-        interval = runs if validation.low is None else f"95 % interval {format_interval(validation)}, {runs}"
-        lines.append(f"validation accuracy {percent(validation.mean)} ({interval})")
+        interval = runs if validation.low is None else f"95 % interval {score_interval(validation, metric)}, {runs}"
+        lines.append(f"validation {metric.label} {score_text(validation.mean, metric)} ({interval})")
         if not recommendation.is_default:
-            lines.append(comparison_to_default(recommendation.final.versus_default).lstrip(",; "))
+            lines.append(_comparison(record, recommendation.final))
     comments = "".join(f"# {one_line(line)}\n" for line in lines)
     return comments + config.per_task_settings(recommendation.settings).to_yaml()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nbt.errors import NbtError, require_positive
+from nbt.metrics import METRICS
 from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
 from nbt.tuning.engines.base import TrialSource
@@ -50,7 +51,8 @@ class Finals(TrialSource):
         record = store.record()
         self._finalists = choose_finalists(record)
         self._comparisons = max(1, len(self._finalists) - 1) * count_looks(seeds)
-        self._design = validation_design(record.dataset, self._comparisons)
+        self._metric = record.config.metric
+        self._design = validation_design(record.dataset, self._comparisons, self._metric)
         attributes = store.attributes()
         self._runs = {finalist.name: self._stored_runs(attributes, finalist) for finalist in self._finalists}
         self._failed: dict[str, str] = {}
@@ -135,7 +137,7 @@ class Finals(TrialSource):
         scores = {}
         for name, runs in self._runs.items():
             n_rounds = next((i - 1 for i in range(1, self._max_seeds + 2) if i not in runs), 0)
-            scores[name] = [Score(runs[i].val_accuracy, runs[i].val_loss) for i in range(1, n_rounds + 1)]
+            scores[name] = [Score(runs[i].score(self._metric), runs[i].val_loss) for i in range(1, n_rounds + 1)]
         return select_finalist(
             scores, default=DEFAULT_RECIPE, max_seeds=self._max_seeds, failed=self._failed, design=self._design
         )
@@ -166,11 +168,13 @@ class Finals(TrialSource):
             if runs[finalist.name]
         ]
         entries.sort(key=lambda entry: self._sort_key(str(entry["name"]), leader, runs))
-        difference = paired_difference(runs[leader], default_runs, self._design)
+        difference = paired_difference(runs[leader], default_runs, self._design, self._metric)
         decision = {
             "candidates": entries,
             "recommended": leader,
-            "verdict": describe_comparison(leader, DEFAULT_RECIPE, difference),
+            "verdict": describe_comparison(
+                leader, DEFAULT_RECIPE, difference, METRICS[self._metric], self._mean(default_runs)
+            ),
             "comparisons": self._comparisons,
         }
         self._store.put(codec.FINALS, decision)
@@ -178,10 +182,13 @@ class Finals(TrialSource):
     def _sort_key(self, name: str, leader: str, runs: dict[str, list[FinalRun]]) -> tuple[bool, bool, float]:
         """Returns the sort key: the recommended finalist, the others that were not dropped, then the dropped ones.
 
-        Within each group, finalists are sorted by mean accuracy.
+        Within each group, finalists are sorted by mean score.
         """
-        mean = math.fsum(run.val_accuracy for run in runs[name]) / len(runs[name])
-        return name != leader, name in self._state.dropped, -mean
+        return name != leader, name in self._state.dropped, -self._mean(runs[name])
+
+    def _mean(self, runs: Sequence[FinalRun]) -> float:
+        """Returns the mean score of runs, 0 without any."""
+        return math.fsum(run.score(self._metric) for run in runs) / max(1, len(runs))
 
 
 def recommended_final(record: StudyRecord) -> FinalRecord:

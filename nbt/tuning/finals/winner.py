@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
 from nbt.tuning.intervals import Interval, ValidationDesign, paired_interval, repeated_difference_interval
 
 MIN_SEEDS = 3
@@ -93,22 +94,31 @@ def select_finalist(
         rounds += 1
 
 
-def describe_comparison(name: str, default: str, versus_default: Interval | None) -> str:
+def describe_comparison(
+    name: str,
+    default: str,
+    versus_default: Interval | None,
+    metric: Metric = METRICS[DEFAULT_METRIC],
+    reference: float = 0.0,
+) -> str:
     """Returns a sentence that compares the recommended finalist with the default recipe.
 
     Args:
         name: Name of the recommended finalist.
         default: Name of the default recipe.
-        versus_default: Paired difference to the default recipe in accuracy; None if the default recipe has no runs.
+        versus_default: Paired difference to the default recipe in score; None if the default recipe has no runs.
+        metric: The metric of the study.
+        reference: Mean score of the default recipe.
     """
     if name == default:
         return f"The {default} is recommended: no setting that was found has a better mean."
     if versus_default is None:
         return f"{_capitalise_first(name)} is recommended; the {default} could not be run beside it."
-    points = f"{100 * versus_default.mean:+.1f} points"
+    points = f"{metric.format_difference(versus_default.mean, reference)} {metric.difference_unit}"
     if versus_default.low is None or versus_default.high is None:
         return f"{_capitalise_first(name)} cannot be distinguished from the {default} by one seed ({points})."
-    bounds = f"{100 * versus_default.low:+.1f} to {100 * versus_default.high:+.1f}, {versus_default.n} seeds"
+    ends = [metric.format_difference(end, reference) for end in (versus_default.low, versus_default.high)]
+    bounds = f"{' to '.join(ends if metric.higher_is_better else reversed(ends))}, {versus_default.n} seeds"
     if versus_default.low > 0:
         return f"{_capitalise_first(name)} is better than the {default} by {points[1:]} (95 % interval {bounds})."
     return f"{_capitalise_first(name)} cannot be distinguished from the {default}: {points} (95 % interval {bounds})."

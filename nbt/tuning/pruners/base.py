@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from nbt.errors import UsageError, nearest
+from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.search_config import PRUNERS
 from nbt.settings import TransferSettings
 
@@ -23,8 +24,8 @@ class TrialContext:
     """State of a trial after an epoch other than its last.
 
     Attributes:
-        study: Optuna study with all trials, finished and running; intermediate values are validation accuracies by
-            epoch.
+        study: Optuna study with all trials, finished and running; intermediate values are scores of the metric of
+            the study by epoch.
         number: Number of the trial.
         settings: Settings of the trial.
         curve: Epochs so far, at least one.
@@ -70,12 +71,19 @@ class OptunaPruner:
 
     Args:
         pruner: Optuna pruner.
-        reason: Reason to report for a stopped trial, without the epoch; "{accuracy}" is the accuracy of that epoch.
+        reason: Reason to report for a stopped trial, without the epoch; "{value}" is the value of the metric in it.
         rungs: Epochs at which a trial may be stopped; every epoch when None.
+        metric: Name of the metric of the study.
     """
 
-    def __init__(self, pruner: BasePruner, reason: str, rungs: tuple[int, ...] | None = None) -> None:
-        self._pruner, self._reason, self._rungs = pruner, reason, rungs
+    def __init__(
+        self,
+        pruner: BasePruner,
+        reason: str,
+        rungs: tuple[int, ...] | None = None,
+        metric: str = DEFAULT_METRIC,
+    ) -> None:
+        self._pruner, self._reason, self._rungs, self._metric = pruner, reason, rungs, metric
 
     def decide(self, context: TrialContext) -> str | None:
         """Returns the reason for which the trial should stop, or None."""
@@ -85,13 +93,13 @@ class OptunaPruner:
         trial = context.study.get_trials(deepcopy=False)[context.number]
         if not self._pruner.prune(context.study, trial):
             return None
-        return f"epoch {last.epoch}: {self._reason.format(accuracy=f'{last.val_accuracy or 0.0:.3f}')}"
+        return f"epoch {last.epoch}: {self._reason.format(value=f'{last.value(self._metric) or 0.0:.3f}')}"
 
 
 class AshaPruner(OptunaPruner):
     """Asynchronous successive halving (Li et al. 2018, arXiv 1810.05934), as Optuna implements it.
 
-    A trial passes a rung only if its accuracy is in the upper half of all trials that have reached the rung. The rungs
+    A trial passes a rung only if its score is in the upper half of all trials that have reached the rung. The rungs
     are at one and two thirds of the trial: under a warm-up and cosine schedule, the rank correlation of the accuracy
     after epoch e of 12 with the final accuracy is about 0 to 0.3 up to epoch 3, 0.5 at 4, 0.7 at 6 and 0.8 to 0.9 at 8,
     so that an earlier rung would stop good settings. A reduction factor of 2 is the smallest that Optuna accepts. The
@@ -99,31 +107,34 @@ class AshaPruner(OptunaPruner):
 
     Args:
         length: Epochs of a full trial.
+        metric: Name of the metric of the study.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, metric: str = DEFAULT_METRIC) -> None:
         from optuna.pruners import SuccessiveHalvingPruner
 
         first_rung = max(1, math.ceil(length / 3))
         super().__init__(
             SuccessiveHalvingPruner(min_resource=first_rung, reduction_factor=2),
-            "accuracy {accuracy} is not among the best half at this rung",
+            METRICS[metric].label + " {value} is not among the best half at this rung",
             rungs=(first_rung, 2 * first_rung),
+            metric=metric,
         )
 
 
-def make_pruner(name: str, length: int) -> Pruner:
+def make_pruner(name: str, length: int, metric: str = DEFAULT_METRIC) -> Pruner:
     """Creates a pruner that needs no experience.
 
     Args:
         name: "asha" or "none"; `nbt.tuning.transferred_priors.TransferredPriors.pruner` creates "fit".
         length: Epochs of a full trial.
+        metric: Name of the metric of the study.
 
     Raises:
         UsageError: The name is unknown, or the pruner needs experience.
     """
     if name == "asha":
-        return AshaPruner(length)
+        return AshaPruner(length, metric)
     if name == "none":
         return NoPruner()
     if name in PRUNERS:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nbt.metrics import DEFAULT_METRIC
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -50,7 +51,7 @@ class LearningCurve:
 
     Attributes:
         settings: Settings of the run.
-        logit_scores: Logit score of the validation accuracy after each epoch, (epochs,).
+        logit_scores: Logit score of the validation after each epoch, (epochs,).
         log_train_loss: Natural logarithm of the training loss, clipped, (epochs,).
         log_val_loss: Natural logarithm of the validation loss, clipped, (epochs,).
         total_epochs: Epochs of the whole run.
@@ -73,21 +74,23 @@ class LearningCurve:
         images: int,
         total_epochs: int,
         expected_score: float = 0.0,
+        metric: str = DEFAULT_METRIC,
     ) -> LearningCurve:
         """Creates the curve of a run.
 
         Args:
             settings: Settings of the run.
-            epochs: Results of at least one epoch. Missing losses and accuracies count as the worst possible values.
+            epochs: Results of at least one epoch. Missing losses and scores count as the worst possible values.
             images: Number of validation images.
             total_epochs: Epochs of the whole run.
             expected_score: Logit score that models of other tasks predict for the settings.
+            metric: Name of the metric whose scores the curve has.
         """
         worst = float("inf")
         losses = [(result.train_loss, worst if result.val_loss is None else result.val_loss) for result in epochs]
         logs = np.log(np.clip(np.array(losses), *_LOSS_CLIP_RANGE))
-        accuracies = np.array([result.val_accuracy or 0.0 for result in epochs])
-        return cls(settings, logit_score(accuracies, images), logs[:, 0], logs[:, 1], total_epochs, expected_score)
+        scores = np.array([result.score(metric) or 0.0 for result in epochs])
+        return cls(settings, logit_score(scores, images), logs[:, 0], logs[:, 1], total_epochs, expected_score)
 
     @property
     def end_score(self) -> float:
@@ -407,8 +410,10 @@ def table_curves(table: RecordedTable, models: Sequence[TaskModel]) -> list[Lear
 
 
 def probe_logit_score(target: Target) -> float:
-    """Returns the logit score of the ridge probe on a target, NaN if it is unknown."""
-    return float("nan") if target.probe is None else float(logit_score(target.probe, target.validation_images))
+    """Returns the logit score of the ridge probe on a target, NaN if it is unknown or the metric is another."""
+    if target.probe is None or target.metric != DEFAULT_METRIC:
+        return float("nan")
+    return float(logit_score(target.probe, target.validation_images))
 
 
 def _training_examples(task: _RecordedTask) -> list[tuple[list[float], float, float]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nbt.metrics import METRICS
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -37,9 +38,9 @@ class _ForecastHistory:
     """The forecasts of one trial.
 
     Attributes:
-        rows: One row per forecast: epoch, mean, low and high accuracy (80 % interval), probability of beating the best
+        rows: One row per forecast: epoch, mean, low and high score (80 % interval), probability of beating the best
             trial.
-        incumbent: Accuracy to beat at the last forecast, or at the one after which the trial should have stopped.
+        incumbent: Score to beat at the last forecast, or at the one after which the trial should have stopped.
         would_stop: Epoch after which the trial should have stopped, or None.
     """
 
@@ -80,6 +81,7 @@ class FitPruner:
         self._forecaster, self._expected_score = forecaster, mean_task_prediction(models)
         self._length, self._seed, self._threshold, self._control_fraction = length, seed, threshold, controls
         self._images, self._probe = target.validation_images, probe_logit_score(target)
+        self._metric = METRICS[target.metric]
         self._first_epoch = max(1, math.ceil(_MIN_TRAINED_FRACTION * length))
         self._histories: dict[int, _ForecastHistory] = {}
         self._seen_trials: set[int] = set()
@@ -97,19 +99,20 @@ class FitPruner:
         history = self._histories.setdefault(context.number, _ForecastHistory())
         # A restarted or resumed trial repeats epochs; only the forecasts of the newest attempt are kept.
         history.rows = [row for row in history.rows if row[0] < epoch]
-        history.rows.append([epoch, *self._forecast_accuracies(distribution), round(chance, 4)])
-        accuracy_to_beat = self._to_accuracy(references[0].end_score)
+        history.rows.append([epoch, *self._forecast_scores(distribution), round(chance, 4)])
+        score_to_beat = self._to_score(references[0].end_score)
         if history.would_stop is None:
-            history.incumbent = accuracy_to_beat
+            history.incumbent = score_to_beat
         if chance >= self._threshold:
             return None
         history.would_stop = history.would_stop or epoch
         if self.is_control(context.number):
             return None
         _, mean, low, high, _ = history.rows[-1]
+        text, bounds = self._metric.format_score, [self._metric.format_score(score).split()[0] for score in (low, high)]
         return (
-            f"epoch {epoch}: the forecast is {100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}] and the chance of "
-            f"beating {100 * accuracy_to_beat:.1f} % is {100 * chance:.1f} %"
+            f"epoch {epoch}: the forecast is {text(mean)} [{', '.join(bounds)}] and the chance of "
+            f"beating {text(score_to_beat)} is {100 * chance:.1f} %"
         )
 
     def is_control(self, number: int) -> bool:
@@ -121,7 +124,7 @@ class FitPruner:
         """Returns the forecasts of a trial in JSON types, or None if there are none.
 
         The keys are `epoch`, `mean`, `low`, `high` (80 % interval) and `chance` of the last forecast; `incumbent`, the
-        accuracy to beat; `would_stop`, the epoch after which the trial should have stopped; `control`, whether it was
+        score to beat; `would_stop`, the epoch after which the trial should have stopped; `control`, whether it was
         due to stop but is a control; and `rows`, all forecasts by epoch.
         """
         history = self._histories.get(number)
@@ -143,7 +146,12 @@ class FitPruner:
     def _curve(self, settings: TransferSettings, epochs: Sequence[EpochResult]) -> LearningCurve:
         expected_score = float(self._expected_score([settings])[0])
         return LearningCurve.from_epochs(
-            settings, epochs, images=self._images, total_epochs=self._length, expected_score=expected_score
+            settings,
+            epochs,
+            images=self._images,
+            total_epochs=self._length,
+            expected_score=expected_score,
+            metric=self._metric.name,
         )
 
     def _best_finished_curves(self, context: TrialContext) -> list[LearningCurve]:
@@ -160,13 +168,14 @@ class FitPruner:
 
     def _incumbent_std(self, best: LearningCurve) -> float:
         """Returns the standard error of the score to beat, which may be high by chance as the best of many."""
-        accuracy = accuracy_from_logit_score(best.end_score, self._images)
-        return float(np.sqrt(logit_score_variance(accuracy, self._images)))
+        score = accuracy_from_logit_score(best.end_score, self._images)
+        return float(np.sqrt(logit_score_variance(score, self._images)))
 
-    def _forecast_accuracies(self, distribution: ForecastDistribution) -> list[float]:
-        """Returns the mean and the lower and upper end of the 80 % interval of a forecast, as accuracies."""
+    def _forecast_scores(self, distribution: ForecastDistribution) -> list[float]:
+        """Returns the mean and the lower and upper end of the 80 % interval of a forecast, 0 ... 1."""
         scores = (distribution.mean, *self._forecaster.interval(distribution))
-        return [self._to_accuracy(score) for score in scores]
+        return [self._to_score(score) for score in scores]
 
-    def _to_accuracy(self, score: float) -> float:
+    def _to_score(self, score: float) -> float:
+        """Returns the score, 0 ... 1, of a logit score."""
         return round(float(accuracy_from_logit_score(score, self._images)), 4)

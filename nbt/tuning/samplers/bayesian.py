@@ -154,7 +154,7 @@ class BayesianSampler(optuna.samplers.BaseSampler):
             if record is None:
                 continue
             self._tried_settings.add(record.settings)
-            observation = to_observation(record, self._images)
+            observation = to_observation(record, self._images, self._surrogate.target.metric)
             if observation is None:
                 continue
             observations.append(observation)

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nbt.errors import UsageError
+from nbt.metrics import DEFAULT_METRIC
 from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
@@ -217,14 +218,17 @@ def noise_of(trials: Sequence[TrialRecord], dataset: Mapping[str, Any], metric: 
     return accuracy_standard_error(max(full), n) if full and n else None
 
 
-def validation_design(dataset: Mapping[str, Any], comparisons: int = 1) -> ValidationDesign | None:
+def validation_design(
+    dataset: Mapping[str, Any], comparisons: int = 1, metric: str = DEFAULT_METRIC
+) -> ValidationDesign | None:
     """Returns how the runs of a study are validated; None without the numbers of images.
 
     Args:
         dataset: Facts about the dataset.
         comparisons: See `ValidationDesign`.
+        metric: Name of the metric of the study.
     """
-    images, train_images = (int(dataset.get(key) or 0) for key in (codec.VALIDATION_IMAGES, codec.TRAIN_IMAGES))
+    images, train_images = codec.score_images(dataset, metric), int(dataset.get(codec.TRAIN_IMAGES) or 0)
     if not images or not train_images:
         return None
     fixed = bool(dataset.get(codec.VALIDATION_FIXED))
@@ -238,6 +242,7 @@ def make_final_record(
     runs: Sequence[FinalRun],
     dropped: str = "",
     design: ValidationDesign | None = None,
+    metric: str = DEFAULT_METRIC,
 ) -> FinalRecord:
     """Returns the record of a finalist with its interval over the runs.
 
@@ -248,32 +253,36 @@ def make_final_record(
         runs: At least one final run.
         dropped: Reason for which it got fewer seeds, or "".
         design: How the runs are validated; None gives Student's t interval over the runs.
+        metric: Name of the metric of the study.
     """
     ordered = tuple(sorted(runs, key=lambda run: run.seed))
-    accuracies = [run.val_accuracy for run in ordered]
+    scores = [run.score(metric) for run in ordered]
     return FinalRecord(
         name=name,
         trial=trial,
         settings=settings,
         runs=ordered,
-        validation=accuracy_interval(accuracies) if design is None else repeated_accuracy_interval(accuracies, design),
+        validation=accuracy_interval(scores) if design is None else repeated_accuracy_interval(scores, design),
         dropped=dropped,
     )
 
 
 def paired_difference(
-    runs: Sequence[FinalRun], reference: Sequence[FinalRun], design: ValidationDesign | None
+    runs: Sequence[FinalRun],
+    reference: Sequence[FinalRun],
+    design: ValidationDesign | None,
+    metric: str = DEFAULT_METRIC,
 ) -> Interval | None:
-    """Returns the paired difference in accuracy, `runs - reference`, over their common seeds; None without any.
+    """Returns the paired difference in score, `runs - reference`, over their common seeds; None without any.
 
     Without a design, the interval is Student's t interval over the seeds.
     """
-    accuracies = {run.seed: run.val_accuracy for run in runs}
-    references = {run.seed: run.val_accuracy for run in reference}
-    seeds = sorted(accuracies.keys() & references.keys())
+    scores = {run.seed: run.score(metric) for run in runs}
+    references = {run.seed: run.score(metric) for run in reference}
+    seeds = sorted(scores.keys() & references.keys())
     if not seeds:
         return None
-    pairs = [accuracies[seed] for seed in seeds], [references[seed] for seed in seeds]
+    pairs = [scores[seed] for seed in seeds], [references[seed] for seed in seeds]
     return paired_interval(*pairs) if design is None else repeated_difference_interval(*pairs, design)
 
 
@@ -297,8 +306,9 @@ def _read_finals(attributes: Mapping[str, Any], dataset: Mapping[str, Any]) -> t
         entries = decision.get("candidates", [])
         # Version 0.1 did not store the number; its finals looked three times, after 3, 4 and 5 seeds, by default.
         comparisons = int(decision.get("comparisons", max(1, 3 * (len(entries) - 1))))
-        design = validation_design(dataset, comparisons)
-        finals = [_read_final(entry, attributes, design) for entry in entries]
+        metric = codec.metric_of(attributes)
+        design = validation_design(dataset, comparisons, metric)
+        finals = [_read_final(entry, attributes, design, metric) for entry in entries]
         default = next((f.runs for f, e in zip(finals, entries, strict=True) if e["default"]), ())
     except (KeyError, TypeError, ValueError, AttributeError):
         _log.warning("the stored finals are damaged and ignored")
@@ -306,18 +316,18 @@ def _read_finals(attributes: Mapping[str, Any], dataset: Mapping[str, Any]) -> t
     return tuple(
         final
         if final.runs is default
-        else FinalRecord(**{**vars(final), "versus_default": paired_difference(final.runs, default, design)})
+        else FinalRecord(**{**vars(final), "versus_default": paired_difference(final.runs, default, design, metric)})
         for final in finals
     )
 
 
 def _read_final(
-    entry: Mapping[str, Any], attributes: Mapping[str, Any], design: ValidationDesign | None
+    entry: Mapping[str, Any], attributes: Mapping[str, Any], design: ValidationDesign | None, metric: str
 ) -> FinalRecord:
     settings = TransferSettings.from_dict(entry["settings"])
     seeds = set(entry["seeds"])
     runs = [run for run in read_runs(attributes, settings) if run.seed in seeds]
-    return make_final_record(entry["name"], entry["trial"], settings, runs, entry["dropped"], design)
+    return make_final_record(entry["name"], entry["trial"], settings, runs, entry["dropped"], design, metric)
 
 
 def _read_test_results(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:

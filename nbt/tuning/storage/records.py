@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from nbt.metrics import DEFAULT_METRIC
+from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.search_config import PRUNERS, SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.metrics import Predictions
@@ -206,6 +206,11 @@ class FinalRun:
         """Validation accuracy after the last epoch, 0 ... 1; 0 if the run diverged."""
         return last_accuracy(self.curve) or 0.0
 
+    @property
+    def values(self) -> dict[str, float | None]:
+        """Value of each metric after the last epoch; None where it is not known or not defined."""
+        return {name: self.curve[-1].value(name) if self.curve else None for name in METRICS}
+
     def score(self, metric: str) -> float:
         """Returns the score of a metric after the last epoch, 0 ... 1; 0 if the run diverged."""
         return last_score(self.curve, metric) or 0.0
@@ -226,9 +231,9 @@ class FinalRecord:
         trial: Number of the trial with these settings; None if no trial ran the default recipe.
         settings: The recipe.
         runs: One per seed; finalists share seeds, so that differences are paired.
-        validation: Mean validation accuracy of the runs with its interval, see
+        validation: Mean score of the metric of the study over the runs with its interval, see
             `nbt.tuning.intervals.repeated_accuracy_interval`.
-        versus_default: Paired difference to the default recipe, in accuracy, with an interval that is corrected for the
+        versus_default: Paired difference to the default recipe, in score, with an interval that is corrected for the
             number of comparisons; None for the default recipe itself.
         dropped: Reason for which it got fewer seeds than others, else "".
     """

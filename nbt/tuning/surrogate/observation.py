@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nbt.metrics import DEFAULT_METRIC
 from nbt.settings import TransferSettings
 from nbt.tuning.storage.records import TrialRecord
 from nbt.tuning.surrogate.logit_score import MAX_GAP_TO_BEST, logit_score, logit_score_variance
@@ -36,26 +37,25 @@ class Observation:
     variance: float
 
 
-def to_observation(record: TrialRecord, images: int) -> Observation | None:
+def to_observation(record: TrialRecord, images: int, metric: str = DEFAULT_METRIC) -> Observation | None:
     """Converts a trial to an observation; None for a failed trial.
 
     Args:
         record: Stored trial.
         images: Number of validation images.
+        metric: Name of the metric of the study.
     """
     if record.state == "failed":
         return None
     if record.state == "running":
         return Observation(record.settings, None, 0.0)
-    accuracy = record.last_accuracy or 0.0
-    noise = float(logit_score_variance(accuracy, images))
+    score = record.last_score(metric) or 0.0
+    noise = float(logit_score_variance(score, images))
     if record.state == "complete":
-        return Observation(record.settings, float(logit_score(accuracy, images)), noise)
+        return Observation(record.settings, float(logit_score(score, images)), noise)
     forecast = record.forecast
     if not forecast:
-        return Observation(
-            record.settings, float(logit_score(accuracy, images)) + _PRUNED_GAIN, noise + _PRUNED_VARIANCE
-        )
+        return Observation(record.settings, float(logit_score(score, images)) + _PRUNED_GAIN, noise + _PRUNED_VARIANCE)
     low, high = (float(logit_score(forecast[name], images)) for name in ("low", "high"))
     # 80 % of a normal distribution lie within 1.28 standard deviations.
     std = max((high - low) / 2.56, 0.1)

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from nbt.metrics import METRICS
 from nbt.report.study import plots
 from nbt.tuning.storage.records import StudyRecord
 from tests.sample_study import (
@@ -76,7 +77,7 @@ def test_best_so_far_counts_full_length_trials_only() -> None:
         trial(3, curve=curve(0.4)),
         trial(4, curve=curve(0.6)),
     )
-    numbers, reached = plots._best_so_far(trials)
+    numbers, reached = plots._best_so_far(trials, METRICS["accuracy"])
     assert numbers == [1, 2, 3, 4]
     assert reached == [0.5, 0.5, 0.5, 0.6]
 
