@@ -59,6 +59,7 @@ class Task:
         stale_statistics: Names of the BatchNorm layers whose running statistics in w0 are unusable; `build_model`
             re-estimates them.
         teacher: The teacher whose weights can be injected (`settings.init` "inject"); None without one.
+        content_hash: Hash of the bytes of the image files; None for images in memory, which `fingerprint` covers.
         scenario: Scenario of a stream of tasks: "data", "task" or "class"; None for a single task.
         tasks: Number of tasks of the stream; 0 without one.
         resize: How images become square: "crop", "pad" or "squash".
@@ -88,6 +89,7 @@ class Task:
     source_means: SourceClassMeans | None = None
     stale_statistics: tuple[str, ...] = ()
     teacher: Teacher | None = None
+    content_hash: str | None = None
     scenario: str | None = None
     tasks: int = 0
     resize: str = "crop"

@@ -83,6 +83,7 @@ class StudyConfig(TaskConfig):
         teacher_hash: Fingerprint of the teacher's weights.
         scenario: `--scenario`, if given; every trial then learns a stream of tasks.
         tasks: Number of tasks of the stream; 1 for a single task.
+        content_hash: `Task.content_hash`; None in studies that were stored before it existed.
         metric: Name of the metric that the search optimises, one of `nbt.metrics.METRICS`.
     """
 
@@ -94,6 +95,7 @@ class StudyConfig(TaskConfig):
     teacher_hash: str | None = None
     scenario: str | None = None
     tasks: int = 1
+    content_hash: str | None = None
     metric: str = DEFAULT_METRIC
 
     def per_task_settings(self, settings: TransferSettings) -> TransferSettings:

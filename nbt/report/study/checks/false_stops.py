@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from nbt.checks import Check, CheckResult
 from nbt.report.formatting import format_interval, join_words, percent, pluralise
 from nbt.report.priors.pruning import STOPPED, PruningResults, forecast_of, pruning_results
+from nbt.training.results import last_score
 from nbt.tuning.intervals import wilson_interval
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
@@ -50,7 +51,11 @@ class FalseStops(Check[StudyRecord]):
         if best is None:
             return self.not_applicable("No full-length trial can be compared with the stopped ones.")
         noise = record.noise or 0.0
-        ahead = [trial for trial in record.trials if trial.state == "pruned" and _is_ahead(trial, best, noise)]
+        ahead = [
+            trial
+            for trial in record.trials
+            if trial.state == "pruned" and _is_ahead(trial, best, noise, record.config.metric)
+        ]
         verb = "was" if len(ahead) == 1 else "were"
         found = (
             f"{len(ahead)} of {pluralise(stopped, 'stopped trial')} {verb} ahead of trial {best.number}, the best one, "
@@ -73,7 +78,7 @@ def _evidence(record: StudyRecord, results: PruningResults) -> Iterator[tuple[bo
             f"{hits} of {pluralise(rate.n, 'control')} beat the best trial ({format_interval(rate)}; "
             f"{percent(_TOLERATED_RATE, 0)} tolerated)",
         )
-    above = [value for trial in record.trials if (value := _ended_above(trial)) is not None]
+    above = [value for trial in record.trials if (value := _ended_above(trial, record.config.metric)) is not None]
     if above:
         share = wilson_interval(sum(above) / len(above), len(above))
         yield (
@@ -90,16 +95,17 @@ def _is_above(hits: int, n: int, rate: float) -> bool:
     return bool(binom.sf(hits - 1, n, rate) < _ERROR)
 
 
-def _ended_above(trial: TrialRecord) -> bool | None:
+def _ended_above(trial: TrialRecord, metric: str) -> bool | None:
     """Returns whether a full-length trial ended above its forecast's interval at half its epochs; None without one."""
     forecast = forecast_of(trial)
     row = None if forecast is None else forecast.latest_at(trial.settings.epochs / 2)
-    return None if row is None or trial.val_accuracy is None else trial.val_accuracy > row.high
+    score = trial.score(metric)
+    return None if row is None or score is None else score > row.high
 
 
-def _is_ahead(trial: TrialRecord, best: TrialRecord, margin: float) -> bool:
+def _is_ahead(trial: TrialRecord, best: TrialRecord, margin: float, metric: str) -> bool:
     """Returns whether a stopped trial was ahead of the best one after the epoch at which it was stopped."""
-    epochs = len(trial.curve)
-    if not 0 < epochs <= len(best.curve) or trial.last_accuracy is None:
+    reached, epochs = trial.last_score(metric), len(trial.curve)
+    if reached is None or epochs > len(best.curve):
         return False
-    return trial.last_accuracy > (best.curve[epochs - 1].val_accuracy or 0.0) + margin
+    return reached > (last_score(best.curve[:epochs], metric) or 0.0) + margin

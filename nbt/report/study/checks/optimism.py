@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from nbt.checks import Check, CheckResult
+from nbt.metrics import DEFAULT_METRIC
 from nbt.report.formatting import percent, points
 from nbt.report.study.recommendation import current_recommendation
 from nbt.tuning.storage.records import StudyRecord
@@ -23,6 +24,10 @@ class Optimism(Check[StudyRecord]):
         test = next((test for test in subject.test if test.name == "recommended"), None)
         if recommendation is None or recommendation.final is None or test is None:
             return self.not_applicable("The recommended model has not been tested.")
+        if subject.config.metric != DEFAULT_METRIC:
+            return self.not_applicable(
+                f"The finals are by {subject.config.metric}, the stored test result by accuracy."
+            )
         validation, accuracy = recommendation.final.validation, test.accuracy
         optimism = validation.mean - accuracy.mean
         found = (

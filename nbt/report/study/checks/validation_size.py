@@ -66,9 +66,8 @@ def _is_different(final: FinalRecord) -> bool:
 
 def _promised_gain(record: StudyRecord, final: FinalRecord) -> float | None:
     trial, default = next((t for t in record.trials if t.number == final.trial), None), default_recipe_trial(record)
-    if trial is None or default is None or trial.val_accuracy is None or default.val_accuracy is None:
-        return None
-    return trial.val_accuracy - default.val_accuracy
+    scores = [None if run is None else run.score(record.config.metric) for run in (trial, default)]
+    return None if scores[0] is None or scores[1] is None else scores[0] - scores[1]
 
 
 def _points(value: float) -> str:

@@ -6,7 +6,7 @@ from nbt.checks import FAILED, NOT_APPLICABLE, PASSED
 from nbt.report.study.checks.optimism import Optimism
 from nbt.tuning.intervals import Interval
 from tests.report.study.checks.studies import run
-from tests.sample_study import finals
+from tests.sample_study import config, finals
 
 CHECK = Optimism()
 
@@ -34,5 +34,6 @@ def test_a_validation_below_test_passes() -> None:
 
 
 def test_without_test_or_interval_it_is_not_applicable() -> None:
+    assert run(CHECK, config=config(metric="macro_f1")).state == NOT_APPLICABLE
     assert run(CHECK, test=()).state == NOT_APPLICABLE
     assert run(CHECK, finals=with_validation(0.8, None, None)).state == NOT_APPLICABLE
