@@ -317,7 +317,12 @@ class SearchConfig:
     )
     seed: int = _option(0, kind="whole", low=0, role="search", metavar="N", help="Seed of splits, sampler and trials.")
     final_seeds: int = _option(
-        5, kind="whole", role="run", metavar="N", help="Maximum number of final runs per finalist."
+        5,
+        kind="whole",
+        role="run",
+        metavar="N",
+        help="Maximum number of folds of the final runs, 2 or more; as many are used as take, with the last training, "
+        "at most half of what the trials took, but at least 3.",
     )
     ignore: str | None = _option(
         None,
@@ -348,11 +353,12 @@ class SearchConfig:
         """Returns the configuration itself, with all that a search cannot do without.
 
         Raises:
-            UsageError: Dataset or budget are missing.
+            UsageError: Dataset or budget are missing, or there is only one fold.
         """
         for name in REQUIRED:
             if getattr(self, name) is None:
                 raise UsageError(f"missing {flag_of(name)}; see nbt search --help")
+        check_final_seeds(self.final_seeds)
         return self
 
     def replace(self, **changes: Any) -> SearchConfig:
@@ -445,6 +451,19 @@ class SearchConfig:
         """Returns the command line of this search, quoted for a shell, as it may be shown."""
         words = [word for option in self.command_options().items() for word in option if word]
         return shlex.join(["nbt", "search", *words])
+
+
+def check_final_seeds(folds: int) -> None:
+    """Checks the number of folds of the final runs.
+
+    Raises:
+        UsageError: It is below 2.
+    """
+    if folds < 2:
+        raise UsageError(
+            f"--final-seeds: {folds} final run per recipe gives no interval, so that no difference could be told from "
+            "noise; give 3 or more"
+        )
 
 
 def check_workers(workers: int | str) -> None:

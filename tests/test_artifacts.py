@@ -10,6 +10,7 @@ import copy
 import csv
 import json
 import logging
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -276,37 +277,39 @@ class TestFinishedStudy:
         assert_contains(rows(again / "trials.csv"), expected)
         assert_contains(json.loads((again / "fit.json").read_text()), json.loads((before / "fit.json").read_text()))
         text = rephrased((before / "recommended.yaml").read_text())
-        for best_epoch, last_epoch in (("70.8 %", "66.7 %"), ("+16.7", "+12.5"), ("89.2 to +122.6", "40.4 to +65.4")):
+        for best_epoch, last_epoch in (("70.8 %", "66.7 %"), ("+16.7", "+12.5")):
             assert best_epoch in text
             text = text.replace(best_epoch, last_epoch)
-        assert (again / "recommended.yaml").read_text() == text
+        # Version 0.1 had Student's t intervals of the runs.
+        interval, again_text = re.compile(r"interval [^,)]*"), (again / "recommended.yaml").read_text()
+        assert interval.sub("", again_text) == interval.sub("", text)
         for text in (report.read_text(), (again / "report.md").read_text()):
             assert "+12.5" in text and "66.7" in text, "gain over the default recipe, test accuracy"
         assert [trial.val_accuracy for trial in finished.trials] == [
             pytest.approx(float(row["val_accuracy"])) for row in expected
         ]
 
-    def test_the_same_command_compares_the_finalists_by_their_last_epoch_and_trains_nothing_else(
+    def test_the_same_command_repeats_the_finals_on_folds_once_and_trains_no_trial(
         self, finished: StudyRecord, run_json: RunJson, working_folder: Path
     ) -> None:
-        weights = (working_folder / "reports/s/model/weights.safetensors").stat()
-        expected = by_last_epoch("search", rephrased(EXPECTED["search"]))
-        for _ in range(2):
-            output = run_json(*SEARCH, "--budget", "6")
-            assert_contains({**output, "seconds": 0.0}, {**expected, "seconds": 0.0})
-        after = stored_study()
-        assert after.trials == finished.trials
-        # By the best epoch, trial 5 is a finalist in place of trial 3.
         assert [final.name for final in finished.finals] == ["trial 4", "trial 5", "default recipe"]
-        assert [final.name for final in after.finals] == ["trial 4", "trial 3", "default recipe"]
-        for name in ("trial 4", "default recipe"):
-            finals = [record.final(name) for record in (finished, after)]
-            assert finals[0] == finals[1]
-        assert after.test == finished.test
-        assert after.test_evaluations == finished.test_evaluations == 1
+        assert {run.fold for final in finished.finals for run in final.runs} == {None}
+        outputs, studies, weights = [], [], []
+        for _ in range(2):
+            outputs.append(run_json(*SEARCH, "--budget", "6"))
+            studies.append(stored_study())
+            file = (working_folder / "reports/s/model/weights.safetensors").stat()
+            weights.append((file.st_ino, file.st_mtime_ns))
+        after = studies[0]
+        assert after.trials == finished.trials
+        assert len(after.finals) == 2 and after.final("default recipe") is not None
+        assert {run.fold for final in after.finals for run in final.runs} == {1, 2}
         assert after.profile == finished.profile
-        again = (working_folder / "reports/s/model/weights.safetensors").stat()
-        assert (again.st_ino, again.st_mtime_ns) == (weights.st_ino, weights.st_mtime_ns)
+        # The second time, nothing is trained.
+        assert outputs[0]["recommended"] == outputs[1]["recommended"]
+        assert after.finals == studies[1].finals and after.test == studies[1].test
+        assert after.test_evaluations == studies[1].test_evaluations
+        assert weights[0] == weights[1]
 
     def test_a_larger_budget_resumes_the_search(self, finished: StudyRecord, run_json: RunJson) -> None:
         output = run_json(*SEARCH, "--budget", "7")
@@ -316,10 +319,7 @@ class TestFinishedStudy:
         assert output["epochs"] == {"spent": after.epochs_spent, "budget": 42}
         assert 36 < after.epochs_spent <= 42
         assert after.profile == finished.profile
-        before = {(final.name, seed_run.seed): seed_run for final in finished.finals for seed_run in final.runs}
-        kept = {(final.name, seed_run.seed): seed_run for final in after.finals for seed_run in final.runs}
-        assert all(kept[key] == before[key] for key in kept.keys() & before.keys())
-        assert ("default recipe", 1) in kept.keys() & before.keys()
+        assert {run.fold for final in after.finals for run in final.runs} == {1, 2}, "new finals, on folds"
 
     def test_mlflow_runs_are_equal(self, finished: StudyRecord, run_json: RunJson, working_folder: Path) -> None:
         count = len(EXPECTED["mlflow"])
@@ -331,6 +331,10 @@ class TestFinishedStudy:
             del entry["tags"]["nbt.content"]
         best = max(trial.val_accuracy or 0.0 for trial in finished.trials)
         expected["s"]["latest_metrics"] |= {"best_val_accuracy": best, "final_gain": 1 / 8, "final_val_accuracy": 2 / 3}
+        interval = finished.finals[0].validation
+        expected["s"]["latest_metrics"] |= {
+            f"final_val_accuracy_{end}": getattr(interval, end) for end in ("low", "high")
+        }
         values = {entry["latest_metrics"].get("value"): name for name, entry in runs.items() if " | " in name}
         assert all(name.endswith(f"| {value:.3f}") for value, name in values.items())
         assert_contains(by_title(runs), by_title(expected))
@@ -347,7 +351,11 @@ class TestFinishedStudy:
         report = DATA / "finished" / "report"
         settings = str(report / "recommended.yaml")
         trained = run_json("train", *TASK, "--settings", settings, "--seeds", "2", "--export", "m")
-        assert_contains(trained, by_last_epoch("train", EXPECTED["train"]), rel=RETRAINED)
+        expected = by_last_epoch("train", EXPECTED["train"])
+        # Later runs validate other folds of the seed of the first one; version 0.1 drew a split with each seed.
+        assert [run["seed"] for run in trained["seeds"]] == [run["seed"] for run in expected["seeds"]]
+        expected |= {"validation": trained["validation"], "seeds": [expected["seeds"][0], trained["seeds"][1]]}
+        assert_contains(trained, expected, rel=RETRAINED)
         assert TransferSettings.load(settings).to_dict() == EXPECTED["search"]["recommended"]
         assert_contains(
             json.loads(Path("m/model.json").read_text()), json.loads((report / "model/model.json").read_text())

@@ -249,7 +249,7 @@ class TestRecords:
         (tmp_path / "none").mkdir()
         uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
         result = nbt.search(
-            digits, space="noise.yaml", budget=4, epochs=2, final_seeds=1, study="s", experience=tmp_path / "none",
+            digits, space="noise.yaml", budget=4, epochs=2, final_seeds=2, study="s", experience=tmp_path / "none",
             tracking_uri=uri,
         )  # fmt: skip
         values = {trial.settings.value("gradient_noise") for trial in result.record.trials}

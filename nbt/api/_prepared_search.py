@@ -86,5 +86,6 @@ def make_study_config(
         teacher_hash=None if task.teacher is None else hash_weights(task.teacher.w0, task.teacher.stale_statistics),
         scenario=task.scenario,
         tasks=task.tasks or 1,
+        content_hash=task.content_hash,
         metric=metric,
     )

@@ -140,7 +140,14 @@ class SearchRun:
                 f"of {self.prepared.budget.text}; give a larger --budget or fewer --epochs"
             )
         monitor.enter(FINALS)
-        self.engine.run(Finals(self.store, seeds=self._final_folds(), checkpoints=checkpoints, observers=observers))
+        finals = Finals(
+            self.store,
+            seeds=self._final_folds(),
+            surrogate=None if config.scenario else self.strategy.surrogate,
+            checkpoints=checkpoints,
+            observers=observers,
+        )
+        self.engine.run(finals)
         monitor.enter(TRAIN)
         # The result of a search over streams is a recipe; there is no single model to predict with.
         retraining = Retraining(self.store, export=None if config.scenario else export, checkpoints=checkpoints)

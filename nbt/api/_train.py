@@ -39,8 +39,8 @@ class _SeedTrialSource(TrialSource):
         from nbt.training.results import TrialSpec
 
         self._pending = [
-            TrialSpec(key=f"seed-{seed}", settings=settings, seed=seed, split_seed=seed)
-            for seed in range(first, first + seeds)
+            TrialSpec(key=f"seed-{first + fold}", settings=settings, seed=first + fold, split_seed=first, fold=fold)
+            for fold in range(seeds)
         ]
         self._pending.append(
             TrialSpec(
@@ -95,8 +95,8 @@ def train(
     Args:
         task: A loaded task, or the name or path of a dataset, which is loaded with `options`.
         settings: The recipe; the default recipe when None.
-        seeds: Number of validation runs. Their seeds count up from the seed of the task, and every run has its own
-            train/validation split.
+        seeds: Number of validation runs. Their seeds count up from the seed of the task, and every run validates
+            another fold of the training and validation images, unless the validation images are official.
         workers: Number of concurrent runs, at most `seeds`, or "auto"; see `nbt.tuning.engines.worker_count`.
         export: Folder for the tested model: new, empty, or a model folder, which is replaced.
         **options: Options of the task, see `TaskOptions`; not allowed with a loaded task.
@@ -131,7 +131,7 @@ def train(
     if last.test_accuracy is None:
         raise NbtError("the model was trained but not tested")
     runs = tuple(
-        FinalRun(seed=spec.seed, curve=source.outcomes[spec.key].curve)
+        FinalRun(seed=spec.seed, curve=source.outcomes[spec.key].curve, fold=spec.fold)
         for spec in source.specs
         if not spec.train_on_all
     )

@@ -19,9 +19,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nbt.data.content import content_hash
 from nbt.data.decoding import DecodedImage, FileFacts, decode_image, resize_pixels
 from nbt.data.image_reading import NO_RANGES
-from nbt.data.listing import Items, relative_names
+from nbt.data.listing import Items
 from nbt.data.value_range import ValueRanges, find_value_ranges, own_range
 from nbt.errors import NbtError, one_line_message
 from nbt.files import atomic_file
@@ -276,18 +277,13 @@ def _collect(decoded: DecodedImages, size: int, ranges: ValueRanges) -> _Content
 
 
 def _fingerprint(items: Items, size: int, resize: str) -> str:
-    """Returns a hash of the inputs: files by relative path, size and modification time, images in memory by content."""
+    """Returns a hash of the inputs, files and images in memory by content."""
     mode = "" if resize == "crop" else f" {resize}"
     digest = hashlib.sha256(f"nbt images {DECODER_VERSION} {size}{mode}\n".encode())
     if isinstance(items, np.ndarray):
         digest.update(str(items.shape).encode() + np.ascontiguousarray(items).data)
         return digest.hexdigest()[:32]
-    for path, name in zip(items, relative_names(items), strict=True):
-        try:
-            status = path.stat()
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-        except OSError:
-            digest.update(f"{name}\0missing\n".encode("utf-8", "surrogateescape"))
+    digest.update(content_hash(items).encode())
     return digest.hexdigest()[:32]
 
 

@@ -150,22 +150,24 @@ def limit_shots(pools: Pools, labels: Index, shots: int, seed: int) -> Pools:
     )
 
 
-def make_split(pools: Pools, labels: Index, seed: int) -> Split:
+def make_split(pools: Pools, labels: Index, seed: int, fold: int = 0) -> Split:
     """Divides the pools into training, validation and test images.
 
     Official validation images are kept. Else validation images are drawn, stratified: the same rounded share of every
-    class, with one image or more in either part.
+    class, with one image or more in either part. The folds of a seed have equally many validation images of each class,
+    and validate every image of a class once before any is validated twice.
 
     Args:
         pools: Pools from `make_pools`.
         labels: Class indices, int64 (N,).
         seed: Seed of the validation split, 0 or more; it does not affect the test images.
+        fold: Fold of the seed, 0 or more; official validation images are the same in all folds.
     """
     if pools.val is not None:
         return Split(pools.train, pools.val, pools.test)
     rng = np.random.default_rng([_VALIDATION_SEED, seed])
     n_classes = int(labels[pools.train].max()) + 1 if len(pools.train) else 0
-    val = _draw_stratified(pools.train, labels, validation_share(len(pools.train)), [rng] * n_classes)
+    val = _draw_stratified(pools.train, labels, validation_share(len(pools.train)), [rng] * n_classes, fold=fold)
     return Split(np.setdiff1d(pools.train, val), val, pools.test)
 
 
@@ -186,7 +188,12 @@ def validation_standard_error(accuracy: float, n: int) -> float:
 
 
 def _draw_stratified(
-    pool: Index, labels: Index, share: float, rngs: Sequence[np.random.Generator], least: int = 2
+    pool: Index,
+    labels: Index,
+    share: float,
+    rngs: Sequence[np.random.Generator],
+    least: int = 2,
+    fold: int = 0,
 ) -> Index:
     """Draws the same rounded share of every class, at least one image and never all.
 
@@ -196,12 +203,13 @@ def _draw_stratified(
         share: Share of each class, 0 ... 1.
         rngs: One generator per class.
         least: Least number of images of a class of which some are drawn.
+        fold: Which of the consecutive draws from each shuffled class, which continue at its start.
     """
     drawn = [np.empty(0, dtype=np.int64)]
     for label, rng in enumerate(rngs):
         members = _shuffled_members(pool, labels, label, rng)
         count = min(max(1, round(share * len(members))), len(members) - 1)
-        drawn.append(members[: count if len(members) >= least else 0])
+        drawn.append(np.roll(members, -fold * count)[: count if len(members) >= least else 0])
     return np.sort(np.concatenate(drawn))
 
 

@@ -118,7 +118,7 @@ def _cache_identity(
     """Returns the values that a profile depends on, in JSON types."""
     return {
         "version": [FORMAT_VERSION, _ALGORITHM_VERSION],
-        "task": task.fingerprint,
+        "task": task.fingerprint if task.content_hash is None else [task.fingerprint, task.content_hash],
         "sample": _digest(index),
         "train": _digest(task.split.train),
         "seed": seed,

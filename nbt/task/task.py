@@ -48,6 +48,7 @@ class Task:
         std: Standard deviation of each RGB channel for the normalisation of images.
         mirror: Whether a mirrored image shows the same class; false for characters.
         seed: Seed of the split and of the shots.
+        fold: Fold of the split.
         data_dir: The user's option `data_dir`, kept for reports.
         classes: The user's option `classes`, kept for reports.
         shots: The user's option `shots`, kept for reports.
@@ -58,6 +59,7 @@ class Task:
         stale_statistics: Names of the BatchNorm layers whose running statistics in w0 are unusable; `build_model`
             re-estimates them.
         teacher: The teacher whose weights can be injected (`settings.init` "inject"); None without one.
+        content_hash: Hash of the bytes of the image files; None for images in memory, which `fingerprint` covers.
         scenario: Scenario of a stream of tasks: "data", "task" or "class"; None for a single task.
         tasks: Number of tasks of the stream; 0 without one.
         resize: How images become square: "crop", "pad" or "squash".
@@ -78,6 +80,7 @@ class Task:
     std: tuple[float, float, float]
     mirror: bool = True
     seed: int = 0
+    fold: int = 0
     data_dir: str | None = None
     classes: int | None = None
     shots: int | None = None
@@ -86,6 +89,7 @@ class Task:
     source_means: SourceClassMeans | None = None
     stale_statistics: tuple[str, ...] = ()
     teacher: Teacher | None = None
+    content_hash: str | None = None
     scenario: str | None = None
     tasks: int = 0
     resize: str = "crop"
@@ -108,11 +112,16 @@ class Task:
 
         return hash_weights(self.w0, self.stale_statistics)
 
-    def with_split_seed(self, seed: int) -> Task:
-        """Returns the task with another stratified train/validation split; the test images are unchanged."""
+    def with_split_seed(self, seed: int, fold: int = 0) -> Task:
+        """Returns the task with another stratified train/validation split; the test images are unchanged.
+
+        Args:
+            seed: Seed of the split.
+            fold: Fold of the seed, see `nbt.data.splits.make_split`.
+        """
         from nbt.data.splits import make_split
 
-        return dataclasses.replace(self, split=make_split(self.pools, self.labels, seed), seed=seed)
+        return dataclasses.replace(self, split=make_split(self.pools, self.labels, seed, fold), seed=seed, fold=fold)
 
     def train_on_all(self) -> Task:
         """Returns the task with the validation images moved to the training images."""

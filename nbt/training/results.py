@@ -110,6 +110,7 @@ class TrialSpec:
         settings: The repaired recipe.
         seed: Seed of head, order, augmentation and dropout.
         split_seed: Seed of another train/validation split; None uses the split of the task.
+        fold: Fold of `split_seed`, see `nbt.data.splits.make_split`.
         max_train_images: Number of training images to use, with the same share of the validation images, to measure
             the duration of an epoch; None uses all.
         train_on_all: Whether to train on training and validation images.
@@ -123,6 +124,7 @@ class TrialSpec:
     settings: TransferSettings
     seed: int = 0
     split_seed: int | None = None
+    fold: int = 0
     max_train_images: int | None = None
     train_on_all: bool = False
     evaluate_test: bool = False

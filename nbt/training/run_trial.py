@@ -100,7 +100,7 @@ def _run_to_end(trial: Generator[EpochResult, bool | None, Result], on_epoch: On
 def task_for_trial(spec: TrialSpec, task: Task) -> Task:
     """Returns the task with the split of the trial specification."""
     if spec.split_seed is not None:
-        task = task.with_split_seed(spec.split_seed)
+        task = task.with_split_seed(spec.split_seed, spec.fold)
     if spec.max_train_images is not None:
         task = dataclasses.replace(task, split=task.split.thin_out(spec.max_train_images))
     return task.train_on_all() if spec.train_on_all else task

@@ -105,7 +105,7 @@ def _trial_identity(task: Task, run: TrainingRun, weights: StartingWeights) -> d
         weights_hash=weights.hash,
         settings=run.settings.identity(),
         seed=run.seed,
-        split=[task.seed, len(task.split.train), len(task.split.val)],
+        split=[task.seed, len(task.split.train), len(task.split.val), *([task.fold] if task.fold else [])],
         # In version 0.1 the new units of a linearised network had the initial statistics.
         **({"new_statistics": "estimated"} if estimates_statistics else {}),
     )

@@ -26,7 +26,7 @@ from nbt.tuning.engines import worker_count
 from nbt.tuning.storage.records import StudyObserver, TrialRecord
 from tests.sample_study import BEST, interrupted, sample_study, with_config
 
-QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 1, "study": "s"}
+QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 2, "study": "s"}
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ def test_a_budget_that_is_too_short_names_the_minimum(task: Task, monkeypatch: p
     with pytest.raises(UsageError, match=r"budget 2m: too short .* give at least --budget \d+s") as error:
         nbt.search(task, budget="2m", workers=1, **QUICK)
     minimum = int(str(error.value).split("--budget ")[1].split("s")[0])
-    # A trial, two final runs and the last training of two recipes, each of two epochs of at most 100 s.
-    assert 3 * 200 < minimum < 5 * 200 * 1.5
+    # A trial, two folds and the last training of two recipes, each of two epochs of at most 100 s.
+    assert 5 * 200 < minimum < 7 * 200 * 1.5
 
 
 def test_workers_run_the_same_baseline_recipes_as_one_process(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +439,7 @@ def test_the_report_contains_the_run_options(task: Task, own_folder: Path) -> No
         "--storage": "sqlite:///far.db",
         "--tracking-uri": "sqlite:///runs.db",
         "--experience": str(QUICK["experience"]),
-        "--final-seeds": "1",
+        "--final-seeds": "2",
         "--out": str(own_folder / "pages"),
     }
     assert result.record.search_config().command_options("run") == expected

@@ -47,6 +47,7 @@ WRONG = [
     ([*SEARCH, "--workers", "many"], "--workers: 'many'"),
     ([*SEARCH, "--epochs", "-1"], "--epochs: -1"),
     ([*SEARCH, "--final-seeds", "0"], "--final-seeds: 0"),
+    ([*SEARCH, "--final-seeds", "1"], "--final-seeds: 1 final run per recipe gives no interval"),
     ([*SEARCH, "--image-size", "3"], "--image-size 3"),
     ([*SEARCH, "--classes", "1"], "--classes 1"),
     ([*SEARCH, "--seed", "-1"], "--seed: -1"),

@@ -18,7 +18,7 @@ from nbt.tuning.space.space import Space
 from tests.cli.test_commands import load_strictly
 
 TASK = ["--dataset", "digits", "--weights", "none"]
-SEARCH = ["search", *TASK, "--budget", "2", "--epochs", "2", "--final-seeds", "1", "--study", "s", "--json", "-q"]
+SEARCH = ["search", *TASK, "--budget", "2", "--epochs", "2", "--final-seeds", "2", "--study", "s", "--json", "-q"]
 
 
 @pytest.mark.slow

@@ -84,6 +84,37 @@ def test_the_seed_changes_the_validation_images() -> None:
     assert set(make_split(pools, labels, 0).val.tolist()) != set(make_split(pools, labels, 1).val.tolist())
 
 
+@settings(deadline=None)
+@given(class_sizes, seeds, st.integers(1, 14))
+def test_folds_validate_every_image_once_before_any_twice(counts: list[int], seed: int, n_folds: int) -> None:
+    labels = labels_of(counts)
+    pools = make_pools(labels, no_roles(labels), names_of(counts))
+    first = make_split(pools, labels, seed)
+    validated = np.zeros(len(labels), dtype=int)
+    for fold in range(n_folds):
+        split = make_split(pools, labels, seed, fold)
+        assert_partition(split, len(labels))
+        assert counts_in(split.val, labels) == counts_in(first.val, labels)
+        assert split.test.tolist() == first.test.tolist()
+        validated[split.val] += 1
+        for label in range(len(counts)):
+            of_class = validated[pools.train[labels[pools.train] == label]]
+            assert of_class.max() - of_class.min() <= 1
+    again = make_split(pools, labels, seed, n_folds - 1)
+    assert again.val.tolist() == split.val.tolist()
+
+
+@pytest.mark.parametrize("fold", [0, 1, 5])
+def test_fold_0_is_the_split_of_the_seed_and_official_validation_images_are_in_every_fold(fold: int) -> None:
+    labels = np.tile([0, 1], 20).astype(np.int64)
+    roles = np.array(["train"] * 20 + ["val"] * 20, dtype="<U5")
+    pools = make_pools(labels, roles, ["a", "b"])
+    assert make_split(pools, labels, 3, fold).val.tolist() == list(range(20, 40))
+    drawn = make_pools(labels, no_roles(labels), ["a", "b"])
+    is_first = make_split(drawn, labels, 3, fold).val.tolist() == make_split(drawn, labels, 3).val.tolist()
+    assert is_first == (fold == 0)
+
+
 def test_test_images_of_a_class_do_not_depend_on_later_classes() -> None:
     all_labels, first_labels = labels_of([30, 20, 40], None), labels_of([30, 20], None)
     test = make_pools(all_labels, no_roles(all_labels), ["a", "b", "c"]).test

@@ -185,7 +185,7 @@ class SearchProgress(Progress, StudyObserver):
         self._counts = Counter(trial.end for trial in record.trials if trial.state != "running")
 
     def _best(self) -> TrialRecord | None:
-        best = rank_trials(self._complete, self._noise(self._complete), self._metric.name)
+        best = rank_trials(self._complete, self._metric.name)
         return best[0] if best else None
 
     def _noise(self, trials: Sequence[TrialRecord]) -> float:

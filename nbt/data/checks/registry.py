@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from nbt.checks import Check
 from nbt.data.checks.bits_in_use import BitsInUse
+from nbt.data.checks.copies_across_classes import CopiesAcrossClasses
+from nbt.data.checks.copies_across_parts import CopiesAcrossParts
+from nbt.data.checks.copies_within_part import CopiesWithinPart
 from nbt.data.checks.imbalance import Imbalance
 from nbt.data.checks.missing_classes import MissingClasses
 from nbt.data.checks.passed_over import PassedOverFiles
@@ -17,6 +20,9 @@ from nbt.data.checks.unusual_values import UnusualValues
 
 DATA_CHECKS: tuple[Check[CheckedData], ...] = (
     SplitFolders(),
+    CopiesAcrossParts(),
+    CopiesAcrossClasses(),
+    CopiesWithinPart(),
     MissingClasses(),
     Imbalance(),
     SmallClasses(),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nbt.data.image_store import ImageStore
 from nbt.data.listing import Listing, relative_names
+from nbt.data.near_copies.cache import NearCopies, cached_near_copies
 from nbt.data.splits import Index, Split
 
 
@@ -61,6 +62,11 @@ class CheckedData:
         """Names of the images for messages: paths relative to their common folder, or numbers."""
         paths = self.paths
         return [f"image {i}" for i in range(len(self.listing))] if paths is None else relative_names(paths)
+
+    @cached_property
+    def near_copies(self) -> NearCopies:
+        """The images that are near copies of each other."""
+        return cached_near_copies(self.images.array)
 
     def file_name(self, path: Path) -> str:
         """Returns the name of a file or folder for messages: relative to the folder of the dataset where it has one."""

@@ -8,6 +8,7 @@ from nbt.report.formatting import difference_number, percent, score_text
 from nbt.report.study.headline import error_text
 from nbt.report.study.recommendation import StudyRecommendation
 from nbt.settings import TransferSettings
+from nbt.tuning.finals.plan import MIN_FOLDS, N_RETRAININGS, allowed_trainings, plan_finals
 from nbt.tuning.storage.records import StudyRecord
 
 _EQUAL_RATES = 0.95
@@ -78,7 +79,7 @@ def optimism(record: StudyRecord, recommendation: StudyRecommendation | None) ->
     full = record.counts()["complete"]
     if in_search is None or full < 2:
         return ""
-    new = "new seeds on the same validation images" if record.has_fixed_validation else "new seeds and splits"
+    new = f"new seeds {_where_validated(record)}"
     return (
         f"In the search, {recommendation.name} reached {score_text(in_search, metric)} on a single split, "
         f"selected among {full} full-length trials; over {new} its mean is {score_text(in_finals, metric)} "
@@ -87,18 +88,31 @@ def optimism(record: StudyRecord, recommendation: StudyRecommendation | None) ->
 
 
 def finals_sentence(record: StudyRecord) -> str:
-    """Returns how the final runs differ from the trials, and what their intervals include."""
+    """Returns how the final runs differ from the trials, what their intervals include, and what they cost."""
+    part = "the overlap of the training sets (Nadeau and Bengio 2003)"
     if record.has_fixed_validation:
-        runs = "new seeds on the same official validation images"
-        part = "the draw of the validation images, which more seeds do not reduce,"
-    else:
-        runs = "new seeds and new train/validation splits, the same for all candidates,"
-        part = "the draw of the validation images, the overlap of the training sets (Nadeau and Bengio 2003)"
-    return (
-        f"The best trials and the default recipe were repeated with {runs} so that differences are paired. The "
-        f"intervals include {part} and the variation between runs; those of the differences are corrected for the "
+        part = "which more seeds do not reduce"
+    text = (
+        f"The most promising trials and the default recipe were repeated with new seeds {_where_validated(record)}, "
+        "the same for all candidates, so that differences are paired. The intervals include the draw of the "
+        f"validation images, {part}, and the variation between runs; those of the differences are corrected for the "
         "number of candidates and of looks at them (Bonferroni)."
     )
+    trainings = sum(len(final.runs) for final in record.finals) + N_RETRAININGS
+    allowed = allowed_trainings(record.epochs_spent, record.config.epochs)
+    if trainings <= max(allowed, 0):
+        return text
+    return (
+        f"{text} With the last training, they are {trainings} trainings, more than half of what the trials took; a "
+        f"comparison with the default recipe needs {plan_finals(0, MIN_FOLDS).trainings} in any case."
+    )
+
+
+def _where_validated(record: StudyRecord) -> str:
+    if record.has_fixed_validation:
+        return "on the same official validation images"
+    in_folds = any(run.fold is not None for final in record.finals for run in final.runs)
+    return "on folds of the training and validation images" if in_folds else "and splits"
 
 
 def ranking_sentence(record: StudyRecord) -> str:
@@ -107,10 +121,7 @@ def ranking_sentence(record: StudyRecord) -> str:
     if record.noise is None or best is None:
         return f"Full-length trials come first, by validation {metric.label}."
     error = error_text(record.noise, metric, best.score(metric.name) or 0.0)
-    return (
-        f"Full-length trials come first, by validation {metric.label}; those within one standard error (± "
-        f"{error}) of the best are ordered by validation loss instead."
-    )
+    return f"Full-length trials come first, by validation {metric.label}, whose standard error at the best is {error}."
 
 
 def importance_sentence(record: StudyRecord) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nbt.settings import TransferSettings
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
-from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.finals.plan import MAX_FINALISTS
+from nbt.tuning.storage.records import StudyRecord, TrialRecord
+from nbt.tuning.surrogate.observation import condition_on_trials, limit_observations, to_observation
+from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
+from nbt.tuning.target import Target
 
-N_FINALISTS = 3
+MIN_MODELLED_TRIALS = 4
+"""Least number of full-length trials that the surrogate ranks; fewer are ranked by their values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,23 +32,49 @@ class Finalist:
     settings: TransferSettings
 
 
-def choose_finalists(record: StudyRecord, n_finalists: int = N_FINALISTS) -> list[Finalist]:
-    """Returns the best `n_finalists` distinct full-length trials, and the default recipe if it is not among them.
+def choose_finalists(
+    record: StudyRecord, n_finalists: int = MAX_FINALISTS, surrogate: PriorSurrogate | None = None
+) -> list[Finalist]:
+    """Returns the best distinct recipes of full-length trials, and the default recipe.
 
     Diverged trials are excluded.
 
     Args:
         record: The record of the study.
-        n_finalists: Number of trials.
+        n_finalists: Number of finalists, the default recipe included.
+        surrogate: Model of the search, see `rank_by_posterior_mean`; None ranks the trials by their values.
     """
     default = default_recipe(record.config.epochs)
     ranked = [trial for trial in record.ranked() if not trial.diverged]
-    chosen: list[Finalist] = []
-    for trial in ranked:
-        if len(chosen) < n_finalists and trial.settings not in [finalist.settings for finalist in chosen]:
-            name = DEFAULT_RECIPE if trial.settings == default else f"trial {trial.number}"
-            chosen.append(Finalist(name=name, trial=trial.number, settings=trial.settings))
-    if default not in [finalist.settings for finalist in chosen]:
-        number = next((trial.number for trial in ranked if trial.settings == default), None)
-        chosen.append(Finalist(name=DEFAULT_RECIPE, trial=number, settings=default))
-    return chosen
+    numbers = {trial.settings: trial.number for trial in reversed(ranked)}  # the best trial of each recipe
+    if surrogate is not None and len(ranked) >= MIN_MODELLED_TRIALS:
+        ranked = rank_by_posterior_mean(ranked, record, surrogate)
+    challengers = list(dict.fromkeys(trial.settings for trial in ranked if trial.settings != default))
+    return [
+        Finalist(
+            name=DEFAULT_RECIPE if settings == default else f"trial {numbers[settings]}",
+            trial=numbers.get(settings),
+            settings=settings,
+        )
+        for settings in [*challengers[: n_finalists - 1], default]
+    ]
+
+
+def rank_by_posterior_mean(
+    trials: Sequence[TrialRecord], record: StudyRecord, surrogate: PriorSurrogate
+) -> list[TrialRecord]:
+    """Returns full-length trials by the posterior mean of the surrogate given all trials of the study, best first.
+
+    The mean of the best trial is closer to the other trials than its value, in which luck is included.
+
+    Args:
+        trials: The trials to rank, which the study contains.
+        record: The record of the study.
+        surrogate: Model of the search.
+    """
+    facts, metric = record.dataset, record.config.metric
+    images = Target(epochs=record.config.epochs, facts=facts, metric=metric).validation_images
+    found = [to_observation(trial, images, metric) for trial in record.trials]
+    observations = [o for o in found if o is not None and o.logit_score is not None]
+    means = condition_on_trials(surrogate, limit_observations(observations)).mean([t.settings for t in trials])
+    return [trials[i] for i in sorted(range(len(trials)), key=lambda i: -float(means[i]))]

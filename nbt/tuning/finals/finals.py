@@ -1,4 +1,4 @@
-"""Final runs: the best settings run again with new seeds, and new splits unless they are fixed, until they differ."""
+"""Final runs: the best settings run again with new seeds, on folds unless the split is fixed, until they differ."""
 
 from __future__ import annotations
 
@@ -6,35 +6,42 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from nbt.errors import NbtError, require_positive
+from nbt.errors import NbtError
 from nbt.metrics import METRICS
+from nbt.search_config import check_final_seeds
 from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.finals.finalists import Finalist, choose_finalists
+from nbt.tuning.finals.plan import allowed_trainings, is_cheaper, plan_finals, relative_cost
 from nbt.tuning.finals.winner import Score, SelectionState, count_looks, describe_comparison, select_finalist
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.reader import paired_difference, read_runs, validation_design
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, StudyRecord
 from nbt.tuning.storage.study_store import StudyStore
+from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 
 
 class Finals(TrialSource):
     """The trial source of the final runs of a study (`nbt.tuning.engines.base.TrialSource`).
 
-    Run i of every finalist uses the seed and the train/validation split `study seed + i`, so that differences are
-    paired. Every run is stored when it ends, so that a resumed study repeats none. The decision is stored after the
-    last run; `finished` is true from the start if no runs are missing.
+    Run i of every finalist uses the seed `study seed + i` and fold i of the training and validation images, so that
+    differences are paired; fold 0 is the split of the trials. Official validation images are the same in all runs. The
+    numbers of finalists and of folds follow from the epochs that the trials took, see
+    `nbt.tuning.finals.plan.plan_finals`. Every run is stored when it ends, so that a resumed study repeats none; runs
+    of version 0.1, whose splits were drawn one by one, are not mixed with them. The decision is stored after the last
+    run; `finished` is true from the start if no runs are missing.
 
     Args:
         store: The study, locked by this driver.
-        seeds: Maximum number of runs per finalist, at least 1.
+        seeds: Maximum number of folds, 2 or more.
+        surrogate: Model of the search, which chooses the finalists; None chooses them by their values.
         checkpoints: Folder for the checkpoints of running trials; None disables checkpoints.
         observers: Observers of the study.
 
     Raises:
-        UsageError: `seeds` is below 1.
+        UsageError: `seeds` is below 2.
     """
 
     def __init__(
@@ -42,15 +49,17 @@ class Finals(TrialSource):
         store: StudyStore,
         *,
         seeds: int = 5,
+        surrogate: PriorSurrogate | None = None,
         checkpoints: Path | None = None,
         observers: Sequence[StudyObserver] = (),
     ) -> None:
-        require_positive(final_seeds=seeds)
-        self._store, self._max_seeds, self._checkpoints = store, seeds, checkpoints
-        self._observers = ObserverGroup(observers)
+        check_final_seeds(seeds)
         record = store.record()
-        self._finalists = choose_finalists(record)
-        self._comparisons = max(1, len(self._finalists) - 1) * count_looks(seeds)
+        plan = plan_finals(allowed_trainings(record.epochs_spent, record.config.epochs), seeds)
+        self._store, self._max_seeds, self._checkpoints = store, plan.folds, checkpoints
+        self._observers = ObserverGroup(observers)
+        self._finalists = choose_finalists(record, plan.finalists, surrogate)
+        self._comparisons = max(1, len(self._finalists) - 1) * count_looks(plan.folds)
         self._metric = record.config.metric
         self._design = validation_design(record.dataset, self._comparisons, self._metric)
         attributes = store.attributes()
@@ -62,7 +71,7 @@ class Finals(TrialSource):
             self._store_decision()
         else:
             done = sum(map(len, self._runs.values()))
-            self._observers.finals_started(len(self._finalists) * seeds - done)
+            self._observers.finals_started(len(self._finalists) * plan.folds - done)
 
     @property
     def finished(self) -> bool:
@@ -94,8 +103,8 @@ class Finals(TrialSource):
             if len(self._failed) == len(self._finalists):
                 raise NbtError(f"no final run succeeded; the last one: {outcome.error}")
         else:
-            run = FinalRun(seed=self._seed(round_number), curve=outcome.curve)
-            self._store.put_predictions(codec.final_key(finalist.settings, run.seed), outcome.predictions)
+            run = FinalRun(seed=self._seed(round_number), curve=outcome.curve, fold=round_number)
+            self._store.put_predictions(codec.final_key(finalist.settings, run.seed, run.fold), outcome.predictions)
             self._store_run(finalist, round_number, run)
         self._state = self._current_state()
         if self.finished and not self._running:
@@ -106,7 +115,7 @@ class Finals(TrialSource):
         self._running.pop(spec.key)
 
     def _store_run(self, finalist: Finalist, round_number: int, run: FinalRun) -> None:
-        self._store.put(codec.final_key(finalist.settings, run.seed), codec.encode_curve(run.curve))
+        self._store.put(codec.final_key(finalist.settings, run.seed, run.fold), codec.encode_curve(run.curve))
         self._runs[finalist.name][round_number] = run
         self._observers.final_run_finished(finalist.name, run)
 
@@ -117,20 +126,21 @@ class Finals(TrialSource):
             key=key,
             settings=finalist.settings,
             seed=self._seed(round_number),
-            split_seed=self._seed(round_number),
+            split_seed=self._seed(0),
+            fold=round_number,
             checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
             keep_predictions=True,
         )
 
     def _seed(self, round_number: int) -> int:
-        """Returns the seed of a round and of its split; trials of the search use the study's seed for their split."""
+        """Returns the seed of a round, which is also its fold."""
         return self._store.config.seed + round_number
 
     def _stored_runs(self, attributes: dict[str, object], finalist: Finalist) -> dict[int, FinalRun]:
         """Returns the stored runs of a finalist by round."""
         base = self._seed(0)
         runs = read_runs(attributes, finalist.settings)
-        return {run.seed - base: run for run in runs if 1 <= run.seed - base <= self._max_seeds}
+        return {r.fold: r for r in runs if r.fold == r.seed - base and 1 <= r.fold <= self._max_seeds}
 
     def _current_state(self) -> SelectionState:
         """Returns the selection state over the rounds that each finalist has run without a gap."""
@@ -139,7 +149,12 @@ class Finals(TrialSource):
             n_rounds = next((i - 1 for i in range(1, self._max_seeds + 2) if i not in runs), 0)
             scores[name] = [Score(runs[i].score(self._metric), runs[i].val_loss) for i in range(1, n_rounds + 1)]
         return select_finalist(
-            scores, default=DEFAULT_RECIPE, max_seeds=self._max_seeds, failed=self._failed, design=self._design
+            scores,
+            default=DEFAULT_RECIPE,
+            max_seeds=self._max_seeds,
+            failed=self._failed,
+            design=self._design,
+            costs={finalist.name: relative_cost(finalist.settings) for finalist in self._finalists},
         )
 
     def _store_decision(self) -> None:
@@ -169,12 +184,22 @@ class Finals(TrialSource):
         ]
         entries.sort(key=lambda entry: self._sort_key(str(entry["name"]), leader, runs))
         difference = paired_difference(runs[leader], default_runs, self._design, self._metric)
+        costs = {finalist.name: relative_cost(finalist.settings) for finalist in self._finalists}
+        dearer = self._state.best if self._state.best != leader else DEFAULT_RECIPE
+        cheaper_than = dearer if dearer is not None and is_cheaper(costs[leader], costs[dearer]) else None
         decision = {
             "candidates": entries,
             "recommended": leader,
             "verdict": describe_comparison(
-                leader, DEFAULT_RECIPE, difference, METRICS[self._metric], self._mean(default_runs)
+                leader,
+                DEFAULT_RECIPE,
+                difference,
+                METRICS[self._metric],
+                self._mean(default_runs),
+                cheaper_than=cheaper_than,
+                costs=costs,
             ),
+            "folds": True,
             "comparisons": self._comparisons,
         }
         self._store.put(codec.FINALS, decision)

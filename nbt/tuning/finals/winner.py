@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
+from nbt.tuning.finals.plan import is_cheaper
 from nbt.tuning.intervals import Interval, ValidationDesign, paired_interval, repeated_difference_interval
 
 MIN_SEEDS = 3
@@ -34,8 +35,10 @@ class SelectionState:
         rounds: Number of seeds that every active finalist has to run; once finished, the number that was compared.
         active: Names of the finalists that are not dropped, in the given order.
         dropped: Name of each dropped finalist -> reason.
-        leader: The best active finalist if the selection is finished, else None.
-        finished: Whether no more runs are needed: `leader` is then the recommendation, None if all finalists failed.
+        leader: The recommended finalist if the selection is finished, else None.
+        finished: Whether no more runs are needed: `leader` is None then if all finalists failed.
+        best: The finalist with the best mean if the selection is finished. A cheaper finalist is recommended instead
+            if nothing is better than the default recipe beyond noise.
     """
 
     rounds: int
@@ -43,6 +46,7 @@ class SelectionState:
     dropped: Mapping[str, str]
     leader: str | None = None
     finished: bool = False
+    best: str | None = None
 
 
 def count_looks(max_seeds: int) -> int:
@@ -57,6 +61,7 @@ def select_finalist(
     max_seeds: int,
     failed: Mapping[str, str] | None = None,
     design: ValidationDesign | None = None,
+    costs: Mapping[str, float] | None = None,
 ) -> SelectionState:
     """Returns the state of the selection after the given runs.
 
@@ -66,6 +71,9 @@ def select_finalist(
     many seeds as the leader, and the selection continues while its interval includes 0. Among equal means the default
     recipe leads, then the finalist with the lower loss.
 
+    If the interval of the paired difference between the leader and the default recipe includes 0, the cheapest finalist
+    that cannot be distinguished from the leader is recommended, provided that it is clearly cheaper than the leader.
+
     Args:
         scores: Name of each finalist -> its runs by round; round i of all finalists has the same seed and split.
         default: Name of the default recipe.
@@ -74,6 +82,7 @@ def select_finalist(
         design: How the runs are validated. The comparison with the default recipe, which the verdict states, is
             corrected for the number of comparisons; that with others only saves runs and is not. None gives Student's
             t intervals over the seeds.
+        costs: Name of each finalist -> relative cost of its training; None recommends the leader.
     """
     dropped = dict(failed or {})
     rounds = min(MIN_SEEDS, max_seeds)
@@ -90,7 +99,13 @@ def select_finalist(
         dropped |= dict.fromkeys(worse - {default}, f"worse than {leader} after {rounds} seeds")
         if worse == set(active) - {leader} or rounds == max_seeds:
             remaining = tuple(name for name in active if name not in dropped)
-            return SelectionState(rounds=rounds, active=remaining, dropped=dropped, leader=leader, finished=True)
+            recommended = leader
+            if costs is not None and default in remaining and default not in worse:
+                equal = [name for name in remaining if name not in worse and is_cheaper(costs[name], costs[leader])]
+                recommended = min(equal, key=lambda name: costs[name], default=leader)
+            return SelectionState(
+                rounds=rounds, active=remaining, dropped=dropped, leader=recommended, finished=True, best=leader
+            )
         rounds += 1
 
 
@@ -100,6 +115,9 @@ def describe_comparison(
     versus_default: Interval | None,
     metric: Metric = METRICS[DEFAULT_METRIC],
     reference: float = 0.0,
+    *,
+    cheaper_than: str | None = None,
+    costs: Mapping[str, float] | None = None,
 ) -> str:
     """Returns a sentence that compares the recommended finalist with the default recipe.
 
@@ -109,9 +127,19 @@ def describe_comparison(
         versus_default: Paired difference to the default recipe in score; None if the default recipe has no runs.
         metric: The metric of the study.
         reference: Mean score of the default recipe.
+        cheaper_than: Name of the finalist with the best mean if a cheaper one is recommended instead, else None.
+        costs: Name of each finalist -> relative cost of its training; needed with `cheaper_than`.
     """
+    reason = ""
+    if cheaper_than is not None and costs is not None:
+        share = costs[name] / costs[cheaper_than]
+        reason = (
+            f" Nothing is better than the {default} beyond noise, so {name if name != default else f'the {name}'} is "
+            f"recommended because it is cheaper: about {100 * share:.0f} % of the training time of "
+            f"{cheaper_than if cheaper_than != default else f'the {default}'}."
+        )
     if name == default:
-        return f"The {default} is recommended: no setting that was found has a better mean."
+        return reason.strip() or f"The {default} is recommended: no setting that was found has a better mean."
     if versus_default is None:
         return f"{_capitalise_first(name)} is recommended; the {default} could not be run beside it."
     points = f"{metric.format_difference(versus_default.mean, reference)} {metric.difference_unit}"
@@ -121,7 +149,8 @@ def describe_comparison(
     bounds = f"{' to '.join(ends if metric.higher_is_better else reversed(ends))}, {versus_default.n} seeds"
     if versus_default.low > 0:
         return f"{_capitalise_first(name)} is better than the {default} by {points[1:]} (95 % interval {bounds})."
-    return f"{_capitalise_first(name)} cannot be distinguished from the {default}: {points} (95 % interval {bounds})."
+    result = f"cannot be distinguished from the {default}: {points} (95 % interval {bounds})."
+    return f"{_capitalise_first(name)} {result}{reason}"
 
 
 def _is_worse(

@@ -53,9 +53,15 @@ INTERRUPTED = "interrupted"
 _CURVE_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "diverged")
 
 
-def final_key(settings: TransferSettings, seed: int) -> str:
-    """Returns the attribute name, and the key of the predictions, of the final run with the given settings and seed."""
-    return f"final:{settings_hash(settings)}:{seed}"
+def final_key(settings: TransferSettings, seed: int, fold: int | None = None) -> str:
+    """Returns the attribute name of a final run, which is the key of its predictions, too.
+
+    Args:
+        settings: Recipe of the run.
+        seed: Seed of the run.
+        fold: Fold of the run; None for a run of version 0.1, whose split was drawn with its seed.
+    """
+    return f"final:{settings_hash(settings)}:{seed}" + ("" if fold is None else f":{fold}")
 
 
 def test_key(settings: TransferSettings) -> str:

@@ -290,13 +290,14 @@ def paired_difference(
 
 
 def read_runs(attributes: Mapping[str, Any], settings: TransferSettings) -> list[FinalRun]:
-    """Returns the stored final runs of the given settings, sorted by seed."""
+    """Returns the stored final runs of the given settings, those of version 0.1 included, sorted by seed."""
     prefix = codec.final_key(settings, 0).rsplit(":", 1)[0] + ":"
     runs = []
     for key, columns in attributes.items():
         if key.startswith(prefix):
             try:
-                runs.append(FinalRun(seed=int(key.removeprefix(prefix)), curve=codec.decode_curve(columns)))
+                seed, *fold = map(int, key.removeprefix(prefix).split(":"))
+                runs.append(FinalRun(seed=seed, curve=codec.decode_curve(columns), fold=fold[0] if fold else None))
             except (KeyError, TypeError, ValueError):
                 _log.warning("a stored final run is damaged and will be run again")
     return sorted(runs, key=lambda run: run.seed)
@@ -310,8 +311,9 @@ def _read_finals(attributes: Mapping[str, Any], dataset: Mapping[str, Any]) -> t
         # Version 0.1 did not store the number; its finals looked three times, after 3, 4 and 5 seeds, by default.
         comparisons = int(decision.get("comparisons", max(1, 3 * (len(entries) - 1))))
         metric = codec.metric_of(attributes)
+        folds = bool(decision.get("folds"))
         design = validation_design(dataset, comparisons, metric)
-        finals = [_read_final(entry, attributes, design, metric) for entry in entries]
+        finals = [_read_final(entry, attributes, design, metric, folds=folds) for entry in entries]
         default = next((f.runs for f, e in zip(finals, entries, strict=True) if e["default"]), ())
     except (KeyError, TypeError, ValueError, AttributeError):
         _log.warning("the stored finals are damaged and ignored")
@@ -325,11 +327,16 @@ def _read_finals(attributes: Mapping[str, Any], dataset: Mapping[str, Any]) -> t
 
 
 def _read_final(
-    entry: Mapping[str, Any], attributes: Mapping[str, Any], design: ValidationDesign | None, metric: str
+    entry: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    design: ValidationDesign | None,
+    metric: str,
+    *,
+    folds: bool,
 ) -> FinalRecord:
     settings = TransferSettings.from_dict(entry["settings"])
     seeds = set(entry["seeds"])
-    runs = [run for run in read_runs(attributes, settings) if run.seed in seeds]
+    runs = [r for r in read_runs(attributes, settings) if r.seed in seeds and (r.fold is not None) == folds]
     return make_final_record(entry["name"], entry["trial"], settings, runs, entry["dropped"], design, metric)
 
 

@@ -83,6 +83,7 @@ class StudyConfig(TaskConfig):
         teacher_hash: Fingerprint of the teacher's weights.
         scenario: `--scenario`, if given; every trial then learns a stream of tasks.
         tasks: Number of tasks of the stream; 1 for a single task.
+        content_hash: `Task.content_hash`; None in studies that were stored before it existed.
         metric: Name of the metric that the search optimises, one of `nbt.metrics.METRICS`.
     """
 
@@ -94,6 +95,7 @@ class StudyConfig(TaskConfig):
     teacher_hash: str | None = None
     scenario: str | None = None
     tasks: int = 1
+    content_hash: str | None = None
     metric: str = DEFAULT_METRIC
 
     def per_task_settings(self, settings: TransferSettings) -> TransferSettings:
@@ -189,15 +191,18 @@ class TrialRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class FinalRun:
-    """One final run of a finalist with a new seed and a new train/validation split.
+    """One final run of a finalist with a new seed and, unless the validation images are official, a new split.
 
     Attributes:
-        seed: Seed of the run and of the split.
+        seed: Seed of the run.
         curve: Results of its epochs.
+        fold: Fold of the train/validation split, see `nbt.data.splits.make_split`; None for a run of version 0.1, whose
+            split was drawn with its seed.
     """
 
     seed: int
     curve: tuple[EpochResult, ...]
+    fold: int | None = None
 
     @property
     def val_accuracy(self) -> float:
@@ -355,14 +360,14 @@ class StudyRecord:
 
     def ranked(self) -> list[TrialRecord]:
         """Returns the full-length trials, best first; see `rank_trials`."""
-        return rank_trials(self.trials, self.noise or 0.0, self.config.metric)
+        return rank_trials(self.trials, self.config.metric)
 
     def final_predictions(self, final: FinalRecord, run: FinalRun) -> Predictions | None:
         """Returns the predictions of the validation images after the last epoch of a final run.
 
         None if the run diverged, is one of a stream of tasks, or is stored by an earlier version.
         """
-        return self.load_predictions(codec.final_key(final.settings, run.seed))
+        return self.load_predictions(codec.final_key(final.settings, run.seed, run.fold))
 
     def test_predictions(self, name: str) -> Predictions | None:
         """Returns the predictions of the test images by the model "recommended" or "baseline".
@@ -401,29 +406,19 @@ def count_statuses(statuses: Iterable[str]) -> dict[str, int]:
     return {status: counts[status] for status in TRIAL_STATUSES}
 
 
-def rank_trials(trials: Sequence[TrialRecord], noise: float, metric: str) -> list[TrialRecord]:
-    """Returns the full-length trials, best first.
-
-    Scores within one standard error of the best one cannot be distinguished from it: these trials come first,
-    sorted by validation loss. The others follow, sorted by score.
+def rank_trials(trials: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
+    """Returns the full-length trials, best first; the validation loss decides exact ties.
 
     Args:
         trials: Trials of a study; those that are not complete are ignored.
-        noise: Standard error of a score.
         metric: Name of the metric of the study.
     """
-    full = [trial for trial in trials if trial.score(metric) is not None]
-    if not full:
-        return []
-    best = max(trial.score(metric) or 0.0 for trial in full)
 
-    def key(trial: TrialRecord) -> tuple[bool, float, float]:
-        score = trial.score(metric) or 0.0
+    def key(trial: TrialRecord) -> tuple[float, float]:
         loss = trial.val_loss if trial.val_loss is not None and not trial.diverged else math.inf
-        is_tied = score >= best - noise
-        return (not is_tied, loss, -score) if is_tied else (True, -score, loss)
+        return -(trial.score(metric) or 0.0), loss
 
-    return sorted(full, key=key)
+    return sorted((trial for trial in trials if trial.score(metric) is not None), key=key)
 
 
 @dataclass(frozen=True, kw_only=True)

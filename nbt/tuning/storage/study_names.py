@@ -15,6 +15,7 @@ _NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}")
 # the label of its content for messages in which the shown values are equal. Names and paths may differ if hashes agree.
 _IDENTITY_FIELDS = (
     ("data_hash", "dataset", "dataset", "images, labels or split"),
+    ("content_hash", "dataset", "dataset", "bytes in its image files"),
     ("backbone", "backbone", "backbone", ""),
     ("weights_hash", "weights", "weights", "values"),
     ("space_hash", "space", "search space", "dimensions"),
@@ -83,10 +84,12 @@ def check_same_study(stored: StudyConfig, requested: StudyConfig) -> None:
     Raises:
         UsageError: The inputs differ; the message names each difference and the remedy.
     """
+    # A study that was stored without a content hash is recognised by the other fields, and then stores it.
+    unknown = None in (stored.content_hash, requested.content_hash)
     differences = [
         _difference(label, content, getattr(stored, shown), getattr(requested, shown))
         for key, shown, label, content in _IDENTITY_FIELDS
-        if getattr(stored, key) != getattr(requested, key)
+        if getattr(stored, key) != getattr(requested, key) and not (unknown and key == "content_hash")
     ]
     if differences:
         raise UsageError(

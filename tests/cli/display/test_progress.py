@@ -241,9 +241,10 @@ def test_locations_are_shown_if_they_differ(progress: SearchProgress, err: Calla
 
 
 def test_the_best_trial_is_the_first_in_rank(progress: SearchProgress) -> None:
-    """Within one standard error the trial with the lower validation loss is better, as in `rank_trials`."""
+    """The validation loss decides only exact ties, as in `rank_trials`."""
     progress.study_started(make_record())
-    progress.trial_finished(make_trial(0, "complete", 0.71))
+    progress.trial_finished(make_trial(0, "complete", 0.70))
+    progress.trial_finished(make_trial(3, "complete", 0.69))
     close = make_trial(1, "complete", 0.70)
     better_loss = EpochResult(1, 1.0, 0.5, 0.70, 0.5)
     progress.trial_finished(type(close)(number=1, state="complete", settings=close.settings, curve=(better_loss,)))

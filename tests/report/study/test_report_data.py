@@ -3,7 +3,7 @@ from pathlib import Path
 
 from nbt.report.formatting import DASH, TemplateData
 from nbt.report.study.report_data import build_report
-from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.records import StudyRecord, TrialRecord
 from tests.sample_study import (
     CREATED,
     DEFAULT,
@@ -93,13 +93,15 @@ def test_trial_row() -> None:
     assert len(row.curve) == 4
 
 
-def test_trials_within_noise_are_ordered_by_loss() -> None:
-    # Within one standard error, the trial with the lower loss ranks first.
-    lucky = trial(1, curve=tuple(replace(r, val_loss=(r.val_loss or 0) + 1) for r in curve(0.70)))
-    calm = trial(2, curve=curve(0.69))
-    record = empty_study(trials=(lucky, calm))
-    assert report(replace(record, noise=0.02)).trials[0].number == 2
-    assert report(replace(record, noise=0.001)).trials[0].number == 1
+def test_the_loss_decides_exact_ties_only() -> None:
+    """A recipe with a high cross-entropy, as of label smoothing, is not ranked below a less accurate one."""
+
+    def smoothed(number: int, accuracy: float) -> TrialRecord:
+        return trial(number, curve=tuple(replace(r, val_loss=(r.val_loss or 0) + 1) for r in curve(accuracy)))
+
+    plain = trial(2, curve=curve(0.69))
+    record = replace(empty_study(trials=(plain, smoothed(1, 0.70), smoothed(3, 0.69))), noise=0.02)
+    assert [row.number for row in report(record).trials] == [1, 2, 3]
 
 
 def test_budget_facts() -> None:

@@ -82,7 +82,7 @@ def test_importance_sentence_names_its_basis() -> None:
 
 
 def test_ranking_sentence() -> None:
-    assert "within one standard error (± 2.6 points)" in ranking_sentence(sample_study())
+    assert "whose standard error at the best is 2.6 points" in ranking_sentence(sample_study())
     assert ranking_sentence(empty_study()) == "Full-length trials come first, by validation accuracy."
 
 

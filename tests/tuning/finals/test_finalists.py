@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.finals.finalists import choose_finalists
+from nbt.tuning.space.space import Space
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
+from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
+from nbt.tuning.target import Target
 from tests.tuning.fakes import EPOCHS, FakeEngine, config, run_search
 
 
@@ -44,7 +49,25 @@ class TestChooseFinalists:
         finalists = choose_finalists(
             record_of((0.9, {}), (0.8, {"head_lr": 0.1}), (0.7, {"ema": 0.9}), (0.1, {"ema": 0.98}))
         )
-        assert [finalist.name for finalist in finalists] == [DEFAULT_RECIPE, "trial 1", "trial 2"]
+        assert [finalist.name for finalist in finalists] == ["trial 1", "trial 2", "trial 3", DEFAULT_RECIPE]
+        assert finalists[-1].trial == 0
+
+    def test_fewer_finalists(self) -> None:
+        record = record_of((0.5, {}), (0.9, {"head_lr": 0.1}), (0.6, {"head_lr": 0.2}))
+        assert [finalist.name for finalist in choose_finalists(record, 2)] == ["trial 1", DEFAULT_RECIPE]
+
+    def test_a_lucky_trial_among_bad_neighbours_is_behind_trials_that_confirm_each_other(self) -> None:
+        """The best value is that of a head rate of .3, but those of .29 and .31 are bad; all around .01 are good."""
+        rates = {0.3: 0.80, 0.29: 0.55, 0.31: 0.55, 0.28: 0.55, 0.01: 0.78, 0.0101: 0.78, 0.0099: 0.78, 0.0102: 0.78}
+        record = record_of(*((value, {"head_lr": rate}) for rate, value in rates.items()))
+        surrogate = PriorSurrogate(Target(epochs=EPOCHS), Space.load("non_binary"))
+        assert choose_finalists(record, 2)[0].settings.head_lr == 0.3
+        assert choose_finalists(record, 2, surrogate)[0].settings.head_lr == pytest.approx(0.01, rel=0.05)
+
+    def test_too_few_trials_are_ranked_by_their_values(self) -> None:
+        record = record_of((0.8, {"head_lr": 0.3}), (0.5, {"head_lr": 0.29}), (0.7, {"head_lr": 0.01}))
+        surrogate = PriorSurrogate(Target(epochs=EPOCHS), Space.load("non_binary"))
+        assert choose_finalists(record, 2, surrogate)[0].settings.head_lr == 0.3
 
     def test_equal_settings_run_once(self) -> None:
         finalists = choose_finalists(record_of((0.9, {"ema": 0.9}), (0.8, {"ema": 0.9}), (0.7, {"ema": 0.98})))

@@ -9,6 +9,8 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.finals.finals import Finals, recommended_final
+from nbt.tuning.finals.plan import relative_cost
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.codec import final_key
 from nbt.tuning.storage.records import StudyRecord
 from nbt.tuning.storage.studies import read_study, resolve_storage
@@ -28,19 +30,19 @@ from tests.tuning.fakes import (
 
 
 def levels(**by_origin: float):
-    """Returns a `simulate` with constant curves per finalist ("default", "t0004") plus an effect of the split."""
+    """Returns a `simulate` with constant curves per finalist ("default", "t0004") plus an effect of the fold."""
 
     def simulate(spec: TrialSpec) -> list[EpochResult]:
         origin = spec.key.split("-")[1]
-        level = by_origin.get("t" + origin, by_origin["default"]) + 0.1 * hashed_uniform(spec.split_seed)
-        level += 0.001 * hashed_uniform(spec.split_seed, spec.key)
+        level = by_origin.get("t" + origin, by_origin["default"]) + 0.1 * hashed_uniform(spec.fold)
+        level += 0.001 * hashed_uniform(spec.fold, spec.key)
         return [EpochResult(e, 1.0, 1.0, level, 1.0) for e in range(1, EPOCHS + 1)]
 
     return simulate
 
 
 class TestRuns:
-    def test_seeds_and_splits_are_new_and_shared(self, tmp_path: Path) -> None:
+    def test_seeds_and_folds_are_new_and_shared(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "5")
         engine = FakeEngine()
         with open_fake_study(tmp_path, "5") as store:
@@ -51,18 +53,33 @@ class TestRuns:
         by_key = {spec.key: spec for spec in engine.specs}
         assert len(by_key) == len(engine.specs)
         assert {spec.seed for spec in engine.specs} == {1, 2, 3}
-        assert all(spec.split_seed == spec.seed != record.config.seed for spec in engine.specs)
+        assert {(spec.split_seed, spec.fold) for spec in engine.specs} == {(record.config.seed, i) for i in (1, 2, 3)}
+        assert all(spec.fold == spec.seed - record.config.seed for spec in engine.specs)
         assert by_key["final-default-seed-1"].settings == TransferSettings(epochs=EPOCHS)
         assert by_key["final-default-seed-1"].checkpoint == tmp_path / "checkpoints" / "final-default-seed-1.pt"
         assert not any(spec.evaluate_test or spec.train_on_all for spec in engine.specs)
         seeds = [tuple(run.seed for run in final.runs) for final in record.finals]
         assert set(seeds) == {(1, 2, 3)}
+        assert {run.fold for final in record.finals for run in final.runs} == {1, 2, 3}
+
+    @pytest.mark.parametrize(("budget", "finalists", "runs"), [("4", 2, 3), ("24", 3, 3), ("28", 4, 3), ("40", 4, 4)])
+    def test_finals_and_last_training_take_at_most_half_of_what_the_trials_took(
+        self, tmp_path: Path, budget: str, finalists: int, runs: int
+    ) -> None:
+        search = copy_searched_study(tmp_path, budget)
+        engine = FakeEngine(simulate=levels(default=0.5))  # without a difference, all folds run
+        with open_fake_study(tmp_path, budget) as store:
+            engine.run(Finals(store))
+            record = store.record()
+        assert {len(final.runs) for final in record.finals} == {runs} and len(record.finals) == finalists
+        retrainings = 2 * EPOCHS
+        assert engine.epochs + retrainings <= max(search.epochs_spent / 2, (2 * 3 + 2) * EPOCHS)
 
     def test_the_record_contains_the_decision(self, tmp_path: Path) -> None:
-        search = copy_searched_study(tmp_path, "5")
+        search = copy_searched_study(tmp_path, "28")
         best = search.ranked()[0]
         simulate = levels(default=0.5, **{f"t{best.number:04d}": 0.8})
-        with open_fake_study(tmp_path, "5") as store:
+        with open_fake_study(tmp_path, "28") as store:
             FakeEngine(simulate=simulate).run(Finals(store))
         record = read_study(resolve_storage(None, tmp_path), "fake")
         assert record.recommended == record.finals[0].name == f"trial {best.number}"
@@ -92,27 +109,58 @@ class TestRuns:
         assert record.verdict.startswith("The default recipe is recommended")
 
     def test_finalists_that_cannot_be_distinguished_run_all_seeds(self, tmp_path: Path) -> None:
-        copy_searched_study(tmp_path, "4")
+        copy_searched_study(tmp_path, "40")
 
         def simulate(spec: TrialSpec) -> list[EpochResult]:
             return [EpochResult(e, 1.0, 1.0, 0.4 + 0.2 * hashed_uniform(spec.key), 1.0) for e in range(1, EPOCHS + 1)]
 
-        with open_fake_study(tmp_path, "4") as store:
+        with open_fake_study(tmp_path, "40") as store:
             FakeEngine(simulate=simulate, workers=3).run(Finals(store, seeds=4))
             record = store.record()
         assert {len(final.runs) for final in record.finals if not final.dropped} == {4}
         assert record.recommended == DEFAULT_RECIPE or "cannot be distinguished" in record.verdict
 
-    def test_a_single_seed_gives_no_interval(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("seeds", [0, 1])
+    def test_a_single_fold_is_refused_because_it_gives_no_interval(self, tmp_path: Path, seeds: int) -> None:
         copy_searched_study(tmp_path, "4")
+        with (
+            open_fake_study(tmp_path, "4") as store,
+            pytest.raises(UsageError, match=f"--final-seeds: {seeds} final run per recipe gives no interval.*give 3"),
+        ):
+            Finals(store, seeds=seeds)
+
+    def test_runs_on_splits_of_version_0_1_are_not_mixed_with_folds(self, tmp_path: Path) -> None:
+        best = copy_searched_study(tmp_path, "4").ranked()[0]
+        default = default_recipe(EPOCHS)
+        curve = {s: codec.encode_curve([EpochResult(EPOCHS, 1.0, 1.0, s, 1.0)]) for s in (0.25, 0.75)}
+        entries = [
+            {"name": n, "trial": t, "settings": s.to_dict(), "seeds": [1, 2], "dropped": "", "default": s == default}
+            for n, t, s in ((f"trial {best.number}", best.number, best.settings), (DEFAULT_RECIPE, 0, default))
+        ]
         with open_fake_study(tmp_path, "4") as store:
-            FakeEngine().run(Finals(store, seeds=1))
+            for seed in (1, 2):
+                store.put(final_key(best.settings, seed), curve[0.75])
+                store.put(final_key(default, seed), curve[0.25])
+            store.put(codec.FINALS, {"candidates": entries, "recommended": entries[0]["name"], "verdict": "better"})
+            old = store.record()
+            engine = FakeEngine()
+            engine.run(Finals(store, seeds=3))
+            new = store.record()
+        assert [final.validation.mean for final in old.finals] == [0.75, 0.25]
+        assert {run.fold for final in old.finals for run in final.runs} == {None}
+        assert len(engine.specs) == 6
+        assert {(len(final.runs), run.fold) for final in new.finals for run in final.runs} == {(3, 1), (3, 2), (3, 3)}
+
+    def test_the_cheaper_recipe_is_recommended_if_nothing_beats_the_default_recipe(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "28")
+        with open_fake_study(tmp_path, "28") as store:
+            FakeEngine(simulate=levels(default=0.5)).run(Finals(store))
             record = store.record()
-        differences = [final.versus_default for final in record.finals if final.versus_default is not None]
-        assert {len(final.runs) for final in record.finals} == {1}
-        assert {(difference.low, difference.high) for difference in differences} == {(None, None)}
-        with open_fake_study(tmp_path, "4") as store, pytest.raises(UsageError, match="final seeds: 0"):
-            Finals(store, seeds=0)
+        costs = {final.name: relative_cost(final.settings) for final in record.finals}
+        assert min(costs.values()) < 0.9  # else the test shows nothing
+        assert record.recommended == min(costs, key=costs.__getitem__)
+        assert "Nothing is better than the default recipe beyond noise" in record.verdict
+        assert "because it is cheaper" in record.verdict
 
     def test_observers(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
@@ -197,7 +245,7 @@ class TestResume:
         copy_searched_study(tmp_path, "4")
         self.finals(tmp_path, FakeEngine())
         with open_fake_study(tmp_path, "4") as store:
-            store.put(final_key(default_recipe(EPOCHS), 2), {"epoch": [1]})
+            store.put(final_key(default_recipe(EPOCHS), 2, 2), {"epoch": [1]})
         engine = FakeEngine()
         finals, _ = self.finals(tmp_path, engine)
         assert [spec.key for spec in engine.specs] == ["final-default-seed-2"]
@@ -215,13 +263,13 @@ class TestResume:
 
     def test_a_larger_number_of_seeds_only_adds_runs(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
-        self.finals(tmp_path, FakeEngine(), seeds=1)
+        self.finals(tmp_path, FakeEngine(), seeds=2)
         engine = FakeEngine()
-        _, record = self.finals(tmp_path, engine, seeds=2)
-        assert {spec.seed for spec in engine.specs} == {2}
+        _, record = self.finals(tmp_path, engine, seeds=3)
+        assert {spec.seed for spec in engine.specs} == {3}
+        assert {len(final.runs) for final in record.finals} == {3}
+        _, record = self.finals(tmp_path, FakeEngine(), seeds=2)
         assert {len(final.runs) for final in record.finals} == {2}
-        _, record = self.finals(tmp_path, FakeEngine(), seeds=1)
-        assert {len(final.runs) for final in record.finals} == {1}
 
     def test_a_longer_search_keeps_the_runs_of_remaining_finalists(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")

@@ -87,6 +87,32 @@ class TestLeader:
         assert set(state.dropped) == {"a", "b"}
 
 
+class TestCheaper:
+    COSTS = {"a": 1.0, "b": 0.4, "c": 0.3, DEFAULT: 1.0}
+
+    def select(self, **runs: list[float]) -> SelectionState:
+        return select_finalist(scores(**runs), default=DEFAULT, max_seeds=3, costs=self.COSTS)
+
+    def test_the_cheapest_that_cannot_be_distinguished_is_recommended_if_nothing_beats_the_default_recipe(self) -> None:
+        state = self.select(a=[0.8, 0.7, 0.9], b=[0.7, 0.8, 0.85], c=[0.3, 0.2, 0.4], default=[0.75, 0.75, 0.85])
+        assert (state.leader, state.best) == ("b", "a")
+        assert "c" in state.dropped
+
+    def test_a_recipe_that_beats_the_default_recipe_is_recommended_at_its_cost(self) -> None:
+        state = self.select(a=[0.8, 0.81, 0.79], b=[0.79, 0.8, 0.81], default=[0.5, 0.51, 0.49])
+        assert (state.leader, state.best) == ("a", "a")
+
+    def test_about_equal_costs_do_not_decide(self) -> None:
+        runs = scores(a=[0.8, 0.7, 0.9], default=[0.75, 0.75, 0.85])
+        state = select_finalist(runs, default=DEFAULT, max_seeds=3, costs={"a": 1.0, DEFAULT: 0.95})
+        assert (state.leader, state.best) == ("a", "a")
+
+    def test_the_default_recipe_is_recommended_if_it_is_cheaper(self) -> None:
+        runs = scores(a=[0.8, 0.7, 0.9], default=[0.75, 0.75, 0.85])
+        state = select_finalist(runs, default=DEFAULT, max_seeds=3, costs={"a": 1.0, DEFAULT: 0.5})
+        assert (state.leader, state.best) == (DEFAULT, "a")
+
+
 class TestFailed:
     def test_a_failed_finalist_is_dropped(self) -> None:
         state = select(a=[], default=[0.5, 0.5, 0.5], failed={"a": "broken"})
@@ -132,6 +158,17 @@ class TestDescribeComparison:
         text = describe_comparison("trial 12", DEFAULT, Interval(mean=0.004, low=-0.01, high=0.018, n=5))
         assert "cannot be distinguished from the default recipe: +0.4 points" in text
         assert "-1.0 to +1.8" in text
+
+    def test_cheaper(self) -> None:
+        interval = Interval(mean=0.004, low=-0.01, high=0.018, n=3)
+        costs = {"trial 12": 0.5, "trial 3": 1.0, DEFAULT: 1.0}
+        text = describe_comparison("trial 12", DEFAULT, interval, cheaper_than="trial 3", costs=costs)
+        assert text.endswith(
+            "Nothing is better than the default recipe beyond noise, so trial 12 is recommended because it is cheaper: "
+            "about 50 % of the training time of trial 3."
+        )
+        text = describe_comparison(DEFAULT, DEFAULT, None, cheaper_than="trial 3", costs={DEFAULT: 0.8, "trial 3": 1.0})
+        assert "so the default recipe is recommended because it is cheaper: about 80 %" in text
 
     def test_one_seed(self) -> None:
         text = describe_comparison("trial 12", DEFAULT, Interval(mean=0.04, low=None, high=None, n=1))

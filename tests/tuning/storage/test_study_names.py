@@ -12,6 +12,16 @@ from nbt.tuning.storage.study_names import check_same_study, check_study_name, d
 from tests.tuning.fakes import config
 
 
+class TestContentHash:
+    def test_changed_bytes_are_refused_and_named(self) -> None:
+        with pytest.raises(UsageError, match="different bytes in its image files than before"):
+            check_same_study(config(content_hash="before"), config(content_hash="now"))
+
+    @pytest.mark.parametrize(("stored", "requested"), [(None, "now"), ("before", None), ("same", "same")])
+    def test_a_study_without_content_hash_is_resumed(self, stored: str | None, requested: str | None) -> None:
+        check_same_study(config(content_hash=stored), config(content_hash=requested))
+
+
 class TestNames:
     @pytest.mark.parametrize(
         ("dataset", "backbone", "space", "expected"),

@@ -30,7 +30,7 @@ RESUME_HINT = "all results are saved; run the same command again to resume, also
 ARGUMENTS = [
     *("search", "--dataset", "digits", "--backbone", "conv3(width=8)", "--weights", "none", "--shots", "24"),
     *("--epochs", str(LENGTH), "--budget", str(BUDGET), "--workers", "2", "--pruner", "none", "--no-heuristics"),
-    *("--final-seeds", "1", "--study", "s", "--json"),
+    *("--final-seeds", "2", "--study", "s", "--json"),
 ]
 
 

@@ -14,7 +14,7 @@ from nbt.task.task import Task
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 from tests.tuning.engines.local_ray import local_ray
 
-QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 1, "pruner": "asha", "heuristics": False}
+QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 2, "pruner": "asha", "heuristics": False}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,7 +64,7 @@ def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, wor
 
 
 def search_stream(task: Task, study: str, engine: str, budget: int) -> StudyRecord:
-    options = {"epochs": 1, "scenario": "class", "tasks": 2, "space": "continual", "final_seeds": 1}
+    options = {"epochs": 1, "scenario": "class", "tasks": 2, "space": "continual", "final_seeds": 2}
     return nbt.search(task, budget=budget, study=study, engine=engine, **options).record
 
 

@@ -1,0 +1,63 @@
+"""NBT102: the same or nearly the same image in two parts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbt.checks import Check, CheckResult
+from nbt.data.checks.subject import CheckedData
+from nbt.data.checks.wording import counted, share_of
+from nbt.data.splits import Index
+
+MAX_SHARE = 0.01
+"""Share of copied test images above which the check is an error."""
+
+
+class CopiesAcrossParts(Check[CheckedData]):
+    """Finds images with a near copy in another part."""
+
+    code = "NBT102"
+    title = "copies of an image in two parts"
+    severity = "warning"
+
+    def run(self, subject: CheckedData) -> CheckResult:
+        """Looks for copies of test images outside the test part, and of training images in the validation part."""
+        copied = copied_test_images(subject)
+        across = [group for group in subject.near_copies.groups if len(_parts_of(subject, group)) > 1]
+        if not across:
+            mirrored = [pair for pair in subject.near_copies.mirrored if len(_parts_of(subject, pair)) > 1]
+            if not mirrored:
+                return self.passed("No image has a copy in another part.")
+            return self.failed(
+                f"{counted(len(mirrored), 'pair')} of mirrored copies in two parts; no other copies.",
+                "Keep mirrored copies in one part, unless a mirrored image shows another class.",
+                count=len(mirrored),
+                examples=[_describe(subject, pair) for pair in mirrored],
+                severity="info",
+            )
+        share = share_of(len(copied), len(subject.split.test))
+        return self.failed(
+            f"{counted(len(across), 'image')} with a copy in another part; {share} "
+            "of the test part also occur in training or validation, so that the test metric is too high.",
+            "Keep all copies of an image in one part; until then, read the test metric without these images.",
+            count=len(across),
+            examples=[_describe(subject, group) for group in across],
+            severity="error" if len(copied) > MAX_SHARE * len(subject.split.test) else None,
+        )
+
+
+def copied_test_images(subject: CheckedData) -> Index:
+    """Returns the indices of the test images that have a near copy in training or validation, int64 (n,)."""
+    test = subject.split.test
+    copied = [group[np.isin(group, test)] for group in subject.near_copies.groups if not np.isin(group, test).all()]
+    return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *copied]))
+
+
+def _parts_of(subject: CheckedData, indices: Index) -> list[str]:
+    return [name for name, part in subject.parts.items() if np.isin(indices, part).any()]
+
+
+def _describe(subject: CheckedData, indices: Index) -> str:
+    """Names one image of every part that has some."""
+    firsts = [(name, indices[np.isin(indices, part)]) for name, part in subject.parts.items()]
+    return " = ".join(f"{subject.names[found[0]]} ({name})" for name, found in firsts if len(found))

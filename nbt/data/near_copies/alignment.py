@@ -1,0 +1,61 @@
+"""Aligns pairs of images that may be crops of each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nbt.data.near_copies.thumbnails import Floats, pixel_centres, sample_crops, shrink
+
+MIN_SCALE, MAX_SCALE, MAX_SHIFT = 0.8, 1.25, 0.2
+_DAMPING = 1e-3
+
+
+def align(queries: Floats, others: Floats, crops: Floats, side: int, steps: int) -> tuple[Floats, Floats]:
+    """Improves crops by Gauss-Newton steps on the normalised difference of grey values (Lucas and Kanade 1981).
+
+    Args:
+        queries: Grey images, (n, H, H).
+        others: Grey images, of which the queries may be crops, (n, H, H).
+        crops: First crop of each pair, see `sample_crops`, (n, 4).
+        side: Height and width in pixels at which they are compared.
+        steps: Number of steps.
+
+    Returns:
+        The crop of each pair with the largest correlation so far, (n, 4), and this correlation, (n,).
+    """
+    queries, others = shrink(queries, side), shrink(others, side)
+    best, correlation = crops.copy(), np.full(len(crops), -2, dtype=np.float32)
+    for step in range(steps + 1):
+        sampled, inside = sample_crops(others, crops)
+        target, sampled = _normalise(queries, inside), _normalise(sampled, inside)
+        similarity = (target * sampled).sum((1, 2)) / inside.sum((1, 2))
+        better = similarity > correlation
+        best[better], correlation[better] = crops[better], similarity[better]
+        if step < steps:
+            crops = _step(target, sampled, inside, crops)
+    return best, correlation
+
+
+def _step(target: Floats, sampled: Floats, inside: Floats, crops: Floats) -> Floats:
+    """Returns the crops after one Gauss-Newton step."""
+    n, side = len(crops), target.shape[1]
+    u = pixel_centres(side)
+    grad_y, grad_x = (gradient * inside * (side / 2) for gradient in np.gradient(sampled, axis=(1, 2)))
+    jacobian = np.stack([grad_x * u, grad_y * u[:, None], grad_x, grad_y], axis=1).reshape(n, 4, side**2)
+    hessian = jacobian @ jacobian.swapaxes(1, 2)
+    damping = _DAMPING * (1 + np.trace(hessian, axis1=1, axis2=2) / 4)
+    hessian += damping[:, None, None] * np.eye(4, dtype=np.float32)
+    change = np.linalg.solve(hessian, jacobian @ (target - sampled).reshape(n, side**2, 1))[:, :, 0]
+    # The gradients are those of the sampled images, whose unit is the scale of the crop.
+    moved = crops + change * crops[:, [0, 1, 0, 1]]
+    moved[:, :2] = moved[:, :2].clip(MIN_SCALE, MAX_SCALE)
+    moved[:, 2:] = moved[:, 2:].clip(-MAX_SHIFT, MAX_SHIFT)
+    return moved.astype(np.float32)
+
+
+def _normalise(images: Floats, inside: Floats) -> Floats:
+    """Returns images with zero mean and unit variance over the pixels inside, and 0 outside."""
+    area = inside.sum((1, 2), keepdims=True)
+    centred = (images - (images * inside).sum((1, 2), keepdims=True) / area) * inside
+    deviation = np.sqrt((centred**2).sum((1, 2), keepdims=True) / area)
+    return np.asarray(centred / (deviation + 1e-3), dtype=np.float32)

@@ -1,0 +1,68 @@
+"""The cache of near copies, by the content of the images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nbt.data.near_copies.search import Index, find_mirrored_copies, find_near_copies
+from nbt.files import atomic_file
+from nbt.paths import cache_folder
+
+logger = logging.getLogger("nbt")
+
+ALGORITHM_VERSION = 1
+"""Part of the name of a cache file; incremented when other images are found."""
+
+
+@dataclass(frozen=True, eq=False)
+class NearCopies:
+    """The near copies of a dataset.
+
+    Attributes:
+        groups: Groups of images that are copies of each other, sorted indices, int64 (2 or more,) each.
+        mirrored: Pairs of images of which one is a copy of the other one mirrored, int64 (n, 2).
+    """
+
+    groups: tuple[Index, ...]
+    mirrored: Index
+
+
+def cached_near_copies(images: npt.NDArray[np.uint8]) -> NearCopies:
+    """Returns the near copies of images, from the cache if these images have been searched before.
+
+    Args:
+        images: RGB images, uint8 (N, H, H, 3).
+    """
+    digest = hashlib.blake2b(f"{ALGORITHM_VERSION} {images.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(images).data)
+    path = cache_folder("copies") / f"{digest.hexdigest()}.json"
+    found = _read(path)
+    if found is None:
+        found = NearCopies(tuple(find_near_copies(images)), find_mirrored_copies(images))
+        _write(path, found)
+    return found
+
+
+def _read(path: Path) -> NearCopies | None:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        groups = tuple(np.array(group, dtype=np.int64) for group in stored["groups"])
+        return NearCopies(groups, np.array(stored["mirrored"], dtype=np.int64).reshape(-1, 2))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(path: Path, found: NearCopies) -> None:
+    text = json.dumps({"groups": [group.tolist() for group in found.groups], "mirrored": found.mirrored.tolist()})
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        logger.warning("the near copies are not cached: %s", error)

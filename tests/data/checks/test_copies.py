@@ -1,0 +1,81 @@
+"""Tests of NBT102, NBT103 and NBT104 on folders with planted copies."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from nbt.checks import CheckResult
+from nbt.task.data import decode_selection, select_images
+from nbt.task.options import check_task_options
+from tests.data.near_copies.test_search import textures
+
+CODES = ("NBT102", "NBT103", "NBT104")
+
+
+def save(folder: Path) -> Path:
+    """Saves 8 training and 4 test images of each of two classes, all different."""
+    images = iter(textures(24))
+    for part, n in (("train", 8), ("test", 4)):
+        for name in "ab":
+            for number in range(n):
+                path = folder / part / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                next(images).save(path)
+    return folder
+
+
+def check(folder: Path) -> dict[str, CheckResult]:
+    options = check_task_options(folder, image_size=64)
+    results = decode_selection(select_images(options, None), options, 64, None).checks
+    return {result.code: result for result in results if result.code in CODES}
+
+
+def copy(folder: Path, source: str, target: str, quality: int = 60) -> None:
+    buffer = io.BytesIO()
+    Image.open(folder / source).save(buffer, "JPEG", quality=quality)
+    (folder / target).write_bytes(buffer.getvalue())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "cache"))
+    return save(tmp_path / "data")
+
+
+def test_different_images_pass(folder: Path) -> None:
+    assert {result.state for result in check(folder).values()} == {"passed"}
+
+
+def test_a_test_image_copied_from_training_is_an_error(folder: Path) -> None:
+    copy(folder, "train/a/1.png", "test/a/copy.jpg")
+    result = check(folder)["NBT102"]
+    assert (result.state, result.severity, result.count) == ("failed", "error", 1)
+    assert "1 of 9 images (11.1 %)" in result.message
+    assert "train/a/1.png" in result.examples[0] and "test/a/copy.jpg (test)" in result.examples[0]
+
+
+def test_a_mirrored_copy_is_information(folder: Path) -> None:
+    ImageOps.mirror(Image.open(folder / "train/a/1.png")).save(folder / "test/a/mirrored.png")
+    result = check(folder)["NBT102"]
+    assert (result.state, result.severity, result.count) == ("failed", "info", 1)
+
+
+def test_a_copy_under_another_label_is_found(folder: Path) -> None:
+    copy(folder, "test/a/1.png", "test/b/copy.jpg")
+    results = check(folder)
+    assert (results["NBT103"].state, results["NBT103"].severity) == ("failed", "warning")
+    assert "test/a/1.png (a)" in results["NBT103"].examples[0]
+    assert results["NBT102"].state == "passed"
+
+
+def test_a_repeated_image_within_a_part_is_information(folder: Path) -> None:
+    copy(folder, "test/a/1.png", "test/a/copy.jpg")
+    result = check(folder)["NBT104"]
+    assert (result.state, result.severity, result.count) == ("failed", "info", 1)
+    assert result.message == "1 image repeated within a part: 1 in test."
+    assert np.all([name in result.examples[0] for name in ("test/a/1.png", "test/a/copy.jpg")])
