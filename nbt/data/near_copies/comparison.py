@@ -10,7 +10,7 @@ from nbt.data.near_copies.alignment import align
 from nbt.data.near_copies.thumbnails import SIDE, Floats, sample_crops, thumbnails
 
 MAX_DIFFERENCE = 4.0
-"""Largest difference of a copy, see `difference`; chosen on the tuning sets by `studies/near_copies.py`."""
+"""Largest difference of a copy, see `difference`; chosen with `studies/near_copies.py`."""
 
 MIN_CORRELATION = 0.8
 """Smallest correlation of the grey values of a copy, so that two images without contrast are no copies."""
