@@ -415,7 +415,7 @@ class TestHalfFinishedStudy:
         assert output["trials"]["interrupted"] == 1
         assert output["trials"]["failed"] == 0
         assert output["epochs"] == {"spent": 36, "budget": 36}
-        assert output["test"].keys() == {"recommended", "baseline"}
+        assert output["test"].keys() == {"recommended", "baseline", "majority"}
         [listed] = run_json("studies")
         assert listed["finished"] is True
 

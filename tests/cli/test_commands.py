@@ -154,6 +154,17 @@ class TestSearch:
         assert "nbt train --dataset birds --backbone conv3" in text
         assert "--settings reports/birds/recommended.yaml" in text
 
+    def test_the_validation_is_shown_in_the_metric_of_the_study(
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        result = fake_api.results["search"]
+        config = dataclasses.replace(result.record.config, metric="log_loss")
+        result.record = dataclasses.replace(result.record, config=config)
+        assert run([*SEARCH, "-q"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "validation 0.211 nats [0.198, 0.223]" in text, "of scores .81, .82 and .80"
+        assert "against the default recipe -0.038 nats [" in text
+
     def test_the_next_search_has_the_run_options_of_the_result(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -23,7 +23,7 @@ from nbt.report.study.reproduce import commands
 from nbt.report.study.test_section import weakest, weakest_classes
 from nbt.settings import SETTINGS, TransferSettings
 from nbt.tuning.finals.test_results import ClassResult, TestResult, TestResults, test_results
-from nbt.tuning.intervals import Interval
+from nbt.tuning.intervals import Interval, difference_interval, value_interval
 from nbt.tuning.storage.records import StudyRecord
 
 
@@ -91,12 +91,15 @@ def _results_table(record: StudyRecord) -> RenderableType:
         if results.majority is not None:
             guess = guess_text(results.recommended.metric)
             _add_test(table, f"test of {guess}", results.majority, "the same images")
-    final = record.final(record.recommended or "")
+    final, metric = record.final(record.recommended or ""), METRICS[record.config.metric]
     if final is not None:
-        table.add_row("", "validation", interval_text(final.validation), _runs_text(record, final.validation.n))
-        if final.versus_default is not None:
-            difference = interval_text(final.versus_default, signed=True).replace(" %", " points")
-            table.add_row("", "against the default recipe", difference, "validation, paired")
+        validation = metric_interval_text(metric.name, value_interval(final.validation, metric))
+        table.add_row("", "validation", validation, _runs_text(record, final.validation.n))
+        versus = final.versus_default
+        if versus is not None:
+            difference = difference_interval(versus, metric, final.validation.mean - versus.mean)
+            text = metric_interval_text(metric.name, difference, signed=True)
+            table.add_row("", "against the default recipe", text, "validation, paired")
     if results is not None:
         _add_optimism(table, results.recommended.metric, results.optimism)
     _add_weakest(table, weakest_classes(record))
