@@ -42,7 +42,7 @@ def run(source: TrialSource, results: dict[TransferSettings, dict[str, float]]) 
 
 
 def search(folder: Path, metric: str) -> tuple[StudyRecord, list[str], float]:
-    """Returns a study with its finals, the metrics by which its best trial, a finalist, is best, and the best Optuna value."""
+    """Returns a study with its finals, the metrics by which its best trial is the best, and the best Optuna value."""
     results: dict[TransferSettings, dict[str, float]] = {}
     with open_fake_study(folder, budget="7", metric=metric, dataset=FACTS) as store:
         controller = make_controller(store, "7")
