@@ -13,12 +13,10 @@ from nbt.tuning.baseline_recipes import default_recipe
 from nbt.tuning.budget import Budget
 from nbt.tuning.finals.plan import FinalsPlan, allowed_trainings, plan_finals
 from nbt.tuning.job_clock import FINALS, PHASES, PROFILE, REPORT, TRAIN, TRIALS, JobClock, JobEstimate
+from nbt.tuning.relative_cost import relative_cost
 from nbt.tuning.space.sampling import sample_many_params
 from nbt.tuning.space.space import Space
 
-# Cost of an epoch with all units frozen relative to the default recipe; it is that of computing the frozen features of
-# each view once, spread over the epochs of a trial (0.21 in a linear probe on digits).
-_FROZEN_COST = 0.2
 # Share of the time of the workers between trials: proposals, storage, idle workers at the end.
 _OVERHEAD = 1.1
 _SPACE_SAMPLES = 256
@@ -29,11 +27,6 @@ _PROFILE_SECONDS, _PROFILE_IMAGES, _PROFILE_COST = 2.0, 1000, 1.0
 _REPORT_SECONDS = 3.0
 # A budget in time that is just long enough by the estimate may be too short by the clock.
 _MARGIN = 1.1
-
-
-def relative_cost(settings: TransferSettings) -> float:
-    """Returns the estimated cost of an epoch relative to the default recipe, which trains all units."""
-    return _FROZEN_COST + (1.0 - _FROZEN_COST) * (1.0 - settings.frozen_depth)
 
 
 def mean_relative_cost(space: Space, epochs: int, first: Iterable[TransferSettings], trials: int | None) -> float:

@@ -12,7 +12,8 @@ from nbt.tuning.baseline_recipes import baseline_recipes, default_recipe
 from nbt.tuning.budget import Budget
 from nbt.tuning.finals.plan import plan_finals
 from nbt.tuning.job_clock import FINALS, PREPARE, PROFILE, REPORT, TRAIN, TRIALS, JobClock
-from nbt.tuning.job_estimate import JobEstimator, mean_relative_cost, relative_cost
+from nbt.tuning.job_estimate import JobEstimator, mean_relative_cost
+from nbt.tuning.relative_cost import relative_cost
 from nbt.tuning.space.space import Space
 from tests.tuning.fakes import FakeClock
 

@@ -13,9 +13,10 @@ from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.finals.finalists import Finalist, choose_finalists
-from nbt.tuning.finals.plan import allowed_trainings, is_cheaper, plan_finals, relative_cost
+from nbt.tuning.finals.plan import allowed_trainings, is_cheaper, plan_finals
 from nbt.tuning.finals.winner import Score, SelectionState, count_looks, describe_comparison, select_finalist
 from nbt.tuning.observers import ObserverGroup
+from nbt.tuning.relative_cost import relative_cost
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.reader import paired_difference, read_runs, validation_design
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, StudyRecord

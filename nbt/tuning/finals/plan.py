@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nbt.settings import TransferSettings
-
 N_RETRAININGS = 2
 """Trainings on all labelled images after the finals: the recommended recipe and the baseline."""
 
@@ -46,14 +44,6 @@ def plan_finals(trainings: float, max_folds: int) -> FinalsPlan:
     runs, folds = max(0, int(trainings) - N_RETRAININGS), min(MIN_FOLDS, max_folds)
     finalists = min(max(runs // folds, MIN_FINALISTS), MAX_FINALISTS)
     return FinalsPlan(finalists=finalists, folds=min(max(runs // finalists, folds), max_folds))
-
-
-def relative_cost(settings: TransferSettings) -> float:
-    """Returns the estimated cost of training relative to all units for as many epochs, 0 ... 1.
-
-    A training step takes about three times as long as a forward pass, which frozen units need, too.
-    """
-    return 1.0 - 2.0 / 3.0 * settings.frozen_depth
 
 
 def is_cheaper(cost: float, other: float) -> bool:

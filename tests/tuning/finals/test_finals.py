@@ -9,7 +9,7 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.finals.finals import Finals, recommended_final
-from nbt.tuning.finals.plan import relative_cost
+from nbt.tuning.relative_cost import relative_cost
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.codec import final_key
 from nbt.tuning.storage.records import StudyRecord
