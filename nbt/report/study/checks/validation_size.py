@@ -1,4 +1,4 @@
-"""NBT202: the validation part is too small for the gain that the search promised."""
+"""NBT202: the validation part is too small for the gain that the trials suggest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DETECTABLE_HALF_WIDTHS = 1 + NormalDist().inv_cdf(_POWER) / NormalDist().inv_cd
 
 
 class ValidationSize(Check[StudyRecord]):
-    """Compares the smallest difference that the finals can show with the gain that the trials promised.
+    """Compares the smallest difference that the finals can show with the gain that the trials suggest.
 
     The smallest difference is the one that the 95 % interval excludes 0 for in four of five cases. The gain is that of
     the best finalist over the default recipe in the search, where both ran on the same validation images.
@@ -28,7 +28,7 @@ class ValidationSize(Check[StudyRecord]):
     severity = "warning"
 
     def run(self, subject: StudyRecord) -> CheckResult:
-        """Looks for a promised gain that is smaller than the smallest detectable difference."""
+        """Looks for a suggested gain that is smaller than the smallest detectable difference."""
         compared = [(final, half_width) for final in subject.finals if (half_width := _half_width(final)) is not None]
         if not compared:
             return self.not_applicable("No finalist was compared with the default recipe by an interval.")
@@ -38,17 +38,17 @@ class ValidationSize(Check[StudyRecord]):
         smallest = (
             f"The smallest difference that these finals find in four of five cases is {_points(detectable)} points"
         )
-        gain = _promised_gain(subject, final)
+        gain = _suggested_gain(subject, final)
         if gain is None:
             return self.not_applicable(f"{smallest}; a trial of {final.name} or of the default recipe is missing.")
-        promised = f"the trials promised {points(gain)} points for {final.name}"
+        suggested = f"the trials suggest {points(gain)} points for {final.name}"
         if gain <= 0.0 or detectable <= gain or _is_different(final):
-            return self.passed(f"{smallest}; {promised}.")
+            return self.passed(f"{smallest}; {suggested}.")
         images = subject.dataset.get(VALIDATION_IMAGES)
         size = f" with {pluralise(int(images), 'validation image')}" if images else ""
         needed = f"about {math.ceil(int(images) * (detectable / gain) ** 2):,}" if images else "more"
         return self.failed(
-            f"{smallest}{size}, but {promised}.",
+            f"{smallest}{size}, but {suggested}.",
             f"Add labelled images, so that {needed} are validated, or give more --final-seeds; do not read a "
             f"difference below {_points(detectable)} points as a gain.",
         )
@@ -64,7 +64,7 @@ def _is_different(final: FinalRecord) -> bool:
     return versus is not None and versus.low is not None and versus.low > 0
 
 
-def _promised_gain(record: StudyRecord, final: FinalRecord) -> float | None:
+def _suggested_gain(record: StudyRecord, final: FinalRecord) -> float | None:
     trial, default = next((t for t in record.trials if t.number == final.trial), None), default_recipe_trial(record)
     scores = [None if run is None else run.score(record.config.metric) for run in (trial, default)]
     return None if scores[0] is None or scores[1] is None else scores[0] - scores[1]

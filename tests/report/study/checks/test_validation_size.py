@@ -24,7 +24,7 @@ def test_narrow_intervals_pass() -> None:
     result = run(CHECK)
     assert result.state == PASSED
     assert "0.5 points" in result.message
-    assert "promised +5.1 points for trial 12" in result.message
+    assert "suggest +5.1 points for trial 12" in result.message
 
 
 def test_a_promised_gain_below_the_detectable_difference_fails() -> None:
