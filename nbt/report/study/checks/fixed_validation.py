@@ -23,7 +23,7 @@ class FixedValidation(Check[StudyRecord]):
             return self.not_applicable("The study does not store how its validation part was drawn.")
         part = pluralise(int(images), "validation image")
         if not fixed:
-            return self.passed("Every final run draws other validation images.")
+            return self.passed(f"Every final run draws other images: {part}.")
         return self.failed(
             f"The {part} are the dataset's own and the same in all trials and final runs, so that more seeds do not "
             "reduce the error due to their choice.",

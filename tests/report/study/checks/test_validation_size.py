@@ -27,11 +27,11 @@ def test_narrow_intervals_pass() -> None:
     assert "suggest +5.1 points for trial 12" in result.message
 
 
-def test_a_promised_gain_below_the_detectable_difference_fails() -> None:
+def test_a_suggested_gain_below_the_detectable_difference_fails() -> None:
     result = run(CHECK, finals=with_interval(-0.04, 0.08))
     assert (result.state, result.severity) == (FAILED, "warning")
-    # 1.429 half widths of 6 points; the trials promised 71.2 - 66.1 points on 299 images.
-    assert "8.6 points with 299 validation images, but the trials promised +5.1 points" in result.message
+    # 1.429 half widths of 6 points; the trials suggest 71.2 - 66.1 points on 299 images.
+    assert "8.6 points with 299 validation images, but the trials suggest +5.1 points" in result.message
     assert "about 846 are validated" in result.advice
     assert "--final-seeds" in result.advice
 
