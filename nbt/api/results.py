@@ -91,7 +91,7 @@ class SearchResult:
             "verdict": record.verdict,
             "test": {
                 **{
-                    test.name: {**interval_json(test.accuracy), **(_test_json(getattr(results, test.name)) or {})}
+                    test.name: _merge_test(interval_json(test.accuracy), _test_json(getattr(results, test.name)))
                     for test in record.test
                     if results is not None
                 },
@@ -106,6 +106,11 @@ class SearchResult:
             "clock": dict(record.clock),
             "checks": [result.to_dict() for result in self.checks],
         }
+
+
+def _merge_test(accuracy: dict[str, Any], result: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns a test result in which `mean`, the name of `value` in version 0.1, is of the metric of the bounds."""
+    return accuracy if result is None else {**accuracy, **result, "mean": result["value"]}
 
 
 def _mean_metrics(runs: Sequence[FinalRun]) -> dict[str, float | None]:

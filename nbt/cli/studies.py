@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from nbt.cli.display.output import Output, percent, to_strict
+from nbt.cli.display.output import Output, to_strict
 from nbt.cli.options.checks import check_study
 from nbt.cli.options.common import Command, config_option
 
@@ -27,6 +27,9 @@ def command(out: Output, storage: str | None) -> None:
 
 
 def _row(study: dict[str, Any]) -> dict[str, Any]:
+    from nbt.metrics import METRICS
+    from nbt.report.formatting import score_text
+
     return {
         "study": study["name"],
         "dataset": study["dataset"],
@@ -34,6 +37,6 @@ def _row(study: dict[str, Any]) -> dict[str, Any]:
         "space": study["space"],
         "budget": study["budget"],
         "trials": ", ".join(f"{count} {state}" for state, count in study["trials"].items() if count),
-        "best": percent(study["best"]),
+        "best": score_text(study["best"], METRICS[study["metric"]]),
         "state": "finished" if study["finished"] else "unfinished",
     }

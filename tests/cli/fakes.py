@@ -91,6 +91,7 @@ SUMMARY = {
     "space": "binary",
     "budget": "5",
     "trials": {"complete": 2, "pruned": 1, "failed": 0, "interrupted": 0, "running": 0},
+    "metric": "accuracy",
     "best": 0.8,
     "finished": True,
     "created": datetime(2030, 1, 2, tzinfo=UTC),

@@ -145,7 +145,7 @@ def _cost(record: StudyRecord) -> str:
     hardware = f" on {hardware_summary(record.trials)}" if used_several_locations(record.trials) else ""
     lost = len(lost_workers(record.trials))
     return (
-        f"{len(record.trials)} trials ({trials}), {record.epochs_spent}{allowed} epochs in "
+        f"{pluralise(len(record.trials), 'trial')} ({trials}), {record.epochs_spent}{allowed} epochs in "
         f"{duration(record.seconds_spent)}{hardware}" + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
     )
 

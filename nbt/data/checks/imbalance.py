@@ -23,6 +23,8 @@ class Imbalance(Check[CheckedData]):
         counts = subject.class_counts(np.concatenate([subject.split.train, subject.split.val]))
         low, high = int(counts.argmin()), int(counts.argmax())
         ratio = counts[high] / counts[low]
+        if ratio == 1:
+            return self.passed(f"Every class has {counts[high]:,} training and validation images.")
         found = (
             f"Class {subject.class_names[high]} has {counts[high]:,} training and validation images, class "
             f"{subject.class_names[low]} {counts[low]:,}: {ratio:.1f} to 1."

@@ -68,7 +68,10 @@ def metric_difference(predictions: Predictions, reference: Predictions, metric: 
     differences = metric_samples(predictions)[metric] - metric_samples(reference)[metric]
     added = 2.0 / (n + 2) ** 2 if metric in _SHARES_OF_IMAGES else 0.0
     half_width = _Z_95 * math.sqrt(float(np.nanvar(differences, ddof=1)) + added)
-    return Interval(mean=value - other, low=value - other - half_width, high=value - other + half_width, n=n)
+    # A difference of shares is between -1 and 1.
+    limit = 1.0 if METRICS[metric].is_share else math.inf
+    low, high = max(-limit, value - other - half_width), min(limit, value - other + half_width)
+    return Interval(mean=value - other, low=low, high=high, n=n)
 
 
 def _interval(metric: str, value: float, error: float, n: int) -> Interval:

@@ -16,8 +16,8 @@ from nbt.tuning.storage.codec import VALIDATION_IMAGES
 from nbt.tuning.storage.records import StudyRecord
 
 _ADVICE = (
-    "Do not use this model; check that the labels are right, add images of the rare classes, and search with "
-    "--metric balanced_accuracy."
+    "Do not use this model before you have checked that the labels are right; add images of the rare classes, and "
+    "search with --metric balanced_accuracy if the classes differ in size."
 )
 
 
@@ -48,7 +48,10 @@ class TrivialModel(Check[StudyRecord]):
         if n_predicted == 1 and np.count_nonzero(counts) > 1:
             return self.failed(f"{found}: the model predicts one class only.", _ADVICE)
         noise = Z95 * float(difference.std()) / math.sqrt(n)
-        if difference.mean() <= noise:
+        others = 1.0 - float(counts.max() / n)
+        if others <= Z95 * math.sqrt(others * (1.0 - others) / n):
+            return self.not_applicable(f"{found}: even a perfect model would not differ from that beyond noise.")
+        if difference.mean() <= noise and not _is_balanced_accuracy_above_chance(predictions):
             return self.failed(f"{found}, no difference beyond noise ({points(noise, signed=False)} points).", _ADVICE)
         return self.passed(f"{found}.")
 
@@ -71,3 +74,13 @@ class TrivialModel(Check[StudyRecord]):
         if accuracy <= chance + Z95 * math.sqrt(chance * (1 - chance) / images):
             return self.failed(f"{found}, which {images} images do not distinguish.", _ADVICE)
         return self.passed(f"{found}.")
+
+
+def _is_balanced_accuracy_above_chance(predictions: Predictions) -> bool:
+    """Returns whether the mean recall is above that of always guessing beyond noise; classes may differ in size."""
+    counts = predictions.class_counts[predictions.class_counts > 0]
+    correct = predictions.correct_counts[predictions.class_counts > 0]
+    # One correct and one wrong image are added (Agresti and Caffo 2000), so that a perfect recall has an error, too.
+    shares = (correct + 1) / (counts + 2)
+    error = math.sqrt(float((shares * (1 - shares) / (counts + 2)).sum())) / len(counts)
+    return float((correct / counts).mean()) - 1 / len(counts) > Z95 * error

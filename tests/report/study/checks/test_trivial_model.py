@@ -38,6 +38,17 @@ def test_a_model_that_is_not_above_guessing_fails() -> None:
     assert "beyond noise" in result.message
 
 
+def test_a_model_that_finds_both_classes_of_imbalanced_images_passes() -> None:
+    """With 90 % of the images in one class, a recall of 90 % of both classes has the accuracy of always guessing."""
+    assert by_test([0] * 90 + [1] * 10, [0] * 81 + [1] * 9 + [1] * 9 + [0]).state == PASSED
+
+
+def test_two_images_do_not_judge_a_model() -> None:
+    result = by_test([0, 1], [0, 1])
+    assert result.state == NOT_APPLICABLE
+    assert "even a perfect model" in result.message
+
+
 def test_a_model_above_guessing_passes() -> None:
     assert by_test([0] * 90 + [1] * 10, [0] * 91 + [1] * 9).state == PASSED
     assert by_test([0, 1, 2] * 30, [0, 1, 2] * 30).state == PASSED
