@@ -35,11 +35,15 @@ class CopiesAcrossParts(Check[CheckedData]):
                 examples=[_describe(subject, pair) for pair in mirrored],
                 severity="info",
             )
-        share = share_of(len(copied), len(subject.split.test))
+        effect = "no test image is among them, but the validation metric of the trials is too high"
+        if len(copied):
+            share = share_of(len(copied), len(subject.split.test))
+            effect = (
+                f"{share} of the test part also occur in training or validation, so that the test metric is too high"
+            )
         return self.failed(
-            f"{counted(len(across), 'image')} with a copy in another part; {share} "
-            "of the test part also occur in training or validation, so that the test metric is too high.",
-            "Keep all copies of an image in one part; until then, read the test metric without these images.",
+            f"{counted(len(across), 'image')} with a copy in another part; {effect}.",
+            "Keep all copies of an image in one part.",
             count=len(across),
             examples=[_describe(subject, group) for group in across],
             severity="error" if len(copied) > MAX_SHARE * len(subject.split.test) else None,

@@ -59,6 +59,16 @@ def test_a_test_image_copied_from_training_is_an_error(folder: Path) -> None:
     assert "train/a/1.png" in result.examples[0] and "test/a/copy.jpg (test)" in result.examples[0]
 
 
+def test_a_copy_in_the_validation_part_says_nothing_of_the_test_metric(folder: Path) -> None:
+    for name, image in zip("ab", list(textures(26))[24:], strict=True):
+        (folder / "val" / name).mkdir(parents=True)
+        image.save(folder / "val" / name / "0.png")
+    copy(folder, "train/a/1.png", "val/a/copy.jpg")
+    result = check(folder)["NBT102"]
+    assert (result.state, result.severity, result.count) == ("failed", "warning", 1)
+    assert "no test image is among them, but the validation metric" in result.message
+
+
 def test_a_mirrored_copy_is_information(folder: Path) -> None:
     ImageOps.mirror(Image.open(folder / "train/a/1.png")).save(folder / "test/a/mirrored.png")
     result = check(folder)["NBT102"]
