@@ -62,6 +62,7 @@ CURVE_LEGEND = (
 @click.option(
     "--metric",
     metavar="COLUMN",
+    show_default="none: tables of nbt record",
     help="Curve that the methods see, for tables that nbt record did not write: numbers, texts and flags are "
     "hyperparameters, lists of numbers are curves.",
 )
