@@ -28,7 +28,12 @@ _TOP = 5
     show_default=f"{_TOP} in JSON and CSV, 1 on screen",
     help="Number of most likely classes to list per image.",
 )
-@click.option("--csv", metavar="FILE", help="Write the predictions to a CSV file, one line per image, with a header.")
+@click.option(
+    "--csv",
+    metavar="FILE",
+    show_default="none",
+    help="Write the predictions to a CSV file, one line per image, with a header.",
+)
 @click.option(
     "--recursive/--no-recursive", default=True, show_default=True, help="Search folders inside the folders, too."
 )
