@@ -13,6 +13,7 @@ from nbt._version import __version__
 if TYPE_CHECKING:
     from nbt.api import load_task, search
     from nbt.api._continual import continual
+    from nbt.api._evaluate import evaluate
     from nbt.api._predict import predict
     from nbt.fit.profile_builder import profile_fit
     from nbt.inference.model import TransferModel, load_model
@@ -26,6 +27,7 @@ __all__ = [
     "TransferSettings",
     "__version__",
     "continual",
+    "evaluate",
     "fine_tune",
     "load_model",
     "load_task",
@@ -39,6 +41,7 @@ _LAZY_IMPORTS = {
     "TransferModel": "nbt.inference.model",
     "TransferSettings": "nbt.settings",
     "continual": "nbt.api",
+    "evaluate": "nbt.api",
     "fine_tune": "nbt.training.fine_tune",
     "load_model": "nbt.inference.model",
     "load_task": "nbt.api",

@@ -37,6 +37,12 @@ def predict(
 
     Raises:
         UsageError: The model cannot be loaded, a path does not exist, or a folder contains no images.
+
+    Example:
+        >>> import nbt
+        >>> nbt.predict("model", ["photos/a.png"], top=1).round(2)
+                   path  label  probability error
+        0  photos/a.png  rings         0.94
     """
     from nbt.inference.images import find_images
 

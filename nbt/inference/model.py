@@ -14,14 +14,20 @@ import torch
 from torch import nn
 
 from nbt.data.image_store import DecodeOptions, iter_decoded
+from nbt.data.resolve import DatasetSource
 from nbt.devices import autocast, inference_batch_size, normalise, pick_device
-from nbt.errors import require_positive
+from nbt.errors import UsageError, nearest, require_positive
+from nbt.inference.evaluation import ModelEvaluation
 from nbt.inference.images import ImageSource, find_images
+from nbt.inference.labelled import PARTS, LabelledImages, check_labelled, labelled_images_of, read_labelled
+from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.models.backbone import Backbone
 from nbt.progress import Progress
 from nbt.settings import TransferSettings
+from nbt.task.task import Task
 from nbt.training.export.exported_model import load_module
 from nbt.training.export.model_folder import find_model
+from nbt.training.metrics import Predictions
 from nbt.transfer.linearize import FirstOrder
 
 if TYPE_CHECKING:
@@ -50,10 +56,12 @@ def load_model(folder: str | Path, device: str | None = None) -> TransferModel:
     Example:
         >>> import nbt
         >>> model = nbt.load_model("model")
+        >>> model
+        TransferModel(conv3(width=8), 3 classes, 28 px, cpu)
         >>> model.predict("photos/")[["path", "label"]]
-                   path    label
-        0  photos/a.png  stripes
-        1  photos/b.png    waves
+                   path  label
+        0  photos/a.png  rings
+        1  photos/b.png  waves
     """
     path = find_model(folder)
     target = pick_device(device)
@@ -64,8 +72,8 @@ def load_model(folder: str | Path, device: str | None = None) -> TransferModel:
 class TransferModel:
     """A trained image classifier; `nbt.load_model` loads it.
 
-    Images are decoded, resized and normalised as in the training, in batches, so that the memory in use does not
-    depend on the number of images. Files that cannot be read are never left out: `predict` lists them with the reason.
+    Images are decoded, resized and normalised as in the training, in batches, so that only the results of all images
+    are in memory at once. Files that cannot be read are never left out: `predict` lists them with the reason.
 
     Args:
         module: Maps normalised images, (n, 3, H, H), to logits, (n, C), divided by the temperature.
@@ -80,6 +88,18 @@ class TransferModel:
         metadata: The card of the model folder (`model.json`): backbone, dataset, normalisation and others.
         path: Path of the model folder.
         device: Device on which the model runs.
+
+    Example:
+        >>> model = nbt.load_model("model")
+        >>> model.class_names
+        ('rings', 'stripes', 'waves')
+        >>> model.predict_proba("photos/").max(axis=1).round(1)
+        array([0.9, 0.6], dtype=float32)
+        >>> model.embed("photos/").shape
+        (2, 72)
+        >>> images = torch.zeros(4, 3, model.image_size, model.image_size, dtype=torch.uint8)
+        >>> model.to_torch()(images).shape
+        torch.Size([4, 3])
     """
 
     def __init__(self, module: Backbone | FirstOrder, card: dict[str, Any], path: Path, device: torch.device) -> None:
@@ -87,6 +107,8 @@ class TransferModel:
         self.class_names: tuple[str, ...] = tuple(card["class_names"])
         self.image_size: int = card["image_size"]
         self._module = module.to(device).to(memory_format=torch.channels_last).eval()
+        ranges = {kind: (low, high) for kind, (low, high) in card.get("value_ranges", {}).items()}
+        self._decode_options = DecodeOptions(card.get("resize", "crop"), ranges)
         self._mean = torch.tensor(card["mean"], device=device)
         self._std = torch.tensor(card["std"], device=device)
 
@@ -176,6 +198,94 @@ class TransferModel:
         backbone = cast(Backbone, self._module.base if isinstance(self._module, FirstOrder) else self._module)
         return self._collect(backbone.features, backbone.feature_dim, images, recursive, progress)
 
+    def evaluate(
+        self,
+        data: str | Path | DatasetSource | Task,
+        *,
+        part: str | None = None,
+        metric: str | None = None,
+        ignore_unknown: bool = False,
+        progress: Progress | None = None,
+    ) -> ModelEvaluation:
+        """Evaluates the model on labelled images whose classes have the names of its classes.
+
+        Args:
+            data: A folder with one subfolder per class, such a folder with parts, a CSV manifest, the name of a known
+                dataset, or a loaded task that has the image size of the model.
+            part: "test", "val", "train" or "all". "test" are the official test images, or those that nbt held out.
+                None chooses "test" if there are official test images, or if the dataset has the name of the one that
+                the model was trained on, and else "all"; "test" for a task.
+            metric: The metric that stands first; that of the training when None.
+            ignore_unknown: Whether images of classes that the model does not know are left out.
+            progress: Called as progress(activity, done, total).
+
+        Returns:
+            All metrics with 95 % intervals over the images, results by class and the confusion matrix.
+
+        Raises:
+            UsageError: The data are malformed, have classes that the model does not know, no readable image, or a task
+                has other images than the model expects; or the part or metric is unknown.
+
+        Example:
+            >>> result = nbt.load_model("model").evaluate("labelled/")
+            >>> result
+            ModelEvaluation(accuracy 80.0 %, 60 images, part 'all')
+            >>> result.classes[["name", "images", "recall"]]
+                  name  images  recall
+            0  stripes      20    0.65
+            1    waves      20    0.75
+            2    rings      20    1.00
+        """
+        metric = metric or self.metadata.get("metric", DEFAULT_METRIC)
+        if metric not in METRICS:
+            raise UsageError(f"metric {metric!r}: {nearest(metric, METRICS)}")
+        labelled = self._labelled(data, part, ignore_unknown, progress)
+        source, errors = labelled.source, dict[int, str]()
+        scores = np.full((len(source.items), len(self.class_names)), np.nan)
+        with contextlib.closing(self._map(self._module, source, errors, progress)) as batches:
+            for index, logits in batches:
+                scores[index] = logits.double().log_softmax(dim=1).cpu().numpy()
+        read = np.setdiff1d(np.arange(len(scores)), list(errors)).astype(np.int32)
+        if not len(read):
+            raise UsageError(f"none of the {len(scores)} images can be read; the first: {next(iter(errors.values()))}")
+        return ModelEvaluation(
+            metric=metric,
+            class_names=self.class_names,
+            results=Predictions(labelled.labels[read], scores[read], read),
+            paths=source.names,
+            errors=errors,
+            passed_over=source.passed_over,
+            part=labelled.part,
+            reason=labelled.reason,
+        )
+
+    def _labelled(
+        self, data: str | Path | DatasetSource | Task, part: str | None, ignore_unknown: bool, progress: Progress | None
+    ) -> LabelledImages:
+        """Returns the labelled images of a dataset or task.
+
+        Raises:
+            UsageError: As in `evaluate`.
+        """
+        if part is not None and part not in PARTS:
+            raise UsageError(f"part {part!r}: expected one of {', '.join(PARTS)}")
+        if isinstance(data, Task):
+            expected = (self.image_size, *self._decode_options)
+            if (data.image_size, data.resize, dict(data.images.value_ranges)) != expected:
+                raise UsageError(
+                    f"the images of the task are decoded in another way than those of the model ({self.image_size} px, "
+                    f"resize {self._decode_options.resize!r}); give the folder of the dataset instead"
+                )
+            return labelled_images_of(data, self.class_names, part=part, ignore_unknown=ignore_unknown)
+        return read_labelled(
+            data if isinstance(data, DatasetSource) else check_labelled(data),
+            self.class_names,
+            part=part,
+            trained_on=self.metadata.get("dataset"),
+            ignore_unknown=ignore_unknown,
+            progress=progress,
+        )
+
     def to_torch(self) -> nn.Module:
         """Returns a module that maps images to probabilities, on the device of the model and in evaluation mode.
 
@@ -202,12 +312,10 @@ class TransferModel:
             errors: Receives the reason by index for each image that cannot be read.
             progress: Called with the number of classified images.
         """
-        ranges = {kind: (low, high) for kind, (low, high) in self.metadata.get("value_ranges", {}).items()}
-        options = DecodeOptions(self.metadata.get("resize", "crop"), ranges)
         size, n = inference_batch_size(BATCH_SIZE, self.image_size), len(source.items)
         index: list[int] = []
         pixels: list[npt.NDArray[np.uint8]] = []
-        with contextlib.closing(iter_decoded(source.items, self.image_size, options)) as decoded:
+        with contextlib.closing(iter_decoded(source.items, self.image_size, self._decode_options)) as decoded:
             for position, image in decoded:
                 if isinstance(image, str):
                     errors[position] = image
