@@ -60,9 +60,9 @@ def command(
     folder, source = find_model(Path(model_dir)), check_labelled(dataset, data_dir)
     if csv is not None:
         check_writable_file("--csv", csv)
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         progress.announce("loading the model")
         from nbt import api
 

@@ -56,9 +56,9 @@ def command(
     source = find_images(list(images), recursive=recursive)
     if csv is not None:
         check_writable_file("--csv", csv)
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         progress.announce("loading the model")
         from nbt import api
 
