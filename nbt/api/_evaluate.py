@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nbt.data.resolve import DatasetSource
     from nbt.inference.evaluation import ModelEvaluation
     from nbt.inference.model import TransferModel
-    from nbt.progress import Progress
+    from nbt.progress import Progress as ProgressCallback
     from nbt.task.task import Task
 
 
@@ -23,7 +23,7 @@ def evaluate(
     metric: str | None = None,
     ignore_unknown: bool = False,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | bool | None = None,
 ) -> ModelEvaluation:
     """Evaluates a trained model; a shortcut for `nbt.load_model(model, device).evaluate(data)`.
 
@@ -35,7 +35,7 @@ def evaluate(
         metric: The metric that stands first; that of the training when None.
         ignore_unknown: Whether images of classes that the model does not know are left out.
         device: Device of a model that is loaded, see `nbt.load_model`.
-        progress: Called as progress(activity, done, total).
+        progress: As in `nbt.predict`.
 
     Raises:
         UsageError: The model cannot be loaded, or as in `nbt.TransferModel.evaluate`.
@@ -45,6 +45,9 @@ def evaluate(
         >>> nbt.evaluate("model", "labelled/").value
         Interval(mean=0.8, low=0.682..., high=0.881..., n=60)
     """
-    return as_model(model, device).evaluate(
-        data, part=part, metric=metric, ignore_unknown=ignore_unknown, progress=progress
-    )
+    from nbt.display.progress import Progress, shown_progress
+
+    with shown_progress(progress, Progress) as (callback, _):
+        return as_model(model, device).evaluate(
+            data, part=part, metric=metric, ignore_unknown=ignore_unknown, progress=callback
+        )

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nbt.inference.model import TransferModel
-    from nbt.progress import Progress
+    from nbt.progress import Progress as ProgressCallback
 
 
 def predict(
@@ -19,7 +19,7 @@ def predict(
     top: int = 5,
     recursive: bool = True,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | bool | None = None,
 ) -> pd.DataFrame:
     """Classifies images with a trained model; a shortcut for `nbt.load_model(model, device).predict(images)`.
 
@@ -29,7 +29,8 @@ def predict(
         top: Number of most likely classes per image, 1 or more.
         recursive: Whether folders are searched recursively.
         device: Device of a model that is loaded, see `nbt.load_model`.
-        progress: Called as progress(activity, done, total).
+        progress: Callback, called as progress(activity, done, total); False shows no progress, None shows it in a
+            notebook or on a terminal, True shows lines of text elsewhere, too.
 
     Returns:
         One row per image with the columns `path`, `label`, `probability`, ..., `error`; see
@@ -44,10 +45,12 @@ def predict(
                    path  label  probability error
         0  photos/a.png  rings         0.94
     """
+    from nbt.display.progress import Progress, shown_progress
     from nbt.inference.images import find_images
 
     source = find_images(images, recursive=recursive)
-    return as_model(model, device).predict(source, top=top, progress=progress)
+    with shown_progress(progress, Progress) as (callback, _):
+        return as_model(model, device).predict(source, top=top, progress=callback)
 
 
 def as_model(model: TransferModel | str | Path, device: str | None = None) -> TransferModel:
