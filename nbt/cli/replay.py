@@ -91,9 +91,9 @@ def command(
             raise UsageError(f"--{name} needs --metric, which names the curve that the methods see")
     if folder is not None:
         check_writable_folder("--out", folder)
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         from nbt import api
 
         result = api.replay(
