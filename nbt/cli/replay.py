@@ -122,7 +122,7 @@ def _replay_curves(
     if folder is not None or ctx.get_parameter_source("space") is not ParameterSource.DEFAULT:
         raise UsageError("--out and --space are for tables of nbt record: leave them out with --metric")
     from nbt import api
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
     numbers = {name: options[name] for name in ("seeds", "budget", "workers")}
     with Progress(out) as progress:
