@@ -125,7 +125,7 @@ def _replay_curves(
     from nbt.display.progress import Progress
 
     numbers = {name: options[name] for name in ("seeds", "budget", "workers")}
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         result = api.replay_curves(
             tables,
             methods=methods,
