@@ -71,7 +71,7 @@ class Output:
         """Writes text or tables."""
         console = stdout_console()
         for part in parts:
-            console.print(part)
+            console.print(part, crop=False)
 
     def print_rows(
         self, rows: Sequence[Mapping[str, Any]], *, right_aligned: Iterable[str] = (), empty_text: str
