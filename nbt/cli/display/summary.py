@@ -56,7 +56,7 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
 def training_summary(result: TrainResult, model: Path | None) -> list[RenderableType]:
     """Returns the results of a training with known settings, and the folder of its model if it was exported."""
     table = _results()
-    _add_test(table, _test_label(result.result.metric), result.result, pluralise(result.result.n, "image"))
+    _add_model(table, result.result)
     _add_test(table, "guessing", result.majority, guess_text(result.result.metric))
     _add_validation(table, DEFAULT_METRIC, result.validation, pluralise(result.validation.n, "seed"), result.optimism)
     return [table, *([] if model is None else [_whole_line("model", str(model)), _predict_line(model)])]
@@ -92,7 +92,7 @@ def _results_table(record: StudyRecord) -> Table:
     table, results = _results(), test_results(record)
     if results is not None:
         metric = results.recommended.metric
-        _add_test(table, _test_label(metric), results.recommended, pluralise(results.recommended.n, "image"))
+        _add_model(table, results.recommended)
         _add_test(table, "default recipe", results.baseline, _difference_remark(results))
         _add_test(table, "guessing", results.majority, guess_text(metric))
     final, chosen = record.final(record.recommended or ""), METRICS[record.config.metric]
@@ -103,8 +103,12 @@ def _results_table(record: StudyRecord) -> Table:
     return table
 
 
-def _test_label(metric: str) -> str:
-    return f"test {METRICS[metric].label}"
+def _add_model(table: Table, result: TestResult) -> None:
+    """Adds the test result of the model, also without the test images that have a copy in training or validation."""
+    _add_test(table, f"test {METRICS[result.metric].label}", result, pluralise(result.n, "image"))
+    if result.without_copies is not None:
+        copies = pluralise(result.n - result.without_copies.n, "image")
+        _add_test(table, "without copies", result.without_copies, f"without {copies} copied from training")
 
 
 def _add_test(table: Table, label: str, result: TestResult | None, remark: str) -> None:
