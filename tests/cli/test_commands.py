@@ -238,7 +238,7 @@ class TestTrain:
         assert (options["seeds"], options["seed"]) == (3, 5)
         text = " ".join(capsys.readouterr().out.split())
         assert "validation 80.0 % [70.0, 90.0] 3 seeds" in text
-        assert "test 79.0 % [73.0, 84.0] 200 images" in text
+        assert "test accuracy 79.0 % [73.0, 84.0] 200 images" in text
         assert text.endswith("model m next nbt predict m IMAGES...")
 
     def test_a_study_gives_settings_dataset_and_backbone(

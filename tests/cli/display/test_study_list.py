@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from nbt.cli.display import study_list
+from nbt.cli.display.output import print_parts
 from nbt.cli.display.study_list import age_text, study_lines
 from tests.cli.fakes import SUMMARY
 
@@ -24,8 +25,7 @@ STUDY = {
 def lines_at(width: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
     monkeypatch.setattr(study_list, "stdout_console", lambda: console)
-    for part in study_lines([STUDY, SUMMARY], NOW):
-        console.print(part)
+    print_parts(console, study_lines([STUDY, SUMMARY], NOW))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nbt.checks import FAILED, CheckResult
 from nbt.cli.display import summary
+from nbt.cli.display.output import print_parts
 from tests.sample_study import BEST, sample_study
 
 
@@ -18,8 +19,7 @@ def printed(width: int) -> list[str]:
     record = sample_study()
     assert record.recommended == "trial 12"
     console = Console(file=io.StringIO(), width=width)
-    for part in summary.search_summary(record, BEST, Path("reports") / record.config.name / "report.html"):
-        console.print(part, crop=False)
+    print_parts(console, summary.search_summary(record, BEST, Path("reports") / record.config.name / "report.html"))
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 
