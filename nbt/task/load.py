@@ -82,7 +82,7 @@ def load_task(
         dataset=options.source.dataset,
         class_names=data.listing.class_names,
         fingerprint=_fingerprint(data.listing, size, options),
-        content_hash=_content_hash(data.listing),
+        content_hash=data.listing.content_hash,
         images=data.images,
         labels=data.listing.labels,
         pools=data.pools,
@@ -122,15 +122,6 @@ def _load_weights(options: TaskOptions, pretrained: PretrainedProvider | None) -
         if provided is not None:
             return size, provided
     return size, load_pretrained_weights(spec, options.weights, image_size=size)
-
-
-def _content_hash(listing: Listing) -> str | None:
-    """Returns the hash of the bytes of the image files; None for images in memory."""
-    import numpy as np
-
-    from nbt.data.content import content_hash
-
-    return None if isinstance(listing.items, np.ndarray) else content_hash(listing.items)
 
 
 def _fingerprint(listing: Listing, size: int, options: TaskOptions) -> str:
