@@ -71,6 +71,7 @@ def load_task(
         resize=resize,
         seed=seed,
     )
+    from nbt.data.contents import Contents
     from nbt.task.data import decode_selection, select_images
     from nbt.task.task import Task
 
@@ -78,6 +79,7 @@ def load_task(
     size, source_weights = _load_weights(options, pretrained)
     loaded_teacher = None if teacher is None else load_teacher(teacher)
     data = decode_selection(selection, options, size, progress)
+    contents = Contents.of(data.listing, (f"--resize {resize}",))
     return Task(
         dataset=options.source.dataset,
         class_names=data.listing.class_names,
@@ -104,6 +106,7 @@ def load_task(
         resize=resize,
         checks=data.checks,
         copied_test=tuple(data.copied_test.tolist()),
+        contents=None if contents is None else contents.to_bytes(),
     )
 
 
