@@ -11,7 +11,7 @@ from nbt.api._predict import predict
 from nbt.api._record import record, record_studies
 from nbt.api._replay import replay
 from nbt.api._search import search
-from nbt.api._studies import report, studies, sync
+from nbt.api._studies import report, studies, study_recipe, sync
 from nbt.api._train import train
 from nbt.api.results import SearchResult, TrainResult
 from nbt.tuning.storage.stream_record import StreamObserver
@@ -38,6 +38,7 @@ __all__ = [
     "report",
     "search",
     "studies",
+    "study_recipe",
     "sync",
     "train",
 ]
