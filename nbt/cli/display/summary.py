@@ -149,7 +149,9 @@ def _cost(record: StudyRecord) -> str:
     lost = len(lost_workers(record.trials))
     return (
         f"{pluralise(len(record.trials), 'trial')} ({trials}), {record.epochs_spent}{allowed} epochs in "
-        f"{duration(record.seconds_spent)}{hardware}" + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
+        f"{duration(record.seconds_spent)}{hardware}"
+        + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
+        + (f". The search ended because {record.ended}" if record.ended else "")
     )
 
 
