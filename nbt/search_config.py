@@ -18,6 +18,7 @@ from typing import Any
 from nbt.errors import UsageError, nearest
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.paths import absolute_path
+from nbt.settings.belief import beliefs_text
 from nbt.settings.continual import SCENARIOS
 from nbt.uris import redact_uri
 from nbt.yaml_loader import dump_yaml_mapping, key_lines, parse_yaml_mapping
@@ -35,7 +36,7 @@ REQUIRED = ("dataset", "budget")
 AUTO = "auto"
 """Value of an option that is chosen from the resources of the machine or cluster."""
 
-KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers", "codes")
+KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers", "codes", "beliefs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class Option:
 
     Attributes:
         kind: One of `KINDS`. "budget" is a whole number or a text such as "2h", "gpus" a number or "auto", "workers" a
-            whole number or "auto", "codes" a list of codes or a text with commas between them.
+            whole number or "auto", "codes" a list of codes or a text with commas between them, "beliefs" a list of
+            mappings or a text of one.
         role: "task" for what is transferred to what, "search" for what the search does, "run" for where it runs and is
             stored.
         help: One sentence for help texts.
@@ -91,6 +93,8 @@ class Option:
                 if isinstance(value, str) and value != AUTO:
                     raise UsageError(f"{name} {value!r}: expected {AUTO} or a whole number")
                 return value if value == AUTO else self._check_whole(name, value)
+            case "beliefs":
+                return beliefs_text(value)
             case "codes":
                 parts = value if isinstance(value, list | tuple) else [value]
                 return ",".join(
@@ -198,8 +202,18 @@ class SearchConfig:
         _REQUIRED,
         kind="budget",
         role="search",
-        metavar="N|30m|2h",
-        help="Training epochs worth N full trials, or wall-clock time.",
+        metavar="N|30m|2h|auto",
+        help="Training epochs worth N full trials, or wall-clock time; auto: until a further trial is not worth it.",
+    )
+    max_budget: str = _option(
+        "100", kind="budget", role="search", metavar="N|30m|2h", help="With --budget auto: the limit."
+    )
+    min_gain: float = _option(
+        0.1,
+        kind="number",
+        role="search",
+        metavar="POINTS",
+        help="With --budget auto: the search ends when the expected gain of a further trial falls below it.",
     )
     space: str = _option(
         "non_binary", kind="path", role="search", metavar="NAME|FILE", help="Search space; see nbt spaces."
@@ -290,6 +304,15 @@ class SearchConfig:
         flag="--no-heuristics",
         help="Propose settings with plain TPE, without priors and experience.",
     )
+    beliefs: str | None = _option(
+        None,
+        kind="beliefs",
+        role="search",
+        metavar="LIST",
+        help="What you expect of good settings, most easily in a configuration file; the trials decide how much it "
+        "counts.",
+        when_none="none",
+    )
     scenario: str | None = _option(
         None,
         kind="choice",
@@ -353,11 +376,19 @@ class SearchConfig:
         """Returns the configuration itself, with all that a search cannot do without.
 
         Raises:
-            UsageError: Dataset or budget are missing, or there is only one fold.
+            UsageError: Dataset or budget are missing, there is only one fold, or an option needs another one.
         """
         for name in REQUIRED:
             if getattr(self, name) is None:
                 raise UsageError(f"missing {flag_of(name)}; see nbt search --help")
+        is_guided = self.heuristics and self.scenario is None
+        if self.budget == AUTO and not is_guided:
+            raise UsageError(
+                "--budget auto needs the model of the priors, which predicts the gain: leave out --no-heuristics and "
+                "--scenario, or give a number of trials or a time"
+            )
+        if self.beliefs is not None and not is_guided:
+            raise UsageError("beliefs need the model of the priors: leave out --no-heuristics and --scenario")
         check_final_seeds(self.final_seeds)
         return self
 

@@ -80,7 +80,9 @@ def _search(
     options: Mapping[str, Any],
 ) -> SearchResult:
     from nbt.report.study.checks.registry import check_ignored
+    from nbt.settings.belief import parse_beliefs
     from nbt.tracking import Tracker, resolve_uri
+    from nbt.tuning.priors.beliefs import belief_priors
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
     from nbt.tuning.storage.database import check_separate_databases
@@ -88,7 +90,8 @@ def _search(
 
     clock = JobClock()
     config = _make_config(task, options)
-    limit, search_space = Budget.parse(config.budget), Space.load(config.space)
+    limit = Budget.parse(config.budget, max_budget=config.max_budget, min_gain=config.min_gain)
+    search_space = Space.load(config.space)
     check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     check_separate_databases(config.storage, resolve_uri(config.tracking_uri))
     check_writable_folder("--out", config.out)
@@ -102,6 +105,7 @@ def _search(
         if config.scenario is not None:
             loaded, pruner, heuristics = as_stream(loaded, config.scenario, config.tasks), "none", False
         searched = applicable_space(search_space, loaded)
+        belief_priors(parse_beliefs(config.beliefs), searched)  # wrong ones end the search before anything is written
         needs_priors = heuristics or pruner == "fit"
         prepared = PreparedSearch(
             options=_resolve(config, loaded, search_space, limit),
@@ -170,7 +174,7 @@ def _check_metric(name: str, task: Task) -> None:
 def _resolve(config: SearchConfig, task: Task, space: Space, budget: Budget) -> SearchConfig:
     """Returns the configuration with names and paths that mean the same in every folder."""
     tasks = {} if task.scenario is None else {"tasks": task.tasks}
-    return config.replace(**_task_options(task), space=space.source, budget=budget.text, **tasks)
+    return config.replace(**_task_options(task), space=space.source, budget=budget.option, **tasks)
 
 
 def _describe_data(task: Task) -> dict[str, Any]:

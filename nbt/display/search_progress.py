@@ -69,7 +69,8 @@ class SearchProgress(Progress, StudyObserver):
         """Shows what the whole search takes."""
         if self._estimate is None:
             parts = (f"{_PHASE_NAMES[phase]} {duration(estimate.phases[phase])}" for phase in _PHASE_NAMES)
-            self._line(f"the whole search takes about {duration(estimate.total)}: {', '.join(parts)}")
+            about = "at most about" if estimate.is_limit else "about"
+            self._line(f"the whole search takes {about} {duration(estimate.total)}: {', '.join(parts)}")
         self._estimate, self._estimated_at = estimate, self._clock()
 
     def study_started(self, record: StudyRecord) -> None:

@@ -23,6 +23,7 @@ from nbt.tuning.job_clock import TRIALS, JobClock
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.pruners.base import ForecastingPruner, Pruner, TrialContext
 from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, RepeatedFailures
+from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import FORECAST, INTERRUPTED, PRIOR_ORIGIN_PREFIX, StudyObserver, StudyRecord
@@ -98,7 +99,10 @@ class SearchController:
             closing_seconds=closing_seconds,
         )
         store.study.sampler = (sampler or tpe)(derive_seed(store.config.seed, "sampler", len(trials), bits=31))
-        self._closed = False
+        self._closed, self._min_gain = False, budget.min_gain
+        self._gain: tuple[int, float | None] = (-1, None)  # number of finished trials, and the gain expected after them
+        if budget.min_gain is not None:
+            store.put(codec.ENDED, "")
         self._observers.study_started(record)
         self._last_write_at = clock()
 
@@ -117,6 +121,10 @@ class SearchController:
         queued = self._queue.first()
         required_epochs = self._required_epochs(queued)
         if not self._account.can_start(required_epochs):
+            self._note_end("the limit of its budget is used up")
+            return None
+        if queued.plan is None and queued.params is None and (gain := self._small_gain()) is not None:
+            self._note_end(f"a further trial is expected to gain {gain:.2g} points, less than {self._min_gain}")
             return None
         self._queue.remove_first()
         run = queued.run or self._start(queued)
@@ -124,6 +132,25 @@ class SearchController:
         self._account.reserve(run.spec.key, required_epochs)
         self._observers.trial_started(run.trial.number, run.plan.settings, run.plan.origin)
         return run.spec
+
+    def _small_gain(self) -> float | None:
+        """Returns the expected gain of a further trial in points if it is too small; None if the search goes on.
+
+        It also goes on while no trial is complete, because nothing is known about the gain.
+        """
+        study, sampler = self._store.study, self._store.study.sampler
+        if self._min_gain is None or not isinstance(sampler, BayesianSampler):
+            return None
+        finished = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+        if finished != self._gain[0]:  # an engine may ask several times
+            self._gain = (finished, sampler.expected_gain(study))
+        gain = self._gain[1]
+        return None if gain is None or 100 * gain >= self._min_gain else 100 * gain
+
+    def _note_end(self, reason: str) -> None:
+        """Stores why a search with the budget "auto" starts no further trial now."""
+        if self._min_gain is not None:
+            self._store.put(codec.ENDED, reason)
 
     def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
         """Notifies the observers of the location of a trial."""

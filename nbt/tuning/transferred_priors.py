@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from nbt.tuning.experience.recorded_table import RecordedTable
+from nbt.tuning.priors.prior import Prior
 from nbt.tuning.pruners.base import AshaPruner, Pruner
 from nbt.tuning.pruners.curve_forecast import CurveForecaster, has_usable_curves
 from nbt.tuning.pruners.fit_pruner import FitPruner
@@ -43,10 +44,18 @@ class TransferredPriors:
         return CurveForecaster(self.tables, self.models_by_table) if usable else None
 
     def surrogate(
-        self, target: Target, space: Space, *, heuristics: bool = True, prior_scale: float = 1.0
+        self,
+        target: Target,
+        space: Space,
+        *,
+        heuristics: bool = True,
+        prior_scale: float = 1.0,
+        beliefs: Sequence[Prior] = (),
     ) -> PriorSurrogate:
         """Returns the prior surrogate of a search; the arguments are those of `PriorSurrogate`."""
-        return PriorSurrogate(target, space, self.models, heuristics=heuristics, prior_scale=prior_scale)
+        return PriorSurrogate(
+            target, space, self.models, heuristics=heuristics, prior_scale=prior_scale, beliefs=beliefs
+        )
 
     def pruner(self, target: Target, *, length: int, seed: int) -> Pruner:
         """Returns the fit pruner of a search, or ASHA if there are no usable recorded curves.

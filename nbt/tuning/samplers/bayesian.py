@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from nbt.settings import TransferSettings
 from nbt.tuning.relative_cost import relative_cost
@@ -19,6 +19,7 @@ from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import mutate, neutral_params, sample_many_params
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.reader import read_trial
+from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score
 from nbt.tuning.surrogate.observation import Observation, condition_on_trials, limit_observations, to_observation
 from nbt.tuning.surrogate.prior_surrogate import ConditionedSurrogate, PriorSurrogate
 
@@ -100,6 +101,25 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         subset = self._random_half(len(candidates))
         settings = [self._cached_settings(candidates[i]) for i in subset]
         return subset[self._choose(settings, self._observations(), cached=True)]
+
+    def expected_gain(self, study: optuna.Study) -> float | None:
+        """Returns the expected improvement of the best candidate, as a difference of scores, 0 ... 1.
+
+        Args:
+            study: The study.
+
+        Returns:
+            The gain over the best posterior mean; None while no trial is complete.
+        """
+        self._study, self._trial_number = study, -1
+        observations = self._observations()
+        model, best = self._posterior(observations)
+        if model is None or not any(trial.state is TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
+            return None
+        settings = [self._space.settings(params, self._length) for params in self._candidates(observations)]
+        improvement = float(expected_improvement(*model.predict(settings), best).max())
+        before, after = accuracy_from_logit_score([best, best + improvement], self._images)
+        return float(after - before)
 
     def _choose(
         self, settings: Sequence[TransferSettings], observations: Sequence[Observation], *, cached: bool

@@ -278,6 +278,7 @@ class StudyRecord:
         dataset: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         budget: Budget as given by the user: "20", "30m", "2h".
         epochs_budget: Number of training epochs of the budget; None for a time budget.
+        ended: Why a search with the budget "auto" ended, "" if it did not or has another budget.
         epochs_spent: Training epochs of all trials, including pruned and failed ones, without the finals.
         seconds_spent: Wall-clock time of the search in seconds, without the finals.
         pruner: "fit", "asha" or "none".
@@ -326,6 +327,7 @@ class StudyRecord:
     search: SearchConfig | None = None
     class_names: Sequence[str] = ()
     class_images: Sequence[int] = ()
+    ended: str = ""
     load_predictions: LoadPredictions = field(default=no_predictions, repr=False, compare=False)
 
     def search_config(self) -> SearchConfig:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
-from nbt.tuning.priors.activation import activate_priors
-from nbt.tuning.priors.prior import PriorSuggestion
+from nbt.tuning.priors.activation import activate, activate_priors
+from nbt.tuning.priors.prior import Prior, PriorSuggestion
 from nbt.tuning.priors.statement import Quantity, Statement, at_least
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import sample_params
@@ -72,6 +72,8 @@ class PriorSurrogate:
         heuristics: Whether the priors are used.
         prior_scale: Factor on the expected weights of all sources; other values than 1 are for studies of the cost of
             wrong priors.
+        beliefs: Priors from beliefs of the user. Unlike those of the rules, their weights do not shrink beside recorded
+            tasks, because the user may know what no table shows.
     """
 
     def __init__(
@@ -82,11 +84,14 @@ class PriorSurrogate:
         *,
         heuristics: bool = True,
         prior_scale: float = 1.0,
+        beliefs: Sequence[Prior] = (),
     ) -> None:
         self.target, self.space, self.experience = target, space, tuple(experience)
         self.activations = (
             activate_priors(target, [*(d.name for d in space.dimensions), *space.same_as]) if heuristics else []
         )
+        n_rules = sum(activation.suggestion is not None for activation in self.activations)
+        self.activations += [activate(belief, target) for belief in beliefs]
         self._active = [
             (activation, activation.suggestion) for activation in self.activations if activation.suggestion is not None
         ]
@@ -94,7 +99,8 @@ class PriorSurrogate:
             [task_similarity(target, target_from_header(model.header)) for model in self.experience]
         )
         total = similarities.sum()
-        self._tables_share = float(total / (total + _PRIORS_WEIGHT)) if self._active else float(bool(len(similarities)))
+        self._tables_share = float(total / (total + _PRIORS_WEIGHT)) if n_rules else float(bool(len(similarities)))
+        self._shares = [1 - self._tables_share] * n_rules + [1.0] * (len(self._active) - n_rules)
         self._table_weights = self._tables_share * similarities / total if total > 0 else similarities
         self._origins = [f"task similarity {similarity:.2f}" for similarity in similarities]
         self._prior_scale = prior_scale
@@ -107,10 +113,10 @@ class PriorSurrogate:
                 name=activation.prior.name,
                 words=suggestion.words,
                 origin=activation.prior.source,
-                mean=self._prior_scale * (1 - self._tables_share) * activation.prior.strength,
+                mean=self._prior_scale * share * activation.prior.strength,
                 spread=_PRIOR_WEIGHT_STD * activation.prior.strength,
             )
-            for activation, suggestion in self._active
+            for (activation, suggestion), share in zip(self._active, self._shares, strict=True)
         ]
         tables = [
             PriorSource(
