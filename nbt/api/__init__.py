@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from nbt.api._check import check
 from nbt.api._continual import ContinualOutcome, check_streams, continual
+from nbt.api._evaluate import evaluate
 from nbt.api._fit import Recommendation, fit, recommend
 from nbt.api._load_task import TaskOptions, as_task, load_task
 from nbt.api._predict import predict
 from nbt.api._record import record, record_studies
 from nbt.api._replay import replay
 from nbt.api._search import search
-from nbt.api._streams import StreamObserver
 from nbt.api._studies import report, studies, sync
 from nbt.api._train import train
 from nbt.api.results import SearchResult, TrainResult
+from nbt.tuning.storage.stream_record import StreamObserver
 
 __all__ = [
     "ContinualOutcome",
@@ -26,6 +27,7 @@ __all__ = [
     "check",
     "check_streams",
     "continual",
+    "evaluate",
     "fit",
     "load_task",
     "predict",

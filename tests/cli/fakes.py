@@ -156,6 +156,7 @@ class FakeApi(types.ModuleType):
             "sync": {"written": 3, "kept": 2},
             "studies": [SUMMARY],
             "predict": [],
+            "evaluate": None,
         }
         for name in self.results:
             setattr(self, name, self._answer(name))
