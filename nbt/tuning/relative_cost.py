@@ -100,6 +100,15 @@ class CostModel:
         return batch * linearized * _AUGMENTATION.get(settings.augmentation, 1.0)
 
 
+# A backbone that is not known.
+_EQUAL_UNITS = CostModel(units=(0.1,) * 10, validation=_DEFAULT_VALIDATION)
+
+
+def relative_cost(settings: TransferSettings) -> float:
+    """Returns the mean cost of an epoch relative to the default recipe, for a backbone of ten equal units."""
+    return _EQUAL_UNITS.epoch(settings)
+
+
 def cost_model(record: StudyRecord) -> CostModel:
     """Returns the model of the task of a study.
 

@@ -11,7 +11,7 @@ import pytest
 from nbt.models.backbone import UnitWork
 from nbt.settings import TransferSettings, repair
 from nbt.tuning.baseline_recipes import default_recipe
-from nbt.tuning.relative_cost import CostModel, cost_model, unit_shares
+from nbt.tuning.relative_cost import CostModel, cost_model, relative_cost, unit_shares
 from tests.tuning.fakes import DATASET, open_fake_study
 
 MOBILENET = "mobilenet_v2(width_mult=0.35)"
@@ -80,6 +80,12 @@ def test_the_model_of_a_study(tmp_path: Path) -> None:
     assert model.validation == DATASET["validation_images"] / DATASET["train_images"]
     assert len(model.units) == 3
     assert model.units[0] > model.units[1] > model.units[2], "the maps of conv3 become smaller"
+
+
+def test_a_backbone_that_is_not_known_has_equal_units() -> None:
+    equal = CostModel(units=(0.1,) * 10, validation=1 / 3)
+    assert relative_cost(settings(frozen_depth=0.5)) == equal.epoch(settings(frozen_depth=0.5))
+    assert relative_cost(settings(frozen_depth=0.5)) < relative_cost(settings(frozen_depth=0.3)) < 1.0
 
 
 def test_numbers_of_images_that_old_studies_lack() -> None:
