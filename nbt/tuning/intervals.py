@@ -108,7 +108,7 @@ class ValidationDesign:
 
 
 def repeated_accuracy_interval(
-    accuracies: Sequence[float], design: ValidationDesign, correct: Sequence[ArrayLike] | None = None
+    accuracies: Sequence[float], design: ValidationDesign, images: Sequence[ArrayLike] | None = None
 ) -> Interval:
     """Returns the mean accuracy of a recipe over repeated runs with its 95 % interval, which lies in 0 ... 1.
 
@@ -119,8 +119,8 @@ def repeated_accuracy_interval(
     Args:
         accuracies: Accuracy of each run, 0 ... 1, (runs,).
         design: How the runs are validated.
-        correct: Correctness of every image, one array of 0 and 1 per run, (images,) each; None if it is unknown. With
-            fixed validation images, it shows how much of the variance more runs average out.
+        images: Correctness of every image, 0 or 1, one array per run, (images,) each; None if it is unknown. Fixed
+            images have the same order in all runs, which shows how much of the variance more runs average out.
 
     Raises:
         ValueError: There are no accuracies.
@@ -129,8 +129,7 @@ def repeated_accuracy_interval(
 
     if not len(accuracies):
         raise ValueError("no accuracies")
-    images = None if correct is None or not design.fixed else image_variances(np.asarray(correct, dtype=float))
-    low, high = accuracy_bounds(np.asarray(accuracies, dtype=float), design, images)
+    low, high = accuracy_bounds(np.asarray(accuracies, dtype=float), design, _variances_of_runs(images, design))
     return Interval(mean=fmean(accuracies), low=float(low), high=float(high), n=len(accuracies))
 
 
@@ -138,7 +137,7 @@ def repeated_difference_interval(
     accuracies: Sequence[float],
     reference: Sequence[float],
     design: ValidationDesign,
-    correct: Sequence[tuple[ArrayLike, ArrayLike]] | None = None,
+    images: Sequence[ArrayLike] | None = None,
 ) -> Interval:
     """Returns the mean paired difference of two recipes, `accuracies - reference`, with its 95 % interval.
 
@@ -148,8 +147,9 @@ def repeated_difference_interval(
         accuracies: Accuracy of each run, 0 ... 1, (runs,).
         reference: Accuracies of the other recipe in the same runs, (runs,).
         design: How the runs are validated.
-        correct: Per run, the correctness of both recipes on every image, (images,) each; None if it is unknown. It
-            shows on how many images the recipes disagree, as in the test of McNemar (1947).
+        images: Difference in correctness on every image, -1, 0 or 1, one array per run, (images,) each; None if it is
+            unknown. It shows on how many images the recipes disagree, as in the test of McNemar (1947). Fixed images
+            have the same order in all runs.
 
     Raises:
         ValueError: There are no accuracies, or the numbers of runs differ.
@@ -162,11 +162,8 @@ def repeated_difference_interval(
     mean = fmean(pairs[:, 0] - pairs[:, 1])
     if len(pairs) == 1:
         return Interval(mean=mean, low=None, high=None, n=1)
-    images = None
-    if correct is not None:
-        outcomes = [np.asarray(a, dtype=float) - np.asarray(b, dtype=float) for a, b in correct]
-        images = image_variances(np.array(outcomes) if design.fixed else np.concatenate(outcomes)[None], signed=True)
-    low, high = difference_bounds(pairs[:, 0], pairs[:, 1], design, images)
+    variances = _variances_of_runs(images, design, signed=True)
+    low, high = difference_bounds(pairs[:, 0], pairs[:, 1], design, variances)
     return Interval(mean=mean, low=float(low), high=float(high), n=len(pairs))
 
 
@@ -184,10 +181,11 @@ def accuracy_bounds(
         images: The result of `image_variances`, or None.
         prior_degrees: See `PRIOR_DEGREES`.
     """
-    image_variance = _binomial_variance(accuracies, design)
+    binomial = _binomial_variance(accuracies, design)
+    image_variance = binomial if images is None else images[0] + images[1]
     variance = mean_variance(accuracies, image_variance, design, images, prior_degrees)
     quantile = _student_quantile(prior_degrees + accuracies.shape[-1] - 1)
-    return wilson_bounds(accuracies.mean(-1), image_variance / variance, quantile)
+    return wilson_bounds(accuracies.mean(-1), binomial / variance, quantile)
 
 
 def difference_bounds(
@@ -272,6 +270,18 @@ def image_variances(outcomes: FloatArray, *, signed: bool = False) -> tuple[Floa
     centre = (means.sum(-1) + (0 if signed else 1)) / n
     within = outcomes.var(-2, ddof=1).mean(-1) if outcomes.shape[-2] > 1 else 0.0 * centre
     return ((means**2).sum(-1) + 1) / n - centre**2, within
+
+
+def _variances_of_runs(
+    images: Sequence[ArrayLike] | None, design: ValidationDesign, *, signed: bool = False
+) -> tuple[FloatArray, FloatArray] | None:
+    """Returns `image_variances` of the runs of a study; None if the outcomes are unknown."""
+    import numpy as np
+
+    if images is None:
+        return None
+    runs = [np.asarray(run, dtype=float) for run in images]
+    return image_variances(np.array(runs) if design.fixed else np.concatenate(runs)[None], signed=signed)
 
 
 def _moderate(measured: FloatArray, expected: FloatArray, n_runs: int, prior_degrees: float) -> FloatArray:

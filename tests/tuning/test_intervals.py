@@ -152,9 +152,9 @@ class TestRepeatedRuns:
         rng = np.random.default_rng(0)
         reference = [rng.random(100) < 0.8 for _ in range(3)]
         better = [correct | (np.arange(100) < 15) for correct in reference]
-        pairs = list(zip(better, reference, strict=True))
+        differences = [a.astype(int) - b for a, b in zip(better, reference, strict=True)]
         accuracies, references = ([float(run.mean()) for run in runs] for runs in (better, reference))
-        known = repeated_difference_interval(accuracies, references, design, pairs)
+        known = repeated_difference_interval(accuracies, references, design, differences)
         unknown = repeated_difference_interval(accuracies, references, design)
         assert known.mean == unknown.mean
         assert known.high - known.low < unknown.high - unknown.low
