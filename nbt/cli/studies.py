@@ -27,8 +27,7 @@ def command(out: Output, storage: str | None) -> None:
 
 
 def _row(study: dict[str, Any]) -> dict[str, Any]:
-    from nbt.metrics import METRICS
-    from nbt.report.formatting import score_text
+    from nbt.report.metric_text import value_text
 
     return {
         "study": study["name"],
@@ -37,6 +36,6 @@ def _row(study: dict[str, Any]) -> dict[str, Any]:
         "space": study["space"],
         "budget": study["budget"],
         "trials": ", ".join(f"{count} {state}" for state, count in study["trials"].items() if count),
-        "best": score_text(study["best"], METRICS[study["metric"]]),
+        "best": value_text(study["metric"], study["best"]),
         "state": "finished" if study["finished"] else "unfinished",
     }

@@ -144,7 +144,7 @@ class TestSearch:
         assert "frozen_depth 0.5 default 0" in text
         assert "layer_lr_shape -1, -0.5, 0 default 0, 0, 0" in text
         assert "body_lr" not in text
-        assert "validation 81.0 % [80.0, 82.0] 5 seeds and splits" in text
+        assert "validation 81.0 % [80.0, 82.0] 5 seeds and folds" in text
         assert "against the default recipe +3.0 points [+1.0, +5.0]" in text
         assert "test 79.0 % [73.0, 84.0] 200 images" in text
         assert "test of the default recipe 76.0 %" in text
@@ -384,6 +384,18 @@ class TestStudyCommands:
         assert load_strictly(capsys.readouterr().out) == {"written": 3, "kept": 2}
         assert run(["sync", "birds", "--out", "o", "-q"]) == 0
         assert fake_api.calls[-1] == ("sync", ("birds", None, None, "o"), {})
+
+    def test_training_shows_all_metrics_of_the_test_images(
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        result = fake_api.results["train"]
+        others = {"macro_f1": Interval(mean=0.61, low=0.5, high=0.7, n=200)}
+        others["log_loss"] = Interval(mean=0.5, low=0.4, high=0.6, n=200)
+        result.result = dataclasses.replace(result.result, metrics={**result.result.metrics, **others})
+        (Path.cwd() / "r.yaml").write_text("head_lr: 0.1\n")
+        assert run(["train", "--dataset", "digits", "--settings", "r.yaml", "-q"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert "test 79.0 % [73.0, 84.0] 200 images other test metrics macro F1 61.0 %, log loss 0.500 nats" in text
 
     def test_studies(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["studies"]) == 0

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from nbt.training.metrics import Predictions, accuracy, log_loss
 from nbt.tuning.intervals import (
@@ -73,9 +74,10 @@ class TestDifference:
         better, reference = runs(33, 35, 37), runs(30, 32, 34)
         interval = score_difference(better, reference, FOLDS)
         image_variance = (9 + 1) / 122 - (9 / 122) ** 2
-        binomial, expected = image_variance / 40, image_variance * 0.035**2
-        variance = (1 / 3 + 40 / 120) * max(binomial, 16 / 18 * (binomial + expected))
-        half_width = 2.1009220402 * math.sqrt(variance)
+        binomial, expected = image_variance / 40, image_variance * 0.041**2
+        degrees = 2.5 * ((binomial + expected) / expected) ** 2
+        variance = (1 / 3 + 40 / 120) * max(binomial, degrees / (degrees + 2) * (binomial + expected))
+        half_width = stats.t.ppf(0.975, degrees + 2) * math.sqrt(variance)
         assert interval.mean == pytest.approx(0.075)
         assert (interval.low, interval.high) == (
             pytest.approx(0.075 - half_width, abs=1e-9),

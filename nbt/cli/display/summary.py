@@ -16,7 +16,7 @@ from nbt.cli.display.output import interval_text, metric_interval_text, relative
 from nbt.cli.display.tables import grid
 from nbt.metrics import METRICS
 from nbt.report.formatting import duration, percent, pluralise
-from nbt.report.metric_text import guess_text
+from nbt.report.metric_text import guess_text, value_text
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
 from nbt.report.study.reproduce import commands
@@ -24,7 +24,7 @@ from nbt.report.study.test_section import weakest, weakest_classes
 from nbt.settings import SETTINGS, TransferSettings
 from nbt.tuning.finals.test_results import ClassResult, TestResult, TestResults, test_results
 from nbt.tuning.intervals import Interval, difference_interval, value_interval
-from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.records import FinalRecord, StudyRecord
 
 
 def search_summary(record: StudyRecord, recommended: TransferSettings, report: Path) -> list[RenderableType]:
@@ -72,6 +72,7 @@ def training_summary(result: TrainResult, model: Path | None) -> RenderableType:
     """Returns the results of a training with known settings, and the folder of its model if it was exported."""
     table, metric = grid(), result.result.metric
     _add_test(table, "test", result.result, pluralise(result.test.n, "image"))
+    _add_other_metrics(table, result.result)
     if result.majority is not None:
         _add_test(table, f"test, {guess_text(metric)}", result.majority, "the same images")
     table.add_row("", "validation", interval_text(result.validation), pluralise(result.validation.n, "seed"))
@@ -86,6 +87,7 @@ def _results_table(record: StudyRecord) -> RenderableType:
     table, results = grid(), test_results(record)
     if results is not None:
         _add_test(table, "test", results.recommended, pluralise(results.recommended.n, "image"))
+        _add_other_metrics(table, results.recommended)
         if results.baseline is not None:
             _add_test(table, "test of the default recipe", results.baseline, _difference_remark(results))
         if results.majority is not None:
@@ -94,7 +96,7 @@ def _results_table(record: StudyRecord) -> RenderableType:
     final, metric = record.final(record.recommended or ""), METRICS[record.config.metric]
     if final is not None:
         validation = metric_interval_text(metric.name, value_interval(final.validation, metric))
-        table.add_row("", "validation", validation, _runs_text(record, final.validation.n))
+        table.add_row("", "validation", validation, _runs_text(record, final))
         versus = final.versus_default
         if versus is not None:
             difference = difference_interval(versus, metric, final.validation.mean - versus.mean)
@@ -113,6 +115,16 @@ def _add_test(table: Table, name: str, result: TestResult, remark: str) -> None:
     if result.without_copies is not None:
         n = pluralise(result.n - result.without_copies.n, "image")
         _add_test(table, f"{name}, without copies", result.without_copies, f"without {n} copied from training")
+
+
+def _add_other_metrics(table: Table, result: TestResult) -> None:
+    others = [
+        f"{METRICS[name].label} {value_text(name, value.mean)}"
+        for name, value in result.metrics.items()
+        if name != result.metric
+    ]
+    if others:
+        table.add_row("", "other test metrics", ", ".join(others), "")
 
 
 def _difference_remark(results: TestResults) -> str:
@@ -134,10 +146,12 @@ def _add_weakest(table: Table, classes: Sequence[ClassResult]) -> None:
         table.add_row("", "lowest recall", ", ".join(recalls), "classes of the test images")
 
 
-def _runs_text(record: StudyRecord, n: int) -> str:
+def _runs_text(record: StudyRecord, final: FinalRecord) -> str:
+    n = final.validation.n
     if record.has_fixed_validation:
         return f"{pluralise(n, 'seed')}, the same validation images"
-    return "1 seed and split" if n == 1 else f"{n} seeds and splits"
+    part = "split" if all(run.fold is None for run in final.runs) else "fold"  # version 0.1 had no folds
+    return f"1 seed and {part}" if n == 1 else f"{n} seeds and {part}s"
 
 
 def _cost(record: StudyRecord) -> str:
