@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from nbt.training.metrics import Predictions
 from nbt.tuning.storage.database import convert_errors, engine_to_read
-from nbt.tuning.storage.trial_tables import read_predictions
+from nbt.tuning.storage.trial_tables import read_bytes
 
 _log = logging.getLogger("nbt")
 
@@ -37,7 +37,8 @@ class PredictionReader:
         try:
             with convert_errors(self._url):
                 engine = engine_to_read(self._url)
-                return None if engine is None else read_predictions(engine, self._study, run)
+                content = None if engine is None else read_bytes(engine, self._study, run)
+            return None if content is None else Predictions.from_bytes(content)
         except ValueError as error:
             _log.warning("run %s: %s; they are ignored", run, error)
             return None
