@@ -30,6 +30,9 @@ PRUNERS = ("fit", "asha", "none")
 BACKBONE_HELP = "Architecture, such as 'mobilenet_v2(width_mult=0.35)'; see nbt backbones."
 WEIGHTS_HELP = "Pretrained weights: those of the backbone (default), random ones (none), or a file."
 
+DEFAULT_EPOCHS = 12
+"""Epochs of a trial where neither the command nor the search space says otherwise."""
+
 REQUIRED = ("dataset", "budget")
 """Options without which no search starts; they may be given on the command line or in a configuration file."""
 
@@ -265,8 +268,13 @@ class SearchConfig:
         help="With Ray: CPUs per trial.",
         when_none="as many as leave room for all workers",
     )
-    epochs: int = _option(
-        12, kind="whole", role="search", metavar="N", help="Epochs of a full trial; of each task with --scenario."
+    epochs: int | None = _option(
+        None,
+        kind="whole",
+        role="search",
+        metavar="N",
+        help="Epochs of a full trial, also where the space varies them; of each task with --scenario.",
+        when_none=f"{DEFAULT_EPOCHS}, or as the space varies them",
     )
     study: str | None = _option(
         None,

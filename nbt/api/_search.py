@@ -18,7 +18,7 @@ from nbt.errors import UsageError
 from nbt.metrics import METRICS
 from nbt.paths import check_outside, check_writable_folder
 from nbt.progress import Progress
-from nbt.search_config import SearchConfig
+from nbt.search_config import DEFAULT_EPOCHS, SearchConfig
 from nbt.training.export.model_folder import check_export
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
@@ -92,6 +92,11 @@ def _search(
     config = _make_config(task, options)
     limit = Budget.parse(config.budget, max_budget=config.max_budget, min_gain=config.min_gain)
     search_space = Space.load(config.space)
+    if config.epochs is not None:
+        search_space = search_space.with_fixed_epochs()
+    if search_space.epochs is not None and config.scenario is not None:
+        raise UsageError(f"space {search_space.name} varies epochs, which streams of tasks do not: give --epochs")
+    epochs = config.epochs or (search_space.epochs.neutral if search_space.epochs else DEFAULT_EPOCHS)
     check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     check_separate_databases(config.storage, resolve_uri(config.tracking_uri))
     check_writable_folder("--out", config.out)
@@ -109,7 +114,7 @@ def _search(
         needs_priors = heuristics or pruner == "fit"
         prepared = PreparedSearch(
             options=_resolve(config, loaded, search_space, limit),
-            config=make_study_config(loaded, search_space, config.study, config.epochs, config.metric),
+            config=make_study_config(loaded, search_space, config.study, int(epochs), config.metric),
             budget=limit,
             space=searched,
             pruner=pruner,

@@ -75,10 +75,11 @@ def make_strategy(prepared: PreparedSearch, target: Target) -> SearchStrategy:
     from nbt.tuning.pruners.base import make_pruner
 
     length, transferred_priors = prepared.config.epochs, prepared.transferred_priors
+    equal = prepared.space.epochs is None
     if prepared.pruner == "fit" and transferred_priors is not None:
-        pruner = transferred_priors.pruner(target, length=length, seed=prepared.config.seed)
+        pruner = transferred_priors.pruner(target, length=length, seed=prepared.config.seed, equal_lengths=equal)
     else:
-        pruner = make_pruner(prepared.pruner, length, prepared.config.metric)
+        pruner = make_pruner(prepared.pruner, length, prepared.config.metric, equal_lengths=equal)
     if not prepared.heuristics or transferred_priors is None:
         return SearchStrategy(pruner, None)
     beliefs = belief_priors(parse_beliefs(prepared.options.beliefs), prepared.space)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.pruners.base import ForecastingPruner, Pruner, TrialContext
 from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, RepeatedFailures
 from nbt.tuning.samplers.bayesian import BayesianSampler
-from nbt.tuning.space.space import Space
+from nbt.tuning.space.space import EPOCHS, Space
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import FORECAST, INTERRUPTED, PRIOR_ORIGIN_PREFIX, StudyObserver, StudyRecord
 from nbt.tuning.storage.study_store import StudyStore, TrialPlan
@@ -81,7 +82,7 @@ class SearchController:
         self._checkpoints, self._clock = checkpoints, clock
         self._observers = ObserverGroup(observers)
         self._trial_epochs = store.config.epochs
-        self._distributions = space.distributions()
+        self._distributions, self._epochs = space.distributions(), space.epochs
         self._failures = RepeatedFailures()
         self._running: dict[str, RunningTrial] = {}
         baselines = baseline_recipes(self._trial_epochs) if baselines is None else baselines
@@ -129,6 +130,8 @@ class SearchController:
         self._queue.remove_first()
         run = queued.run or self._start(queued)
         self._running[run.spec.key] = run
+        if queued.plan is None:
+            required_epochs = run.plan.settings.epochs
         self._account.reserve(run.spec.key, required_epochs)
         self._observers.trial_started(run.trial.number, run.plan.settings, run.plan.origin)
         return run.spec
@@ -163,12 +166,12 @@ class SearchController:
         for unreported in run.add_epoch(result):
             self._store.report(run.trial, unreported)
             prune_reason = self._prune_reason(run, unreported)
-        remaining = self._trial_epochs - result.epoch
+        remaining = spec.settings.epochs - result.epoch
         self._account.count_epoch(spec.key, remaining, fmean(earlier.seconds for earlier in run.curve))
         self._store.write_progress(run.trial, run.curve, run.trained_epochs)
         self._write_seconds(_SECONDS_BETWEEN_WRITES)
         self._observers.epoch_finished(run.trial.number, result, self.spent_epochs)
-        return None if self._is_last(result) else self._account.stop_reason(spec.key) or prune_reason
+        return None if _is_last(spec.settings, result) else self._account.stop_reason(spec.key) or prune_reason
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Stores the end of a trial as complete, pruned or failed.
@@ -179,13 +182,13 @@ class SearchController:
         run = self._running.pop(spec.key)
         self._account.release(spec.key)
         run.curve = list(outcome.curve) or run.curve
-        state, value, reason = _trial_result(outcome, self._trial_epochs, self._store.config.metric)
+        state, value, reason = _trial_result(outcome, spec.settings.epochs, self._store.config.metric)
         self._end(run, state, value=value, reason=reason, facts=self._facts(run, outcome))
         self._write_seconds()
         if state is not TrialState.FAIL:
             self._failures.reset()
             if (state is TrialState.COMPLETE or reason == OUT_OF_TIME) and run.curve and not outcome.diverged:
-                self._account.note_trial(self._trial_epochs * fmean(result.seconds for result in run.curve))
+                self._account.note_trial(spec.settings.epochs * fmean(result.seconds for result in run.curve))
             return
         if spec.checkpoint is not None:
             spec.checkpoint.unlink(missing_ok=True)
@@ -213,15 +216,28 @@ class SearchController:
         """Returns the estimated number of epochs that a trial still needs.
 
         The checkpoint may be older than the last reported epoch; the budget may then stop the trial before its full
-        length.
+        length. The sampler's proposal is not known yet: it fits into what is left, see `_proposal_distributions`.
         """
         checkpoint = None if queued.plan is None else self._checkpoint(queued.plan)
         completed = len(queued.curve) if checkpoint is not None and checkpoint.exists() else 0
-        return max(1, self._trial_epochs - completed)
+        if queued.plan is not None:
+            return max(1, queued.plan.settings.epochs - completed)
+        if queued.params is not None:
+            return self._space.settings(queued.params, self._trial_epochs).epochs
+        return self._trial_epochs if self._epochs is None else int(self._epochs.low or 1)
+
+    def _proposal_distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        """Returns the distributions of the next proposal, whose epochs are at most those that the budget has left."""
+        left = self._account.epochs_left
+        if self._epochs is None or left is None:
+            return self._distributions
+        dimension = dataclasses.replace(self._epochs, high=max(self._epochs.low, min(self._epochs.high, left)))  # type: ignore[type-var]
+        return {**self._distributions, EPOCHS: dimension.distribution()}
 
     def _start(self, queued: QueuedTrial) -> RunningTrial:
         """Starts a new trial: with given parameters, with those of an interrupted trial, or as the sampler proposes."""
-        trial = self._store.ask(self._distributions, queued.params)
+        distributions = self._distributions if queued.params else self._proposal_distributions()
+        trial = self._store.ask(distributions, queued.params)
         key = f"trial-{trial.number:04d}"
         plan = queued.plan or TrialPlan(
             settings=self._space.settings(trial.params, self._trial_epochs),
@@ -236,15 +252,12 @@ class SearchController:
     def _checkpoint(self, plan: TrialPlan) -> Path | None:
         return None if self._checkpoints is None else self._checkpoints / f"{plan.checkpoint}.pt"
 
-    def _is_last(self, result: EpochResult) -> bool:
-        return result.diverged or result.epoch >= self._trial_epochs
-
     def _prune_reason(self, run: RunningTrial, result: EpochResult) -> str | None:
         """Returns the pruner's reason to stop a trial after an epoch, or None.
 
         The pruner is called for every trial, so that its rungs include the baseline recipes and resumed trials.
         """
-        if self._is_last(result):
+        if _is_last(run.plan.settings, result):
             return None
         curve = tuple(earlier for earlier in run.curve if earlier.epoch <= result.epoch)
         reason = self._pruner.decide(
@@ -268,6 +281,10 @@ class SearchController:
         if self._clock() - self._last_write_at >= min_interval:
             self._last_write_at = self._clock()
             self._store.put(codec.SECONDS, self.seconds)
+
+
+def _is_last(settings: TransferSettings, result: EpochResult) -> bool:
+    return result.diverged or result.epoch >= settings.epochs
 
 
 def tpe(seed: int) -> optuna.samplers.BaseSampler:

@@ -24,6 +24,7 @@ from nbt.tuning.storage.records import INTERRUPTED, StudyObserver, StudyRecord, 
 from nbt.tuning.storage.studies import list_studies, resolve_storage
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from nbt.tuning.target import Target
+from nbt.tuning.transferred_priors import make_sampler
 from tests.tuning.fakes import (
     EPOCHS,
     DriverKilled,
@@ -551,3 +552,35 @@ class TestAutomaticBudget:
         record = self.search(tmp_path, [None], max_budget=7)
         assert len(record.trials) == 7
         assert record.ended == "the limit of its budget is used up"
+
+
+VARIED = Space.parse(
+    """
+dimensions:
+  head_lr: {kind: float, low: 0.001, high: 1, log: true, neutral: 0.01}
+  epochs: {kind: int, low: 2, high: 12, log: true, neutral: 6}
+same_as: {body_lr: head_lr}
+""",
+    source="varied",
+)
+
+
+class TestTrialsOfDifferentLengths:
+    @pytest.mark.parametrize("guided", [True, False])
+    def test_the_budget_counts_epochs_and_no_trial_is_cut_off(self, tmp_path: Path, guided: bool) -> None:
+        surrogate = PriorSurrogate(Target(epochs=EPOCHS), VARIED)
+        make = (lambda seed: make_sampler(surrogate, seed)) if guided else None
+        record = run_search(tmp_path, "10", space=VARIED, sampler=make)
+        lengths = [trial.settings.epochs for trial in record.trials]
+        assert lengths[0] == EPOCHS, "the default recipe has the neutral length"
+        assert len(set(lengths)) > 2
+        assert all(trial.state == "complete" and len(trial.curve) == trial.settings.epochs for trial in record.trials)
+        assert 10 * EPOCHS - 2 < record.epochs_spent <= 10 * EPOCHS
+
+    def test_an_interrupted_search_resumes_with_their_lengths(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            run_search(tmp_path, "6", FakeEngine(interrupt_after=20, keep_checkpoints=1), space=VARIED)
+        record = run_search(tmp_path, "6", space=VARIED)
+        complete = [trial for trial in record.trials if trial.state == "complete"]
+        assert all(len(trial.curve) == trial.settings.epochs for trial in complete)
+        assert record.epochs_spent <= 6 * EPOCHS

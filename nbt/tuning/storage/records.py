@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nbt.metrics import DEFAULT_METRIC, METRICS
-from nbt.search_config import PRUNERS, SearchConfig, split_codes
+from nbt.search_config import DEFAULT_EPOCHS, PRUNERS, SearchConfig, split_codes
 from nbt.settings import TransferSettings
 from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, last_accuracy, last_score
@@ -348,7 +348,7 @@ class StudyRecord:
             "budget": self.budget or None,
             "space": config.space,
             "teacher": config.teacher,
-            "epochs": config.epochs // config.tasks,
+            "epochs": epochs if (epochs := config.epochs // config.tasks) != DEFAULT_EPOCHS else None,
             "study": config.name,
             "pruner": "fit" if is_stream or self.pruner not in PRUNERS else self.pruner,
             "heuristics": is_stream or is_guided,

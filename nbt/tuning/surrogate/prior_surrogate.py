@@ -8,6 +8,7 @@ number of trials.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -133,10 +134,15 @@ class PriorSurrogate:
     @property
     def kernel(self) -> Kernel:
         """Kernel of the residual that the sources do not explain."""
+        default = _LENGTH_SCALE_FACTOR * default_kernel().length_scales
         if self.experience:
             length_scales = Kernel.mean([model.process.kernel for model in self.experience]).length_scales
-            return Kernel(length_scales, _AMPLITUDE_WITH_TABLES, _NOISE_VARIANCE)
-        return Kernel(_LENGTH_SCALE_FACTOR * default_kernel().length_scales, _AMPLITUDE_WITHOUT_TABLES, _NOISE_VARIANCE)
+        else:
+            length_scales = default
+        if self.space.epochs is not None:
+            length_scales = np.r_[length_scales, default[:1]]
+        amplitude = _AMPLITUDE_WITH_TABLES if self.experience else _AMPLITUDE_WITHOUT_TABLES
+        return Kernel(length_scales, amplitude, _NOISE_VARIANCE)
 
     def source_scores(self, settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
         """Returns the score of each source for settings, (sources, settings), clipped to -3 ... 3.
@@ -176,12 +182,22 @@ class PriorSurrogate:
         """
         points = encode(settings) if points is None else points
         source_scores = self.source_scores(settings, points) if source_scores is None else source_scores
+        points = self.with_length(settings, points)
         level = float(np.mean(logit_scores))
         residuals = logit_scores - level - self._weight_means @ source_scores
         basis = self._weight_stds[:, None] * source_scores
         kernel = self._fitted_kernel(points, residuals, variance, basis)
         process = GaussianProcess.with_kernel(kernel, points, residuals, noise=variance, basis=basis)
         return ConditionedSurrogate(self, process, level)
+
+    def with_length(self, settings: Sequence[TransferSettings], points: FloatArray) -> FloatArray:
+        """Returns the points with a coordinate for the length of the training if the space varies it.
+
+        Recorded tables have runs of one length, so that their models have no such coordinate.
+        """
+        if self.space.epochs is None:
+            return points
+        return np.asarray(np.c_[points, [math.log2(recipe.epochs / self.target.epochs) / 2 for recipe in settings]])
 
     def _fitted_kernel(self, points: FloatArray, values: FloatArray, variance: FloatArray, basis: FloatArray) -> Kernel:
         """Returns the kernel for a study's trials: fitted to them if there are no recorded tasks but enough trials."""
@@ -328,6 +344,7 @@ class ConditionedSurrogate:
         """
         points = encode(settings) if points is None else points
         source_scores = self.surrogate.source_scores(settings, points) if source_scores is None else source_scores
+        points = self.surrogate.with_length(settings, points)
         mean, variance = self.process.predict(points, self.surrogate._weight_stds[:, None] * source_scores)
         return self.level + self.surrogate._weight_means @ source_scores + mean, np.sqrt(variance)
 
@@ -340,6 +357,7 @@ class ConditionedSurrogate:
         """Returns the posterior mean only; the arguments are those of `predict`."""
         points = encode(settings) if points is None else points
         source_scores = self.surrogate.source_scores(settings, points) if source_scores is None else source_scores
+        points = self.surrogate.with_length(settings, points)
         mean = self.process.mean(points, self.surrogate._weight_stds[:, None] * source_scores)
         return np.asarray(self.level + self.surrogate._weight_means @ source_scores + mean)
 
