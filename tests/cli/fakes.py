@@ -157,6 +157,7 @@ class FakeApi(types.ModuleType):
             "studies": [SUMMARY],
             "study_recipe": (RECOMMENDED, SearchConfig(dataset="digits")),
             "predict": [],
+            "evaluate": None,
         }
         for name in self.results:
             setattr(self, name, self._answer(name))

@@ -312,66 +312,6 @@ class TestTrain:
         assert load_strictly(capsys.readouterr().out)["validation"]["mean"] == 0.8
 
 
-class Prediction:
-    def __init__(self, path: Path, error: str = "") -> None:
-        self.path, self.error = str(path), error
-        self.label, self.probability = ("", 0.0) if error else ("cat", 0.9)
-        self.top = () if error else (("cat", 0.9), ("dog", 0.1))
-
-
-class TestPredict:
-    @pytest.fixture(autouse=True)
-    def files(self, tmp_path: Path) -> None:
-        for name in ("model/model.json", "images/b.png", "images/deep/a.JPG", "images/notes.txt", "empty/x.txt"):
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-
-    def test_searches_through_folders(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
-        fake_api.results["predict"] = [Prediction(Path("images/b.png"))]
-        assert run(["predict", "model", "images", "images/notes.txt", "-q"]) == 0
-        [(_, arguments, _)] = fake_api.calls
-        expected = [Path("images/b.png"), Path("images/deep/a.JPG"), Path("images/notes.txt")]
-        assert arguments == (Path("model"), expected)
-        text = " ".join(capsys.readouterr().out.split())
-        assert "images/b.png cat 90.0 %" in text
-
-    @pytest.mark.parametrize(("readable", "code"), [(1, 0), (0, 1)])
-    def test_unreadable_images_are_listed(
-        self, readable: int, code: int, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        good = [Prediction(Path("images/b.png"))] * readable
-        fake_api.results["predict"] = [*good, Prediction(Path("images/deep/a.JPG"), "cannot be read")]
-        assert run(["predict", "model", "images", "--json", "-q"]) == code
-        captured = capsys.readouterr()
-        assert "images/deep/a.JPG: cannot be read" in captured.err
-        assert "passed over: 1 .txt (not an image)" in captured.err
-        document = load_strictly(captured.out)
-        empty = {"label": None, "probability": None, "top": []}
-        assert document[-2:] == [
-            {"path": "images/deep/a.JPG", **empty, "error": "cannot be read"},
-            {"path": "images/notes.txt", **empty, "error": "not an image"},
-        ]
-        if readable:
-            assert document[0]["top"][1] == {"label": "dog", "probability": 0.1}
-
-    @pytest.mark.parametrize(
-        ("args", "message"),
-        [
-            (["model", "nowhere.png"], "nowhere.png: no such file"),
-            (["model", "empty"], "empty: the folder contains no images; found 1 .txt (not an image)"),
-            (["images", "images"], "images: not a model folder"),
-            ([".", "images"], "did you mean model?"),
-        ],
-    )
-    def test_wrong_paths(
-        self, args: list[str], message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert run(["predict", *args]) == 2
-        assert message in capsys.readouterr().err
-        assert not fake_api.calls
-
-
 class TestStudyCommands:
     def test_report(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["report", "birds", "--out", "o"]) == 0
