@@ -66,6 +66,7 @@ class Task:
         resize: How images become square: "crop", "pad" or "squash".
         checks: Results of the checks of the data, failed ones first.
         copied_test: Indices of the test images with a near copy in training or validation.
+        contents: `nbt.data.contents.Contents` of the files as bytes; None for images in memory.
     """
 
     dataset: str
@@ -97,6 +98,7 @@ class Task:
     resize: str = "crop"
     checks: tuple[CheckResult, ...] = ()
     copied_test: tuple[int, ...] = ()
+    contents: bytes | None = None
 
     def __repr__(self) -> str:
         return short_repr("Task", [str(value) for _, value in self._facts()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from nbt.tuning.finals.test_results import TestResult
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
 from tests.fit_profiles import make_profile
-from tests.sample_study import BEST, sample_study, with_config
+from tests.sample_study import BEST, evaluated_study, sample_study, with_config
 
 
 def make_result(**changes: Any) -> SearchResult:
@@ -60,9 +61,9 @@ def test_html_has_the_result_and_is_escaped() -> None:
 
 
 def test_failed_checks_are_in_the_html() -> None:
-    html = make_result()._repr_html_()
-    [failed, *_] = [result for result in make_result().checks if result.is_failed]
-    assert failed.code in html
+    result = make_result(recommended="default recipe")
+    [failed, *_] = [check for check in result.checks if check.is_failed]
+    assert failed.code in result._repr_html_() and failed.advice in unescape(result._repr_html_())
 
 
 def test_a_training() -> None:
@@ -107,7 +108,7 @@ class TestFigures:
             make_result(importance={}).plot_importances()
 
     def test_confusion(self) -> None:
-        result = make_result()
+        result = SearchResult(evaluated_study(classes=5), Path("report.html"))
         frame = result.test_confusion
         assert frame is not None
         axes, _ = result.plot_confusion().axes
