@@ -108,6 +108,13 @@ def continual(
     Raises:
         UsageError: An argument is invalid; raised before any training.
         NbtError: A stream cannot continue; finished tasks stay stored.
+
+    Example:
+        >>> import nbt
+        >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+        >>> outcome = nbt.continual(task, scenario="class", methods=["probe"], tasks=2, workers=1, progress=False)
+        >>> outcome
+        ContinualOutcome(digits, conv3(width=8): 2 tasks, class-incremental, probe ...)
     """
     from nbt.display.progress import shown_progress
     from nbt.display.stream_progress import StreamProgress

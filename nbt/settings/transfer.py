@@ -138,6 +138,14 @@ class TransferSettings(_Group):
     Raises:
         UsageError: A value breaks its rule, or values cannot be combined.
         TypeError: A name is unknown.
+
+    Example:
+        >>> import nbt
+        >>> settings = nbt.TransferSettings(frozen_depth=0.5, head_lr=0.05)
+        >>> settings
+        TransferSettings(frozen_depth=0.5, head_lr=0.05)
+        >>> nbt.TransferSettings.from_yaml(settings.to_yaml()) == settings
+        True
     """
 
     transfer_depth: float = setting_field(

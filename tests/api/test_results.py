@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 import nbt
-from nbt.api import SearchResult, TrainResult
+from nbt.api import ContinualOutcome, SearchResult, TrainResult
 from nbt.errors import NbtError, UsageError
+from nbt.report.streams.comparison import compare_methods
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.tuning.finals.test_results import TestResult
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
 from tests.fit_profiles import make_profile
+from tests.sample_stream import make_stream
 from tests.sample_study import BEST, evaluated_study, sample_study, with_config
 
 
@@ -80,6 +82,14 @@ def test_a_training() -> None:
     )
     assert repr(result) == "TrainResult(test accuracy 79.0 % [73.0, 84.0], validation 80.0 % [70.0, 90.0])"
     assert "79.0 %  [73.0, 84.0]" in result._repr_html_() and "&lt;model&gt;" in result._repr_html_()
+
+
+def test_streams() -> None:
+    comparison = compare_methods([make_stream("dlcft"), make_stream("ewc")], "")
+    outcome = ContinualOutcome(comparison, Path("reports/<b>/report.html"))
+    assert len(repr(outcome)) < 300
+    assert repr(outcome).startswith("ContinualOutcome(birds, ") and ", dlcft " in repr(outcome)
+    assert '<td style="text-align: left">ewc</td>' in outcome._repr_html_() and "<b>" not in outcome._repr_html_()
 
 
 def test_the_profile(task: Task) -> None:
