@@ -13,6 +13,7 @@ from nbt.checks import CheckResult
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.object_html import short_repr, table_html
 from nbt.report.formatting import pluralise
+from nbt.report.metric_text import value_text
 from nbt.report.settings_table import recipe_summary
 from nbt.report.study.result_rows import ResultRow, guess_rows, model_rows, study_rows, validation_row
 from nbt.settings import TransferSettings
@@ -243,7 +244,10 @@ def training_rows(result: TrainResult) -> list[ResultRow]:
     """Returns the results of a training with known settings as rows of text."""
     runs = pluralise(result.validation.n, "seed")
     validation = validation_row(DEFAULT_METRIC, result.validation, runs, result.optimism)
-    return [*model_rows(result.result), *guess_rows(result.majority), validation]
+    values = {name: interval.mean for name, interval in result.result.metrics.items() if name != DEFAULT_METRIC}
+    others = ", ".join(f"{METRICS[name].label} {value_text(name, value)}" for name, value in values.items())
+    more = [ResultRow("other metrics", others, "")] if others else []
+    return [*model_rows(result.result), *more, *guess_rows(result.majority), validation]
 
 
 def _test_json(result: TestResult | None) -> dict[str, Any] | None:

@@ -89,7 +89,7 @@ class SearchProgress(Progress, StudyObserver):
         """Shows the failed checks of the data, the worst first, above the display."""
         for result in sort_results(data_checks(record)):
             if result.is_failed:
-                self._line(f"{result.severity} {result.code}: {result.message} {result.advice}", keep=True)
+                self.keep(f"{result.severity} {result.code}: {result.message} {result.advice}")
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """Adds a line for the trial."""
@@ -126,7 +126,7 @@ class SearchProgress(Progress, StudyObserver):
         self._start_time, self._session_epochs = self._clock(), 0
         fixed = self._record is not None and self._record.has_fixed_validation
         left = f", {self._left_text()}" if self._left_text() else ""
-        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and splits'}{left}")
+        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and folds'}{left}")
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Counts the final run."""

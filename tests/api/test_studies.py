@@ -1,45 +1,37 @@
-"""`nbt.api.study_recipe`: what a training takes from a stored study."""
-
 from __future__ import annotations
 
-import shutil
+import math
 from pathlib import Path
 
 import pytest
 
-from nbt import api
-from nbt.errors import UsageError
-from nbt.settings import TransferSettings
-from nbt.tuning.storage import studies
-from tests.sample_study import BEST, empty_study, sample_study, with_config
-
-ARTIFACTS = Path(__file__).parent.parent / "artifacts" / "c8d5bce" / "finished"
+from nbt.api import studies
+from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.studies import read_study, resolve_storage
+from tests.tuning.fakes import FakeEngine, make_controller, open_fake_study
 
 
-def test_the_recipe_of_a_stored_study(tmp_path: Path) -> None:
-    shutil.copy(ARTIFACTS / "studies.db", tmp_path)
-    storage = f"sqlite:///{tmp_path}/studies.db"
-    settings, config = api.study_recipe("s", storage)
-    assert settings == TransferSettings.load(ARTIFACTS / "report" / "recommended.yaml")
-    assert (config.study, config.backbone) == ("s", studies.read_study(storage, "s").config.backbone)
-    with pytest.raises(UsageError, match="unknown study 'z'"):
-        api.study_recipe("z", storage)
+def searched(folder: Path, metric: str) -> StudyRecord:
+    with open_fake_study(folder, "3", metric=metric) as store:
+        controller = make_controller(store, "3")
+        FakeEngine().run(controller)
+        controller.close()
+    return read_study(resolve_storage(None, folder), "fake")
 
 
-@pytest.mark.parametrize(
-    ("record", "message"),
-    [
-        (empty_study(), "recommends nothing yet"),
-        (with_config(sample_study(), scenario="class", tasks=2), "is of streams of tasks; .* nbt continual --settings"),
-    ],
-)
-def test_studies_without_a_recipe(record: object, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "read_study", lambda url, name: record)
-    with pytest.raises(UsageError, match=message):
-        api.study_recipe("s")
+@pytest.mark.parametrize(("metric", "best"), [("accuracy", max), ("log_loss", min)])
+def test_the_best_value_is_that_of_the_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, best: type[max]
+) -> None:
+    record = searched(tmp_path, metric)
+    values = [trial.curve[-1].value(metric) for trial in record.trials if trial.state == "complete"]
+    monkeypatch.chdir(tmp_path)
+    assert studies()[0]["best"] == pytest.approx(best(values))
+    assert studies()[0]["metric"] == metric
 
 
-def test_before_the_finals_it_is_that_of_the_best_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = sample_study(finals=(), recommended=None, test=())
-    monkeypatch.setattr(studies, "read_study", lambda url, name: record)
-    assert api.study_recipe("s")[0] == BEST
+def test_a_study_without_trials_has_no_best_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_fake_study(tmp_path, metric="log_loss").close()
+    monkeypatch.chdir(tmp_path)
+    assert studies()[0]["best"] is None
+    assert not math.isnan(studies()[0]["created"].timestamp())

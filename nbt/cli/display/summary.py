@@ -52,8 +52,12 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
 
 def training_summary(result: TrainResult, model: Path | None) -> list[RenderableType]:
     """Returns the results of a training with known settings, and the folder of its model if it was exported."""
-    table = _results(training_rows(result))
-    return [table, *([] if model is None else [_whole_line("model", str(model)), _predict_line(model)])]
+    rows = training_rows(result)
+    facts = _facts()
+    for row in rows:
+        if not row.remark:
+            facts.add_row("", row.label, _one_line(row.value))
+    return [_results(rows), facts, *([] if model is None else [_whole_line("model", str(model)), _predict_line(model)])]
 
 
 def _facts() -> Table:
@@ -66,12 +70,13 @@ def _facts() -> Table:
 
 
 def _results(rows: Sequence[ResultRow]) -> Table:
-    """Returns a table of results, of which only the remarks are cut off on narrow terminals."""
+    """Returns a table of the results with remarks, which alone are cut off on narrow terminals."""
     table = _facts()
     table.columns[2].no_wrap = True
     table.add_column()
     for row in rows:
-        table.add_row("", row.label, row.value, _one_line(row.remark))
+        if row.remark:
+            table.add_row("", row.label, row.value, _one_line(row.remark))
     return table
 
 
