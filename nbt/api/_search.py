@@ -69,13 +69,13 @@ def search(
     Example:
         >>> import nbt
         >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
-        >>> result = nbt.search(task, budget=1, epochs=1, heuristics=False, workers=1, progress=False)
+        >>> quick = {"heuristics": False, "pruner": "none", "workers": 1, "progress": False}
+        >>> result = nbt.search(task, budget=1, epochs=1, **quick)
         >>> result.recommended.epochs
         1
         >>> result.trials[["number", "state", "epochs"]]
            number     state  epochs
         0       0  complete       1
-        ...
     """
     from nbt.display.progress import shown_progress
     from nbt.display.search_progress import SearchProgress
