@@ -157,6 +157,7 @@ class FakeApi(types.ModuleType):
             "studies": [SUMMARY],
             "predict": [],
             "evaluate": None,
+            "export": None,
         }
         for name in self.results:
             setattr(self, name, self._answer(name))
