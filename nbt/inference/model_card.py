@@ -135,7 +135,7 @@ def _test_section(test: TestResult | None, majority: TestResult | None) -> str:
         return "## Evaluation\n\nThe model was not evaluated on test images.\n"
     guess = "" if majority is None else " always guessing |"
     lines = [
-        f"## Evaluation\n\nOn {test.n} test images that were used neither for training nor for the choice of the "
+        f"## Evaluation\n\nOn {test.n} test images that nbt used neither for training nor to choose the "
         "settings, with 95 % intervals over the images:\n",
         f"| metric | value | 95 % interval |{guess}",
         "|---|---|---|" + ("" if majority is None else "---|"),

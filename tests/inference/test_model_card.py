@@ -68,9 +68,7 @@ def test_the_body_has_results_preprocessing_and_limits(card: dict[str, Any]) -> 
     text = model_card(changed, result(without_copies=rest), guess, [row])
     assert "| accuracy | 75.0 % | 50.0 % to 90.0 % | 25.0 % |" in text
     assert "| log loss | 0.500 nats | 0.400 nats to 0.600 nats | - |" in text
-    assert (
-        "Without the 2 test images that have a near copy among the training images, the log loss is 0.700" in text
-    )
+    assert "Without the 2 test images that have a near copy among the training images, the log loss is 0.700" in text
     assert "| a\\|b | 80 | 20 | 50.0 % | 100.0 % | - |" in text
     assert "the longer side is scaled to 28 pixels" in text
     assert "(uint16) are scaled from 0 ... 4095" in text
