@@ -10,9 +10,9 @@ from nbt.api._fit import Recommendation, fit, recommend
 from nbt.api._load_task import TaskOptions, as_task, load_task
 from nbt.api._predict import predict
 from nbt.api._record import record, record_studies
-from nbt.api._replay import replay
+from nbt.api._replay import replay, replay_curves
 from nbt.api._search import search
-from nbt.api._studies import report, studies, sync
+from nbt.api._studies import report, studies, study_recipe, sync
 from nbt.api._train import train
 from nbt.api.results import SearchResult, TrainResult
 from nbt.tuning.storage.stream_record import StreamObserver
@@ -37,9 +37,11 @@ __all__ = [
     "record",
     "record_studies",
     "replay",
+    "replay_curves",
     "report",
     "search",
     "studies",
+    "study_recipe",
     "sync",
     "train",
 ]
