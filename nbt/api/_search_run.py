@@ -175,11 +175,18 @@ class SearchRun:
 
 
 def _complete_model_folder(folder: Path, record: StudyRecord) -> None:
-    """Adds temperature, test results and model card to the folder of the recommended model."""
+    """Adds temperature, test results and model card to the folder of the recommended model.
+
+    A model whose training diverged was not exported; the folder may then hold an earlier one.
+    """
     from nbt.inference.model_card import complete_model_folder
     from nbt.report.study.calibration import study_temperature
+    from nbt.training.export.model_folder import was_trained_with
+    from nbt.tuning.finals.finals import recommended_final
     from nbt.tuning.finals.test_results import class_results, test_results
 
+    if not was_trained_with(folder, recommended_final(record).settings):
+        return
     results, predictions = test_results(record), record.test_predictions("recommended")
     complete_model_folder(
         folder,
