@@ -145,9 +145,7 @@ def importance_bars(record: StudyRecord, max_rows: int = 12) -> str | None:
         axes.set_yticks(range(len(rows)), [truncated(name, _MAX_LABEL_LENGTH) for name, _ in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         for row, share in enumerate(values):
-            axes.annotate(
-                percent(share, 0), (share, row), (4, 0), textcoords="offset points", va="center", fontsize=9
-            )
+            axes.annotate(percent(share, 0), (share, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
         axes.set(xlim=(0, max(values) * 1.18), ylim=(-0.6, len(rows) - 0.4))
         axes.xaxis.set_visible(False)
         axes.grid(visible=False)
