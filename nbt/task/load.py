@@ -81,7 +81,7 @@ def load_task(
     return Task(
         dataset=options.source.dataset,
         class_names=data.listing.class_names,
-        fingerprint=_fingerprint(data.listing, size, options),
+        fingerprint=task_fingerprint(data.listing, size, options),
         content_hash=_content_hash(data.listing),
         images=data.images,
         labels=data.listing.labels,
@@ -133,7 +133,7 @@ def _content_hash(listing: Listing) -> str | None:
     return None if isinstance(listing.items, np.ndarray) else content_hash(listing.items)
 
 
-def _fingerprint(listing: Listing, size: int, options: TaskOptions) -> str:
+def task_fingerprint(listing: Listing, size: int, options: TaskOptions) -> str:
     """Returns a hash of the listing and of the options that select images or their size."""
     shots = None if options.shots is None else [options.shots, options.seed]
     selection: dict[str, Any] = {"classes": options.classes, "shots": shots, "image_size": size}

@@ -31,7 +31,7 @@ from nbt.tuning.storage.records import StudyRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_MATRIX_CLASSES = 12
+MAX_MATRIX_CLASSES = 20
 """Largest number of classes whose confusion matrix is shown as a whole."""
 
 MAX_CLASSES = 40

@@ -13,10 +13,11 @@ from typing import ClassVar
 from markupsafe import Markup
 
 from nbt.checks import CheckResult
-from nbt.errors import one_line_message
+from nbt.errors import NbtError, one_line_message
 from nbt.metrics import METRICS, Metric
 from nbt.report.formatting import TemplateData
 from nbt.report.study.checks.registry import study_checks
+from nbt.report.study.dataset_images import DatasetImages, read_dataset_images
 from nbt.report.study.recommendation import StudyRecommendation, current_recommendation
 from nbt.report.templating import environment
 from nbt.tuning.finals.test_results import TestResults, test_results
@@ -26,6 +27,17 @@ _log = logging.getLogger("nbt")
 
 SHOWN, NOT_APPLICABLE, FAILED = STATES = ("shown", "not_applicable", "failed")
 """States of a made card."""
+
+
+@dataclass(frozen=True)
+class NotApplicable:
+    """What a card returns that has nothing to show.
+
+    Attributes:
+        reason: Clause that completes "not applicable because ...".
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,20 +70,17 @@ class StudyView:
         return test_results(self.record)
 
     @cached_property
+    def images(self) -> DatasetImages | NotApplicable:
+        """The images of the dataset, or why they cannot be read."""
+        try:
+            return read_dataset_images(self.record)
+        except NbtError as error:
+            return NotApplicable(str(error))
+
+    @cached_property
     def checks(self) -> tuple[CheckResult, ...]:
         """The results of the checks of data and result, failed ones first."""
         return study_checks(self.record)
-
-
-@dataclass(frozen=True)
-class NotApplicable:
-    """What a card returns that has nothing to show.
-
-    Attributes:
-        reason: Clause that completes "not applicable because ...".
-    """
-
-    reason: str
 
 
 class Card(ABC):

@@ -9,7 +9,9 @@ from nbt.report.study.cards.failures import Failures
 from nbt.report.study.cards.finals import Finals
 from nbt.report.study.cards.fit import Fit
 from nbt.report.study.cards.hardware import Hardware
+from nbt.report.study.cards.images import Images
 from nbt.report.study.cards.importance import Importance
+from nbt.report.study.cards.mistakes import Mistakes
 from nbt.report.study.cards.other_checks import OtherChecks
 from nbt.report.study.cards.priors import Priors
 from nbt.report.study.cards.pruning import Pruning
@@ -21,6 +23,8 @@ from nbt.report.study.cards.trials import Trials
 
 CARDS: tuple[Card, ...] = (
     Answer(),
+    Images(),
+    Mistakes(),
     TestEvaluation(),
     Recipe(),
     Finals(),

@@ -64,5 +64,5 @@ def _class_table(classes: TemplateData) -> Table:
         precision=Column("precision", "n"),
         f1=Column("F1", "n wide"),
         images=Column("test images", "n"),
-        labelled=Column("train + validation images", "n wide"),
+        labelled=Column("labelled images", "n wide"),
     )
