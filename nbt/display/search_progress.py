@@ -126,7 +126,7 @@ class SearchProgress(Progress, StudyObserver):
         self._start_time, self._session_epochs = self._clock(), 0
         fixed = self._record is not None and self._record.has_fixed_validation
         left = f", {self._left_text()}" if self._left_text() else ""
-        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and splits'}{left}")
+        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and folds'}{left}")
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Counts the final run."""

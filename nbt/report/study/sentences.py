@@ -15,16 +15,23 @@ _EQUAL_RATES = 0.95
 """Smallest ratio of the lowest to the highest learning rate of the units that is not worth a clause."""
 
 
-def recipe_sentence(settings: TransferSettings, units: int | None) -> str:
+def recipe_sentence(settings: TransferSettings, units: int | None, *, pretrained: bool = True) -> str:
     """Returns a description of the recipe that does not require the names of the settings.
 
     Args:
         settings: The recipe.
         units: Number of units of the backbone; None if it is unknown, when depths are given as shares of the units.
+        pretrained: Whether the backbone has pretrained weights, rather than `--weights none`.
     """
-    parts = [_transfer_text(settings, units), _frozen_text(settings, units)]
+    start = (
+        _transfer_text(settings, units)
+        if pretrained or settings.source.init == "inject"
+        else "starts from random weights"
+    )
+    parts = [start, _frozen_text(settings, units)]
     if settings.sp_mix > 0:
-        parts.append(f"uses {percent(settings.sp_mix, 0)} of the weight decay towards the pretrained weights (L2-SP)")
+        weights = "pretrained" if pretrained else "initial"
+        parts.append(f"uses {percent(settings.sp_mix, 0)} of the weight decay towards the {weights} weights (L2-SP)")
     slowest, fastest = min(settings.layer_lr_shape), max(settings.layer_lr_shape)
     if 10 ** (slowest - fastest) < _EQUAL_RATES and settings.frozen_depth < 1.0:
         where = ("input", "middle", "top")[settings.layer_lr_shape.index(slowest)]

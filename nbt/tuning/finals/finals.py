@@ -14,11 +14,12 @@ from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.finals.finalists import Finalist, choose_finalists
 from nbt.tuning.finals.plan import allowed_trainings, is_cheaper, plan_finals
-from nbt.tuning.finals.winner import Score, SelectionState, count_looks, describe_comparison, select_finalist
+from nbt.tuning.finals.winner import SelectionState, count_looks, describe_comparison, select_finalist
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.relative_cost import relative_cost
+from nbt.tuning.run_scores import RunScore, paired_difference
 from nbt.tuning.storage import codec
-from nbt.tuning.storage.reader import paired_difference, read_runs, validation_design
+from nbt.tuning.storage.reader import read_runs, score_of, validation_design
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, StudyRecord
 from nbt.tuning.storage.study_store import StudyStore
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
@@ -63,8 +64,13 @@ class Finals(TrialSource):
         self._comparisons = max(1, len(self._finalists) - 1) * count_looks(plan.folds)
         self._metric = record.config.metric
         self._design = validation_design(record.dataset, self._comparisons, self._metric)
+        self._load_predictions = record.load_predictions
         attributes = store.attributes()
         self._runs = {finalist.name: self._stored_runs(attributes, finalist) for finalist in self._finalists}
+        self._scores = {
+            finalist.name: {i: self._score(finalist, run) for i, run in self._runs[finalist.name].items()}
+            for finalist in self._finalists
+        }
         self._failed: dict[str, str] = {}
         self._running: dict[str, tuple[Finalist, int]] = {}
         self._state = self._current_state()
@@ -118,6 +124,7 @@ class Finals(TrialSource):
     def _store_run(self, finalist: Finalist, round_number: int, run: FinalRun) -> None:
         self._store.put(codec.final_key(finalist.settings, run.seed, run.fold), codec.encode_curve(run.curve))
         self._runs[finalist.name][round_number] = run
+        self._scores[finalist.name][round_number] = self._score(finalist, run)
         self._observers.final_run_finished(finalist.name, run)
 
     def _spec(self, finalist: Finalist, round_number: int) -> TrialSpec:
@@ -143,12 +150,16 @@ class Finals(TrialSource):
         runs = read_runs(attributes, finalist.settings)
         return {r.fold: r for r in runs if r.fold == r.seed - base and 1 <= r.fold <= self._max_seeds}
 
+    def _score(self, finalist: Finalist, run: FinalRun) -> RunScore:
+        """Returns the score of a stored run; its scores per image are those of the stored predictions."""
+        return score_of(finalist.settings, run, self._metric, self._load_predictions)
+
     def _current_state(self) -> SelectionState:
         """Returns the selection state over the rounds that each finalist has run without a gap."""
         scores = {}
-        for name, runs in self._runs.items():
+        for name, runs in self._scores.items():
             n_rounds = next((i - 1 for i in range(1, self._max_seeds + 2) if i not in runs), 0)
-            scores[name] = [Score(runs[i].score(self._metric), runs[i].val_loss) for i in range(1, n_rounds + 1)]
+            scores[name] = [runs[i] for i in range(1, n_rounds + 1)]
         return select_finalist(
             scores,
             default=DEFAULT_RECIPE,
@@ -184,7 +195,7 @@ class Finals(TrialSource):
             if runs[finalist.name]
         ]
         entries.sort(key=lambda entry: self._sort_key(str(entry["name"]), leader, runs))
-        difference = paired_difference(runs[leader], default_runs, self._design, self._metric)
+        difference = paired_difference(self._scores[leader], self._scores.get(DEFAULT_RECIPE, {}), self._design)
         costs = {finalist.name: relative_cost(finalist.settings) for finalist in self._finalists}
         dearer = self._state.best if self._state.best != leader else DEFAULT_RECIPE
         cheaper_than = dearer if dearer is not None and is_cheaper(costs[leader], costs[dearer]) else None

@@ -10,8 +10,10 @@ from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.finals.finals import Finals, recommended_final
 from nbt.tuning.relative_cost import relative_cost
+from nbt.tuning.run_scores import RunScore, paired_difference
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.codec import final_key
+from nbt.tuning.storage.reader import validation_design
 from nbt.tuning.storage.records import StudyRecord
 from nbt.tuning.storage.studies import read_study, resolve_storage
 from tests.tuning.fakes import (
@@ -284,3 +286,50 @@ class TestResume:
             final_accuracy(final.settings) for final in record.finals
         )
         assert record.dataset == DATASET
+
+
+class TestPredictions:
+    """The fake predictions of a better run are right on the images of a worse run and more."""
+
+    def finals(self, folder: Path, engine: FakeEngine) -> StudyRecord:
+        best = read_study(resolve_storage(None, folder), "fake").ranked()[0].number
+        engine.simulate = levels(default=0.5, **{f"t{best:04d}": 0.57})
+        with open_fake_study(folder, "4") as store:
+            engine.run(Finals(store, seeds=3, checkpoints=folder / "checkpoints"))
+            return store.record()
+
+    def test_selection_verdict_and_record_compare_image_by_image(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        record = self.finals(tmp_path, FakeEngine())
+        final, default = record.finals[0], record.final(DEFAULT_RECIPE)
+        scores = [{run.seed: RunScore(run.val_accuracy) for run in each.runs} for each in (final, default)]
+        design = validation_design(DATASET)
+        unknown = paired_difference(*scores, design)
+        known = final.versus_default
+        assert known.mean == unknown.mean > 0.05
+        assert known.low > 0 > unknown.low, "the difference is seen only image by image"
+        assert f"{final.name} is better than the default recipe by".capitalize() in record.verdict
+        assert f"{100 * known.low:+.1f} to {100 * known.high:+.1f}" in record.verdict
+        assert read_study(resolve_storage(None, tmp_path), "fake").finals == record.finals
+
+    def test_a_resumed_study_has_the_same_result(self, tmp_path: Path) -> None:
+        whole, killed = tmp_path / "whole", tmp_path / "killed"
+        for folder in (whole, killed):
+            copy_searched_study(folder, "4")
+        expected = self.finals(whole, FakeEngine())
+        with pytest.raises(DriverKilled):
+            self.finals(killed, FakeEngine(kill_after=4 * EPOCHS + 2))
+        resumed = self.finals(killed, FakeEngine())
+        assert (resumed.finals, resumed.verdict) == (expected.finals, expected.verdict)
+
+    def test_runs_without_predictions_keep_the_rule_without_images(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+
+        def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome:
+            return TrialOutcome(curve=curve)
+
+        record = self.finals(tmp_path, FakeEngine(outcome=outcome))
+        final, default = record.finals[0], record.final(DEFAULT_RECIPE)
+        scores = [{run.seed: RunScore(run.val_accuracy) for run in each.runs} for each in (final, default)]
+        assert final.versus_default == paired_difference(*scores, validation_design(DATASET))
+        assert final.versus_default.low < 0

@@ -30,7 +30,7 @@ class Recipe(Card):
         rows = setting_rows(settings, config.per_task_settings(default_recipe_settings(config)))
         changed = [row(Cell(r.meaning, note=r.name), r.value, r.default) for r in rows if r.changed]
         return TemplateData(
-            sentence=recipe_sentence(recommendation.settings, units),
+            sentence=recipe_sentence(recommendation.settings, units, pretrained=config.weights != "none"),
             is_final=recommendation.final is not None,
             n_changed=len(changed),
             changed=table(
