@@ -12,7 +12,7 @@ RATES = (0.003, 0.01, 0.03, 0.1)
 
 
 def study(n: int = 16) -> StudyRecord:
-    """Returns a study in which label smoothing raises the accuracy by ten points; the rate of the head has no effect."""
+    """Returns a study in which label smoothing raises the accuracy by ten points; the head rate has no effect."""
 
     def run(number: int) -> TrialRecord:
         smooth = number % 2
