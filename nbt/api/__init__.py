@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbt.api._check import check
+from nbt.api._check import CheckedDataset, check, check_dataset
 from nbt.api._continual import ContinualOutcome, check_streams, continual
 from nbt.api._evaluate import evaluate
 from nbt.api._fit import Recommendation, fit, recommend
@@ -17,6 +17,7 @@ from nbt.api.results import SearchResult, TrainResult
 from nbt.tuning.storage.stream_record import StreamObserver
 
 __all__ = [
+    "CheckedDataset",
     "ContinualOutcome",
     "Recommendation",
     "SearchResult",
@@ -25,6 +26,7 @@ __all__ = [
     "TrainResult",
     "as_task",
     "check",
+    "check_dataset",
     "check_streams",
     "continual",
     "evaluate",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nbt.errors import UsageError
+from nbt.paths import check_outside
 from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 
@@ -50,6 +51,7 @@ def report(
     from nbt.tuning.storage.studies import read_study, resolve_storage
 
     record = read_study(resolve_storage(storage), study)
+    check_outside("--out", out, record.config.dataset)
     # The storage may have been moved since the search.
     search = record.search_config().replace(storage=storage, out=out)
     if ignore is not None:
