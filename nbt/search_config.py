@@ -332,6 +332,13 @@ class SearchConfig:
         help="Checks of data and result to leave out, such as NBT203; may be repeated.",
         when_none="none",
     )
+    images: bool = _option(
+        True,
+        kind="flag",
+        role="run",
+        flag="--no-images",
+        help="Leave the images out of the report, for private data; the names of their files remain.",
+    )
     out: str = _option("reports", kind="path", role="run", metavar="DIR", help="Folder of the reports.")
     fresh: bool = _option(
         False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from nbt.api._check import CheckedDataset, check, check_dataset
 from nbt.api._continual import ContinualOutcome, check_streams, continual
 from nbt.api._evaluate import evaluate
+from nbt.api._export import export
 from nbt.api._fit import Recommendation, fit, recommend
 from nbt.api._load_task import TaskOptions, as_task, load_task
 from nbt.api._predict import predict
@@ -30,6 +31,7 @@ __all__ = [
     "check_streams",
     "continual",
     "evaluate",
+    "export",
     "fit",
     "load_task",
     "predict",
