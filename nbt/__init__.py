@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nbt.api import load_task, search
     from nbt.api._continual import continual
     from nbt.api._evaluate import evaluate
+    from nbt.api._export import export
     from nbt.api._predict import predict
     from nbt.fit.profile_builder import profile_fit
     from nbt.inference.model import TransferModel, load_model
@@ -28,6 +29,7 @@ __all__ = [
     "__version__",
     "continual",
     "evaluate",
+    "export",
     "fine_tune",
     "load_model",
     "load_task",
@@ -42,6 +44,7 @@ _LAZY_IMPORTS = {
     "TransferSettings": "nbt.settings",
     "continual": "nbt.api",
     "evaluate": "nbt.api",
+    "export": "nbt.api",
     "fine_tune": "nbt.training.fine_tune",
     "load_model": "nbt.inference.model",
     "load_task": "nbt.api",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.api._job import start_monitor
-from nbt.api._load_task import load_task
+from nbt.api._load_task import load_silently
 from nbt.api._prepared_search import PreparedSearch, make_study_config
 from nbt.api._search_run import SearchRun
 from nbt.api._strategy import load_transferred_priors, make_strategy
@@ -153,7 +153,7 @@ def _load_task(task: SearchConfig | Task | str | Path, config: SearchConfig, pro
     if not isinstance(task, SearchConfig | str | Path):
         return task
     options = {name: getattr(config, name) for name in _TASK_FIELDS if name != "dataset"}
-    return load_task(config.dataset, progress=progress, **options)
+    return load_silently(config.dataset, progress=progress, **options)
 
 
 def _check_metric(name: str, task: Task) -> None:

@@ -26,8 +26,8 @@ from nbt.training.recipe.checks import check_starting_weights
 if TYPE_CHECKING:
     from nbt.task.options import TaskOptions
 
-_CLASS_STREAM_TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "seed")
-_TASK_STREAM_TASK_OPTIONS = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
+_CLASS_STREAM_TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "resize", "seed")
+_TASK_STREAM_TASK_OPTIONS = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "resize", "seed")
 _STANDARD_OPTIONS = ("epochs", "batch_size")
 _PATH_OPTIONS = ("data_dir", "file", "folder")
 

@@ -27,7 +27,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["nbt.inference.model", "nbt.api._predict", "nbt.api._evaluate"])
+@pytest.mark.parametrize("name", ["nbt.inference.model", "nbt.api._predict", "nbt.api._evaluate", "nbt.api._export"])
 def test_examples_of_docstrings(name: str, working_folder: Path) -> None:
     module = importlib.import_module(name)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

@@ -100,7 +100,8 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+            severity = getattr(record, "severity", record.levelname.lower())
+            print(f"{severity}: {record.getMessage()}", file=sys.stderr)
         except Exception:
             self.handleError(record)
 
