@@ -65,6 +65,17 @@ def search(
     Raises:
         UsageError: An option is unknown or invalid, or the stored study of this name has another configuration.
         NbtError: The search cannot continue; finished trials stay stored.
+
+    Example:
+        >>> import nbt
+        >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+        >>> quick = {"heuristics": False, "pruner": "none", "workers": 1, "progress": False}
+        >>> result = nbt.search(task, budget=1, epochs=1, **quick)
+        >>> result.recommended.epochs
+        1
+        >>> result.trials[["number", "state", "epochs"]]
+           number     state  epochs
+        0       0  complete       1
     """
     from nbt.display.progress import shown_progress
     from nbt.display.search_progress import SearchProgress
