@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nbt._version import __version__
 
 if TYPE_CHECKING:
-    from nbt.api import load_task, search
+    from nbt.api import load_task, search, train
     from nbt.api._continual import continual
     from nbt.api._evaluate import evaluate
     from nbt.api._export import export
@@ -36,6 +36,7 @@ __all__ = [
     "predict",
     "profile_fit",
     "search",
+    "train",
 ]
 
 _LAZY_IMPORTS = {
@@ -51,6 +52,7 @@ _LAZY_IMPORTS = {
     "predict": "nbt.api",
     "profile_fit": "nbt.fit.profile_builder",
     "search": "nbt.api",
+    "train": "nbt.api",
 }
 
 

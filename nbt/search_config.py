@@ -134,6 +134,12 @@ class SearchConfig:
 
     Raises:
         UsageError: A value is of another type, out of range, or excludes another.
+
+    Example:
+        >>> import nbt
+        >>> config = nbt.SearchConfig(dataset="digits", budget="2h", workers=2)
+        >>> print(config.command())
+        nbt search --dataset digits --budget 2h --workers 2
     """
 
     dataset: str = _option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbt.api._check import check
+from nbt.api._check import CheckedDataset, check, check_dataset
 from nbt.api._continual import ContinualOutcome, check_streams, continual
 from nbt.api._evaluate import evaluate
 from nbt.api._export import export
@@ -18,6 +18,7 @@ from nbt.api.results import SearchResult, TrainResult
 from nbt.tuning.storage.stream_record import StreamObserver
 
 __all__ = [
+    "CheckedDataset",
     "ContinualOutcome",
     "Recommendation",
     "SearchResult",
@@ -26,6 +27,7 @@ __all__ = [
     "TrainResult",
     "as_task",
     "check",
+    "check_dataset",
     "check_streams",
     "continual",
     "evaluate",

@@ -9,6 +9,7 @@ from typing import Any
 
 from nbt.errors import UsageError
 from nbt.metrics import METRICS
+from nbt.paths import check_outside
 from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 
@@ -58,6 +59,7 @@ def report(
     from nbt.tuning.storage.studies import read_study, resolve_storage
 
     record = read_study(resolve_storage(storage), study)
+    check_outside("--out", out, record.config.dataset)
     # The storage may have been moved since the search.
     search = record.search_config()
     search = search.replace(storage=storage, out=out, images=images and search.images)

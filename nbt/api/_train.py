@@ -108,6 +108,13 @@ def train(
     Raises:
         UsageError: An argument is invalid.
         NbtError: A run failed or diverged.
+
+    Example:
+        >>> import nbt
+        >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+        >>> result = nbt.train(task, nbt.TransferSettings(epochs=1), seeds=2, workers=1, progress=False)
+        >>> len(result.runs), result.test.n == len(task.split.test)
+        (2, True)
     """
     from nbt.display.progress import Progress, shown_progress
 

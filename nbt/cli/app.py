@@ -24,7 +24,7 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = (
     *("search", "train", "predict", "evaluate", "export", "report", "sync", "studies"),
-    *("fit", "record", "replay", "check", "cache", "datasets", "backbones", "spaces", "ui"),
+    *("fit", "record", "replay", "check", "cache", "datasets", "backbones", "spaces", "ui", "doctor"),
     *("pretrain", "inject", "continual"),
 )
 
