@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import re
-import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +12,12 @@ import click
 import pytest
 import yaml
 
-from nbt.cli.app import COMMANDS
 from nbt.tuning.engines.ray.options import MIN_RAY_VERSION
+from tests.shell_commands import code_blocks, nbt_commands, parse
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "studies" / "cluster"
 LAUNCHER = ["cluster.yaml", "cluster-local.yaml"]
-COMMAND_END = re.compile(r"[;&|<>()\n]+")
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -37,57 +33,16 @@ def search_script() -> str:
     return script
 
 
-def code_blocks(text: str) -> str:
-    return "\n".join(re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S))
-
-
-def section(text: str, title: str) -> str:
-    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
 def shell_lines() -> dict[str, str]:
     """Returns the documented and the executed shell commands by source; the number of Slurm nodes is 2."""
-    readme = (REPOSITORY / "README.md").read_text()
     return {
-        "cluster/README.md": code_blocks((FOLDER / "README.md").read_text()),
-        "README.md": code_blocks(section(readme, "On a Ray cluster")),
+        "cluster/README.md": "\n".join(code_blocks((FOLDER / "README.md").read_text())),
         "search.slurm": (FOLDER / "search.slurm").read_text().replace("$SLURM_JOB_NUM_NODES", "2"),
         "rayjob.yaml": search_script(),
     }
 
 
-def nbt_commands(text: str) -> Iterator[list[str]]:
-    """Yields the words of every nbt command, also of commands that are an argument of another command."""
-    for line in text.replace("\\\n", " ").splitlines():
-        try:
-            lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>()")
-            lexer.whitespace_split = True
-            words = list(lexer)
-        except ValueError:  # a single line of a quotation over several lines
-            continue
-        for position, word in enumerate(words):
-            if " nbt " in word:
-                yield from nbt_commands(word)
-            elif word == "nbt" and words[position + 1 : position + 2] and words[position + 1] in COMMANDS:
-                rest = words[position + 1 :]
-                end = next((index for index, argument in enumerate(rest) if COMMAND_END.fullmatch(argument)), len(rest))
-                yield [argument for argument in rest[:end] if argument != "$@"]
-
-
-def parse(words: list[str]) -> click.Context:
-    """Parses a command line as nbt does, without running the command."""
-    command: click.Command = importlib.import_module(f"nbt.cli.{words[0]}").command
-    required = (
-        {} if "--budget" in words else {"budget": "1", "dataset": "digits"}
-    )  # the script appends the user's options
-    user_options = (
-        [part for name, value in required.items() for part in (f"--{name}", value)] if words[0] == "search" else []
-    )
-    # click keeps the help option of a command's first context, so it must be the option that nbt sets.
-    return command.make_context(words[0], [*words[1:], *user_options], help_option_names=["-h", "--help"])
-
-
-@pytest.mark.parametrize("source", ["cluster/README.md", "README.md", "search.slurm", "rayjob.yaml"])
+@pytest.mark.parametrize("source", ["cluster/README.md", "search.slurm", "rayjob.yaml"])
 def test_every_nbt_command_parses(source: str) -> None:
     commands = list(nbt_commands(shell_lines()[source]))
     assert any(words[0] == "search" for words in commands)

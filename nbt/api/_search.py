@@ -162,9 +162,11 @@ def _resolve(config: SearchConfig, task: Task, space: Space, budget: Budget) -> 
 def _describe_data(task: Task) -> dict[str, Any]:
     """Returns the facts of the dataset, and the similarity of the teacher if there is one, in JSON types."""
     from nbt.task.summary import dataset_summary
-    from nbt.tuning.storage.codec import TLI_SIMILARITY
+    from nbt.tuning.storage.codec import CHECKS, COPIED_TEST_IMAGES, TLI_SIMILARITY
 
-    facts = {**dataset_summary(task), "checks": [result.to_dict() for result in task.checks]}
+    facts = {**dataset_summary(task), CHECKS: [result.to_dict() for result in task.checks]}
+    if task.copied_test:
+        facts[COPIED_TEST_IMAGES] = list(task.copied_test)
     if task.teacher is not None:
         from nbt.transfer.injection.outline import outline_of
         from nbt.transfer.injection.weight_injection import tli_similarity

@@ -156,7 +156,8 @@ def _test_results(
     from nbt.task.summary import labelled_images_per_class
     from nbt.tuning.finals.test_results import class_results, evaluate_test, majority_result
 
-    result, images = evaluate_test(test, outcome.predictions, "accuracy"), labelled_images_per_class(task).tolist()
+    images = labelled_images_per_class(task).tolist()
+    result = evaluate_test(test, outcome.predictions, "accuracy", task.copied_test)
     if outcome.predictions is None:
         return result, None, ()
     classes = class_results(outcome.predictions, task.class_names, images)

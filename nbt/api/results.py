@@ -179,7 +179,8 @@ def _test_json(result: TestResult | None) -> dict[str, Any] | None:
         return None
     value = {} if result.value is None else _value_json(result.value)
     metrics = {name: _value_json(interval) for name, interval in result.metrics.items()}
-    return {"metric": result.metric, "value": None, **(value or {}), "n": result.n, "metrics": metrics}
+    rest = {} if result.without_copies is None else {"without_copies": _test_json(result.without_copies)}
+    return {"metric": result.metric, "value": None, **(value or {}), "n": result.n, "metrics": metrics, **rest}
 
 
 def _value_json(interval: Interval | None) -> dict[str, float | None] | None:

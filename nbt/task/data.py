@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbt.checks import CheckResult, run_checks
+from nbt.data.checks.copies_across_parts import CopiesAcrossParts, copied_test_images
 from nbt.data.checks.registry import DATA_CHECKS
 from nbt.data.checks.subject import CheckedData
 from nbt.data.image_store import ImageStore, decode_images
@@ -45,6 +46,7 @@ class TaskData:
         pools: Pools of the images.
         split: Training, validation and test images.
         checks: Results of the checks of the data.
+        copied_test: Indices of the test images with a copy in training or validation, int64 (n,).
     """
 
     listing: Listing
@@ -52,6 +54,7 @@ class TaskData:
     pools: Pools
     split: Split
     checks: tuple[CheckResult, ...]
+    copied_test: Index
 
 
 def select_images(options: TaskOptions, progress: Progress | None) -> Selection:
@@ -107,7 +110,10 @@ def decode_selection(
         test_is_official=bool((selection.listing.roles == "test").any()),
         untrained=selection.untrained,
     )
-    return TaskData(selection.listing, images, selection.pools, split, run_checks(DATA_CHECKS, data, ignore))
+    checks = run_checks(DATA_CHECKS, data, ignore)
+    has_copies = any(result.code == CopiesAcrossParts.code and result.is_failed for result in checks)
+    copied = copied_test_images(data) if has_copies else np.empty(0, dtype=np.int64)
+    return TaskData(selection.listing, images, selection.pools, split, checks, copied)
 
 
 def _drop_unreadable(readable: Selection, images: ImageStore) -> tuple[Selection, ImageStore]:

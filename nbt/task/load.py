@@ -103,6 +103,7 @@ def load_task(
         teacher=loaded_teacher,
         resize=resize,
         checks=data.checks,
+        copied_test=tuple(data.copied_test.tolist()),
     )
 
 

@@ -64,6 +64,7 @@ class Task:
         tasks: Number of tasks of the stream; 0 without one.
         resize: How images become square: "crop", "pad" or "squash".
         checks: Results of the checks of the data, failed ones first.
+        copied_test: Indices of the test images with a near copy in training or validation.
     """
 
     dataset: str
@@ -94,6 +95,7 @@ class Task:
     tasks: int = 0
     resize: str = "crop"
     checks: tuple[CheckResult, ...] = ()
+    copied_test: tuple[int, ...] = ()
 
     @property
     def n_classes(self) -> int:

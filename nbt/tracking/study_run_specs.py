@@ -249,6 +249,7 @@ def _test_values(record: StudyRecord) -> dict[str, float | None]:
     intervals = {"test_difference": results.difference, "optimism": results.optimism}
     for prefix, result in (
         ("test", results.recommended),
+        ("test_without_copies", results.recommended.without_copies),
         ("test_baseline", results.baseline),
         ("test_majority", results.majority),
     ):

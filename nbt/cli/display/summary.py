@@ -110,6 +110,9 @@ def _add_test(table: Table, name: str, result: TestResult, remark: str) -> None:
     if result.value is not None:
         label = "" if result.metric == "accuracy" else f"{METRICS[result.metric].label}, "
         table.add_row("", name, metric_interval_text(result.metric, result.value), f"{label}{remark}")
+    if result.without_copies is not None:
+        n = pluralise(result.n - result.without_copies.n, "image")
+        _add_test(table, f"{name}, without copies", result.without_copies, f"without {n} copied from training")
 
 
 def _difference_remark(results: TestResults) -> str:

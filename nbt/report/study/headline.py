@@ -57,7 +57,20 @@ def _test_text(results: TestResults, is_default: bool) -> str:
         for name, other in others
         if other is not None and other.value is not None
     ]
-    return "; ".join([_test_value_text(results.recommended), *compared])
+    return "; ".join([_test_value_text(results.recommended), *_without_copies(results.recommended), *compared])
+
+
+def _without_copies(result: TestResult) -> list[str]:
+    """Returns the result without the test images that have a copy in training or validation; nothing without copies."""
+    rest = result.without_copies
+    if rest is None:
+        return []
+    if not rest.n:
+        return ["every test image has a copy in training or validation"]
+    copied = pluralise(result.n - rest.n, "test image")
+    value = "unknown" if rest.value is None else value_text(rest.metric, rest.value.mean)
+    bounds = "" if rest.value is None or rest.value.low is None else f" ({bounds_text(rest.metric, rest.value)})"
+    return [f"{value}{bounds} without {copied} with a copy in training or validation"]
 
 
 def _test_value_text(result: TestResult) -> str:

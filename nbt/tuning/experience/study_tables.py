@@ -16,6 +16,7 @@ from nbt.errors import NbtError, UsageError
 from nbt.settings import TransferSettings
 from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable, TableHeader, describe_dimensions
 from nbt.tuning.space.space import Space
+from nbt.tuning.storage.codec import CHECKS, COPIED_TEST_IMAGES
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 from nbt.tuning.storage.study_names import slug
 
@@ -183,7 +184,7 @@ def _make_header(record: StudyRecord, space: Space) -> TableHeader:
         **values,
         dimensions=describe_dimensions(space),
         # Without the examples of the checks, which name files.
-        facts={name: value for name, value in record.dataset.items() if name != "checks"},
+        facts={name: value for name, value in record.dataset.items() if name not in (CHECKS, COPIED_TEST_IMAGES)},
         watched=0,
         profile=None if profile is None else {**profile, "facts": {**profile["facts"], **names}},
     )

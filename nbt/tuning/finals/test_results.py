@@ -6,6 +6,7 @@ the stored accuracy and log loss only.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class TestResult:
         metric: The metric of the study.
         metrics: Name of each defined metric -> its value with a 95 % interval over the images.
         n: Number of test images.
+        without_copies: The result on the test images without a near copy in training or validation, of which there may
+            be none; None if all are, or if they are not known.
     """
 
     __test__ = False  # keeps pytest from collecting the class
@@ -36,6 +39,7 @@ class TestResult:
     metric: str
     metrics: Mapping[str, Interval]
     n: int
+    without_copies: TestResult | None = None
 
     @property
     def value(self) -> Interval | None:
@@ -72,7 +76,8 @@ def test_results(record: StudyRecord) -> TestResults | None:
         return None
     metric = record.config.metric
     predictions = {name: record.test_predictions(name) for name in tests}
-    results = {name: evaluate_test(test, predictions[name], metric) for name, test in tests.items()}
+    copied = record.copied_test_images
+    results = {name: evaluate_test(test, predictions[name], metric, copied) for name, test in tests.items()}
     recommended, baseline = predictions["recommended"], predictions.get("baseline")
     final = record.final(record.recommended or "")
     validation = None if final is None else value_interval(final.validation, METRICS[metric])
@@ -91,12 +96,36 @@ def test_results(record: StudyRecord) -> TestResults | None:
 test_results.__test__ = False  # type: ignore[attr-defined]
 
 
-def evaluate_test(test: TestRecord, predictions: Predictions | None, metric: str) -> TestResult:
-    """Returns the result of a model; from the stored accuracy and log loss without predictions."""
+def evaluate_test(
+    test: TestRecord, predictions: Predictions | None, metric: str, copied: Sequence[int] = ()
+) -> TestResult:
+    """Returns the result of a model; from the stored accuracy and log loss without predictions.
+
+    Args:
+        test: The stored test evaluation.
+        predictions: Predictions of the test images.
+        metric: The metric of the study.
+        copied: Indices in the task of the test images with a near copy in training or validation.
+    """
     if predictions is not None:
-        return TestResult(metric=metric, metrics=metric_intervals(predictions), n=len(predictions.labels))
+        result = TestResult(metric=metric, metrics=metric_intervals(predictions), n=len(predictions.labels))
+        distinct = _leave_out(predictions, tuple(copied))
+        if distinct is None:
+            return result
+        n = len(distinct.labels)
+        rest = TestResult(metric=metric, metrics=metric_intervals(distinct) if n else {}, n=n)
+        return dataclasses.replace(result, without_copies=rest)
     loss = {} if test.loss is None else {"log_loss": Interval(mean=test.loss, low=None, high=None, n=test.n)}
     return TestResult(metric=metric, metrics={"accuracy": test.accuracy, **loss}, n=test.n)
+
+
+@lru_cache(maxsize=4)
+def _leave_out(predictions: Predictions, copied: tuple[int, ...]) -> Predictions | None:
+    """Returns the predictions of the other images; None if there are none of `copied`."""
+    kept = ~np.isin(predictions.index, copied)
+    if kept.all():
+        return None
+    return Predictions(predictions.labels[kept], predictions.log_probabilities[kept], predictions.index[kept])
 
 
 def majority_result(predictions: Predictions, class_images: Sequence[int], metric: str) -> TestResult | None:

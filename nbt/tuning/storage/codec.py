@@ -32,12 +32,14 @@ TEST = "test"
 TEST_EVALUATIONS = "test_evaluations"
 LEASE = "lease"
 
-# Keys of the facts about the dataset, see `nbt.task.summary.dataset_summary`.
+# Keys of the facts about the dataset, see `nbt.task.summary.dataset_summary` and `nbt.api.search`.
 TRAIN_IMAGES = "train_images"
 VALIDATION_IMAGES = "validation_images"
 EFFECTIVE_VALIDATION_IMAGES = "effective_validation_images"
 VALIDATION_FIXED = "validation_fixed"
 TEST_IMAGES = "test_images"
+COPIED_TEST_IMAGES = "copied_test_images"
+CHECKS = "checks"
 # Key of the similarity to the teacher of weight injection, see `nbt.transfer.injection.weight_injection`.
 TLI_SIMILARITY = "tli_similarity"
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nbt.metrics import DEFAULT_METRIC, METRICS
-from nbt.search_config import PRUNERS, SearchConfig
+from nbt.search_config import PRUNERS, SearchConfig, split_codes
 from nbt.settings import TransferSettings
 from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, last_accuracy, last_score
@@ -384,6 +384,13 @@ class StudyRecord:
     def final(self, name: str) -> FinalRecord | None:
         """Returns the finalist with the given name; None if there is none."""
         return next((final for final in self.finals if final.name == name), None)
+
+    @property
+    def copied_test_images(self) -> tuple[int, ...]:
+        """Indices of the test images with a near copy in training or validation; none if the search ignores NBT102."""
+        if "NBT102" in split_codes(self.search_config().ignore):
+            return ()
+        return tuple(self.dataset.get(codec.COPIED_TEST_IMAGES, ()))
 
     @property
     def has_fixed_validation(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from nbt.checks import CheckResult
-from nbt.task.data import decode_selection, select_images
+from nbt.task.data import TaskData, decode_selection, select_images
 from nbt.task.options import check_task_options
 from tests.data.near_copies.test_search import textures
 
@@ -29,10 +29,13 @@ def save(folder: Path) -> Path:
     return folder
 
 
-def check(folder: Path) -> dict[str, CheckResult]:
+def load(folder: Path) -> TaskData:
     options = check_task_options(folder, image_size=64)
-    results = decode_selection(select_images(options, None), options, 64, None).checks
-    return {result.code: result for result in results if result.code in CODES}
+    return decode_selection(select_images(options, None), options, 64, None)
+
+
+def check(folder: Path) -> dict[str, CheckResult]:
+    return {result.code: result for result in load(folder).checks if result.code in CODES}
 
 
 def copy(folder: Path, source: str, target: str, quality: int = 60) -> None:
@@ -57,6 +60,8 @@ def test_a_test_image_copied_from_training_is_an_error(folder: Path) -> None:
     assert (result.state, result.severity, result.count) == ("failed", "error", 1)
     assert "1 of 9 images (11.1 %)" in result.message
     assert "train/a/1.png" in result.examples[0] and "test/a/copy.jpg (test)" in result.examples[0]
+    data = load(folder)
+    assert [data.listing.items[i].name for i in data.copied_test] == ["copy.jpg"]
 
 
 def test_a_copy_in_the_validation_part_says_nothing_of_the_test_metric(folder: Path) -> None:

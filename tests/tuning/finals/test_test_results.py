@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import confusion_matrix as reference_confusion_matrix
 from sklearn.metrics import precision_recall_fscore_support
 
+from nbt.search_config import SearchConfig
 from nbt.training.metrics import Predictions
 from nbt.tuning.finals import test_results as results_module
 from nbt.tuning.finals.test_results import (
@@ -134,3 +135,26 @@ class TestStudy:
 
     def test_without_a_test_there_is_no_result(self) -> None:
         assert results_module.test_results(unfinished_study()) is None
+
+
+class TestWithoutCopies:
+    def test_the_metric_without_copied_images_is_that_of_the_others(self) -> None:
+        study = evaluated_study()
+        copied = evaluated_study(dataset={**study.dataset, "copied_test_images": list(range(100))})
+        results = results_module.test_results(copied)
+        # The first 816 of the 1174 predictions are right, the copies among them.
+        assert results.recommended.value == wilson_interval(816 / 1174, 1174)
+        assert results.recommended.without_copies.value == wilson_interval(716 / 1074, 1074)
+        assert results.baseline.without_copies.n == 1074
+        assert results_module.test_results(study).recommended.without_copies is None
+
+    def test_a_study_that_ignores_the_check_has_no_such_result(self) -> None:
+        study = evaluated_study()
+        facts = {**study.dataset, "copied_test_images": [0, 1]}
+        ignored = evaluated_study(dataset=facts, search=SearchConfig(dataset="cub", ignore="NBT102"))
+        assert results_module.test_results(ignored).recommended.without_copies is None
+
+    def test_all_images_are_copies(self) -> None:
+        study = evaluated_study(images=50, dataset={**sample_study().dataset, "copied_test_images": list(range(50))})
+        rest = results_module.test_results(study).recommended.without_copies
+        assert (rest.value, rest.n, dict(rest.metrics)) == (None, 0, {})
