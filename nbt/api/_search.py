@@ -67,6 +67,7 @@ def search(
     """
     from nbt.report.study.checks.registry import check_ignored
     from nbt.tracking import Tracker, resolve_uri
+    from nbt.tracking.background import BackgroundObserver
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
     from nbt.tuning.storage.database import check_separate_databases
@@ -104,7 +105,9 @@ def search(
         sync_options = {name: value for name, value in run_options.items() if name in _SYNC_OPTIONS}
         tracker = Tracker(config.tracking_uri, reports=prepared.out, sync_options=sync_options)
         with ExitStack() as stack:
-            return _open_search(stack, prepared, loaded, [*observers, tracker], clock).run_all_phases()
+            return _open_search(
+                stack, prepared, loaded, [*observers, BackgroundObserver(tracker)], clock
+            ).run_all_phases()
 
 
 def _make_config(task: SearchConfig | Task | str | Path, options: Mapping[str, Any]) -> SearchConfig:

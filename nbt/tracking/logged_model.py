@@ -1,8 +1,8 @@
 """Models in MLflow: logged with the pyfunc flavour, registered, and loaded again.
 
-`mlflow.pyfunc.load_model(uri).predict(images)` takes an array of images, uint8 (N, H, W, 3), the content of an image file
-as bytes, or a sequence of such contents, and returns the table of `nbt.inference.model.TransferModel.predict`. MLflow stores
-the files of the model folder and the name of this module, and no pickled objects.
+`mlflow.pyfunc.load_model(uri).predict(images)` takes an array of images, uint8 (N, H, W, 3), the content of an image
+file as bytes, or a sequence of such contents, and returns a table with one row per image. MLflow stores the files of
+the model folder and the name of this module, and no pickled objects.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt._version import __version__
-from nbt.training.export.model_folder import CARD_FILE, MODEL_FILES
+from nbt.training.export.model_folder import CARD_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.tracking import MlflowClient
-
-    from nbt.inference.model import TransferModel
 
 _CONTENT = "nbt.content"
 _MODEL_NAME = "model"
@@ -29,8 +27,8 @@ _MODEL_NAME = "model"
 def log_model(client: MlflowClient, experiment: str, run_id: str, folder: Path, register: str | None) -> None:
     """Logs a model folder as the model of a run, and registers it.
 
-    The model of an earlier call with other content is deleted; with the same content nothing is written again. May raise
-    any exception of MLflow.
+    The model of an earlier call with other content is deleted; with the same content nothing is written again. Any
+    exception of MLflow may be raised.
 
     Args:
         client: MLflow client.
@@ -40,9 +38,7 @@ def log_model(client: MlflowClient, experiment: str, run_id: str, folder: Path, 
         register: Name under which the model is registered, or None.
     """
     content, model_id = _content_hash(folder), None
-    outputs = client.get_run(run_id).outputs
-    for output in [] if outputs is None else outputs.model_outputs:
-        model = client.get_logged_model(output.model_id)
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
         if model.tags.get(_CONTENT) == content and str(model.status) == "READY":
             model_id = model.model_id
         else:
@@ -92,9 +88,8 @@ def _register(client: MlflowClient, name: str, run_id: str, model_id: str, conte
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    quoted = name.replace("'", "''")
-    versions = client.search_model_versions(f"name = '{quoted}'")
-    if not any(version.tags.get(_CONTENT) == content and version.run_id == run_id for version in versions):
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    if not any(version.name == name and version.tags.get(_CONTENT) == content for version in versions):
         client.create_model_version(name, f"models:/{model_id}", run_id, tags={_CONTENT: content}, model_id=model_id)
 
 
@@ -108,34 +103,40 @@ def _content_hash(folder: Path) -> str:
 
 
 class PyfuncModel:
-    """A trained model behind MLflow's interface."""
+    """A trained model behind MLflow's interface.
 
-    def __init__(self, model: TransferModel) -> None:
-        self._model = model
+    Args:
+        folder: Folder of the model.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def predict(self, model_input: Any, params: Any = None) -> pd.DataFrame:
-        """Classifies images.
+        """Returns a table with the columns `label`, `probability` and `error`, one row per image.
 
         Args:
-            model_input: An array, uint8 (N, H, W, 3) or (H, W, 3), the content of an image file as bytes, or a sequence
-                of such contents.
+            model_input: An array, uint8 (N, H, W, 3), the content of an image file as bytes, or a sequence of such
+                contents.
             params: Not used; part of MLflow's interface.
-
-        Raises:
-            UsageError: The input is of another type.
         """
-        contents = [model_input] if isinstance(model_input, bytes) else model_input
-        if not isinstance(contents, (list, tuple)) or not all(isinstance(item, bytes) for item in contents):
-            return self._model.predict(model_input)
-        with tempfile.TemporaryDirectory() as folder:  # files are decoded by their content, with all of its checks
-            files = [Path(folder) / f"{index}.png" for index in range(len(contents))]
-            for file, content in zip(files, contents, strict=True):
-                file.write_bytes(content)
-            return self._model.predict(files).assign(path=[f"image {index}" for index in range(len(files))])
+        import pandas as pd
+        from PIL import Image
+
+        from nbt.training.export.exported_model import predict
+
+        with tempfile.TemporaryDirectory() as temporary:
+            images = [model_input] if isinstance(model_input, bytes) else list(model_input)
+            files = [Path(temporary) / f"{index}.png" for index in range(len(images))]
+            for file, image in zip(files, images, strict=True):
+                if isinstance(image, bytes):
+                    file.write_bytes(image)
+                else:
+                    Image.fromarray(image).save(file)
+            rows = [(row.label, row.probability, row.error) for row in predict(self._folder, files)]
+        return pd.DataFrame(rows, columns=["label", "probability", "error"])
 
 
 def _load_pyfunc(data_path: str) -> PyfuncModel:
     """Loads a model of MLflow; MLflow calls this function by its name."""
-    from nbt.inference.model import load_model
-
-    return PyfuncModel(load_model(data_path))
+    return PyfuncModel(Path(data_path))

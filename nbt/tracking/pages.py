@@ -1,7 +1,7 @@
 """MLflow's pages on this machine: its server in this process, and pages that open for model training.
 
-MLflow chooses between its GenAI and its model-training pages by a value that each browser stores, not by the experiment.
-The start page therefore stores that value, and the columns of the runs, unless the user has chosen others before.
+MLflow chooses between its GenAI and its model-training pages by a value that each browser stores, and not by the
+experiment. The start page therefore stores that value, and the columns of the runs, unless the user has chosen others.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from nbt.uris import redact_uri
 HOST = "127.0.0.1"
 _SHUTDOWN_SECONDS = 1
 _COLUMNS = (
-    *("tags.`kind`", "tags.`state`", "metrics.`value`", "metrics.`test_accuracy`", "metrics.`test_baseline_accuracy`"),
-    *("metrics.`final_val_accuracy`", "metrics.`optimism`", "attributes.`Models`", "attributes.`Dataset`"),
+    *("attributes.`Models`", "metrics.`test_accuracy`", "metrics.`test_baseline_accuracy`"),
+    *("metrics.`final_val_accuracy`", "metrics.`optimism`", "metrics.`value`", "tags.`state`"),
 )
 _SCRIPT = (
     "<script>for (const [key, value] of Object.entries(%s)) "
@@ -122,7 +122,7 @@ def stored_defaults(experiments: Mapping[str, str]) -> dict[str, str]:
         "mlflow.workflowType_v1": json.dumps("machine_learning"),
         "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": json.dumps(True),
         **{
-            f"MLflowLocalStorage-1.1-ExperimentPage-{identifier}-ReactComponentState": columns
+            f"MLflowLocalStorage-1.1-ExperimentPage-{json.dumps([identifier])}-ReactComponentState": columns
             for identifier, name in experiments.items()
             if name.startswith("nbt ")
         },

@@ -139,7 +139,7 @@ class RunStore:
             self._client.log_text(self._existing_runs[self._owner.key].run_id, text, name)
 
     def log_model(self, folder: Path, register: str | None) -> None:
-        """Logs a model folder as the model of the owner's run, see `nbt.tracking.logged_model`; repeated, it does nothing.
+        """Logs a model folder as the model of the owner's run unless it is there, see `nbt.tracking.logged_model`.
 
         Args:
             folder: Folder of an exported model.

@@ -166,10 +166,10 @@ def _ended_trials(record: StudyRecord) -> list[TrialRecord]:
 def _clock_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
     """Yields the seconds of each phase, and the first estimate of the whole.
 
-    MLflow shows metrics in the order of their names, so that the prefix comes after the results.
+    MLflow shows metrics with a slash in their name before all others, so that only curves have one.
     """
     for phase, seconds in record.clock.items():
-        yield MetricPoint(f"seconds/{phase}", 0, seconds, at)
+        yield MetricPoint(f"seconds_{phase}", 0, seconds, at)
 
 
 def _check_tags(record: StudyRecord) -> dict[str, str]:
@@ -193,15 +193,15 @@ def _pruning_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: i
         decisions.append(decision)
         if decision.decision == STOPPED:
             stopped = sum(other.decision == STOPPED for other in decisions)
-            yield MetricPoint("pruning/stopped", step, float(stopped), at)
-            yield MetricPoint("pruning/epochs_saved", step, float(sum(d.epochs_saved for d in decisions)), at)
+            yield MetricPoint("pruning_stopped", step, float(stopped), at)
+            yield MetricPoint("pruning_epochs_saved", step, float(sum(d.epochs_saved for d in decisions)), at)
         rate = false_stop_rate(decisions) if decision.decision == CONTROL else None
         if rate is not None:
-            yield MetricPoint("pruning/controls", step, float(rate.n), at)
-            yield MetricPoint("pruning/false_stop_rate", step, rate.mean, at)
+            yield MetricPoint("pruning_controls", step, float(rate.n), at)
+            yield MetricPoint("pruning_false_stop_rate", step, rate.mean, at)
             for name, bound in (("low", rate.low), ("high", rate.high)):
                 if bound is not None:
-                    yield MetricPoint(f"pruning/false_stop_rate_{name}", step, bound, at)
+                    yield MetricPoint(f"pruning_false_stop_rate_{name}", step, bound, at)
 
 
 def _progress_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[MetricPoint]:
@@ -294,7 +294,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
             [
                 *points,
                 *_forecast_metrics(forecast, points, last),
-                *_summary_metrics(trial.curve, trial.score(metric.name), metric, last),
+                *_value_metric(trial.score(metric.name), metric, last),
             ]
         ),
         tags=_tags(tags),
@@ -351,7 +351,7 @@ def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
         name=f"final {final.name} seed {run.seed} | {metric.value(run.score(metric.name)):.3f}",
         status="FINISHED",
         params=_varied_settings(record, final.settings),
-        metrics=_finite([*points, *_summary_metrics(run.curve, run.score(metric.name), metric, last)]),
+        metrics=_finite([*points, *_value_metric(run.score(metric.name), metric, last)]),
         tags=_tags(
             {
                 "kind": "final",
@@ -383,21 +383,15 @@ def _forecast_metrics(forecast: Forecast | None, curve: Sequence[MetricPoint], l
     times = {point.step: point.timestamp_ms for point in curve}
     for row in () if forecast is None else forecast.rows:
         for key in ("mean", "low", "high", "chance"):
-            yield MetricPoint(f"pruning/forecast_{key}", row.epoch, getattr(row, key), times.get(row.epoch, last))
+            yield MetricPoint(f"pruning_forecast_{key}", row.epoch, getattr(row, key), times.get(row.epoch, last))
     if forecast is not None and forecast.incumbent is not None:
-        yield MetricPoint("pruning/to_beat", forecast.deciding.epoch, forecast.incumbent, last)
+        yield MetricPoint("pruning_to_beat", forecast.deciding.epoch, forecast.incumbent, last)
 
 
-def _summary_metrics(
-    curve: Sequence[EpochResult], score: float | None, metric: Metric, at: int
-) -> Iterator[MetricPoint]:
-    """Yields the value of a run, if it has one, and that of its best epoch, which is information only."""
+def _value_metric(score: float | None, metric: Metric, at: int) -> Iterator[MetricPoint]:
+    """Yields the value of a run, if it has one."""
     if score is not None:
         yield MetricPoint("value", 0, metric.value(score), at)
-    scores = [one for result in curve if (one := result.score(metric.name)) is not None]
-    if scores:
-        yield MetricPoint(f"summary/best_val_{metric.name}", 0, metric.value(max(scores)), at)
-    yield MetricPoint("summary/epochs", 0, float(len(curve)), at)
 
 
 def _finite(points: Sequence[MetricPoint]) -> tuple[MetricPoint, ...]:

@@ -72,7 +72,7 @@ def _write_all(store: RunStore, specs: Sequence[RunSpec]) -> dict[str, int]:
 
 
 def _texts(record: StudyRecord) -> dict[str, str]:
-    """Returns the measurements behind a search that MLflow keeps as files: the fit profile, and the weights of priors."""
+    """Returns the measurements behind a search that MLflow keeps as files: fit profile and weights of the priors."""
     texts = {}
     if record.profile is not None:
         from nbt.report.study.write import FIT_FILE, fit_file  # imports pandas and Jinja
@@ -133,6 +133,11 @@ class Tracker(StudyObserver):
         """Whether runs of the study are waiting to be written."""
         return self._record is not None and self._store is None
 
+    def sync_command(self, record: StudyRecord) -> str:
+        """Returns the command that writes the missing runs of a study."""
+        options = [word for option in self._sync_options.items() for word in option]
+        return shlex.join(["nbt", "sync", record.config.name, *options])
+
     def study_started(self, record: StudyRecord) -> None:
         """Writes the study and runs that an earlier search could not write."""
         self._record, self._store, self._live = record, None, True
@@ -187,9 +192,8 @@ class Tracker(StudyObserver):
                 _log_results(store, record, self._reports)
             self._store = store
 
-        options = [word for option in self._sync_options.items() for word in option]
         consequence = "the search continues, and its runs are written when MLflow is reachable again, or by: "
-        self._connection.attempt(write, consequence + shlex.join(["nbt", "sync", record.config.name, *options]))
+        self._connection.attempt(write, consequence + self.sync_command(record))
 
 
 def _with_final_run(record: StudyRecord, candidate: str, run: FinalRun) -> FinalRecord | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import socket
 import sys
 from dataclasses import replace
@@ -431,18 +430,6 @@ class TestLists:
 
 
 class TestUi:
-    def test_runs_mlflow_on_this_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import nbt.tracking
-
-        ran: list[Any] = []
-        monkeypatch.setattr(nbt.tracking, "ui_command", lambda uri, port: ["mlflow", uri, str(port)])
-        monkeypatch.setattr(os, "execvp", lambda *args: ran.append(args))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        assert run(["ui", "--tracking-uri", "sqlite:///m.db", "--port", str(port)]) == 0
-        assert ran == [("mlflow", ["mlflow", "sqlite:///m.db", str(port)])]
-
     def test_a_port_in_use_is_wrong_usage(self, capsys: pytest.CaptureFixture[str]) -> None:
         Path("m.db").touch()
         with socket.socket() as other:
