@@ -10,10 +10,10 @@ from nbt.api._predict import predict
 from nbt.api._record import record, record_studies
 from nbt.api._replay import replay
 from nbt.api._search import search
-from nbt.api._streams import StreamObserver
 from nbt.api._studies import report, studies, sync
 from nbt.api._train import train
 from nbt.api.results import SearchResult, TrainResult
+from nbt.tuning.storage.stream_record import StreamObserver
 
 __all__ = [
     "ContinualOutcome",

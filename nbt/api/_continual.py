@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from nbt.api._load_task import TaskOptions, as_task
-from nbt.api._streams import PlannedStream, StreamObserver, StreamSource, check_streams_to_run, is_finished
+from nbt.api._streams import PlannedStream, StreamSource, check_streams_to_run, is_finished
 from nbt.errors import UsageError, require_positive
 from nbt.paths import check_writable_folder
 from nbt.progress import Progress
 from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
 from nbt.settings.continual import ContinualSettings, default_tasks, method_overrides
+from nbt.tuning.storage.stream_record import StreamObserver
 
 if TYPE_CHECKING:
     from nbt.report.streams.comparison import Comparison
@@ -85,6 +86,8 @@ def continual(
         UsageError: An argument is invalid; raised before any training.
         NbtError: A stream cannot continue; finished tasks stay stored.
     """
+    from nbt.display.progress import shown_progress
+    from nbt.display.stream_progress import StreamProgress
     from nbt.report.streams.comparison import compare_methods
     from nbt.report.streams.write import FILES, write_streams
     from nbt.tracking.stream_tracker import StreamTracker
@@ -94,13 +97,13 @@ def continual(
     check_workers(workers)
     check_writable_folder("--out", out)
     tracker = StreamTracker(tracking_uri)
-    task = as_task(dataset, options)
-    length = tasks or default_tasks(scenario, task.n_classes)
-    settings = {name: dataclasses.replace(value, tasks=length) for name, value in checked.items()}
-    streams = _plan_streams(task, settings, seeds, options.get("image_size") is not None)
-    records = _StreamRunner(streams, tracker, observer or StreamObserver(), fresh=fresh).run(
-        workers, options.get("progress")
-    )
+    with shown_progress(options.pop("progress", None), StreamProgress) as (progress, display):
+        task = as_task(dataset, {**options, "progress": progress})
+        length = tasks or default_tasks(scenario, task.n_classes)
+        settings = {name: dataclasses.replace(value, tasks=length) for name, value in checked.items()}
+        streams = _plan_streams(task, settings, seeds, options.get("image_size") is not None)
+        runner = _StreamRunner(streams, tracker, observer or display or StreamObserver(), fresh=fresh)
+        records = runner.run(workers, progress)
     comparison = compare_methods(records, command)
     path = write_streams(comparison, Path(out)).resolve()
     for record in records:

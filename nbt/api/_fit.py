@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from nbt.api._load_task import TaskOptions, load_task
+from nbt.api._load_task import TaskOptions, callback_of, load_task
 from nbt.api._strategy import load_transferred_priors
 from nbt.errors import UsageError, require_positive
 from nbt.settings import TransferSettings
@@ -43,7 +43,7 @@ def fit(
     from nbt.fit.profile_builder import profile_fit
     from nbt.fit.source_means import source_class_means
 
-    seed, progress = options.get("seed", 0), options.get("progress")
+    seed, progress = options.get("seed", 0), callback_of(options)
     profiles = []
     for backbone, weights in backbones:
         task_options: TaskOptions = {**options, "backbone": backbone, "weights": weights}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from nbt.errors import UsageError
 from nbt.machine.cores import limit_spinning
-from nbt.progress import Progress
+from nbt.progress import Progress as ProgressCallback
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -28,8 +28,8 @@ class TaskOptions(TypedDict, total=False):
         teacher: Backbone whose weights a trial may inject, "BACKBONE" or "BACKBONE=FILE"; no injection when None.
         resize: How images become square: "crop", "pad" or "squash".
         seed: Seed of the train/validation split and of the shots, and of the search or training; 0 or more.
-        progress: Progress callback, called as progress(activity, done, total) during downloads, decoding and
-            pretraining.
+        progress: Whether to show the progress: None on a terminal and in a notebook, False never, True everywhere; or
+            a callback, called as progress(activity, done, total) during downloads, decoding and pretraining.
     """
 
     backbone: str | None
@@ -41,7 +41,7 @@ class TaskOptions(TypedDict, total=False):
     resize: str
     teacher: str | None
     seed: int
-    progress: Progress | None
+    progress: ProgressCallback | bool | None
 
 
 def load_task(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
@@ -59,11 +59,20 @@ def load_task(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
         NbtError: A file cannot be downloaded or written.
     """
     limit_spinning()
+    from nbt.display.progress import Progress, shown_progress
     from nbt.task.load import load_task as load
     from nbt.training.digits_source import pretrained_source
 
-    source = functools.partial(pretrained_source, progress=options.get("progress"))
-    return load(dataset, pretrained=source, **options)
+    others: dict[str, Any] = {name: value for name, value in options.items() if name != "progress"}
+    with shown_progress(options.get("progress"), Progress) as (progress, _):
+        source = functools.partial(pretrained_source, progress=progress)
+        return load(dataset, pretrained=source, progress=progress, **others)
+
+
+def callback_of(options: TaskOptions) -> ProgressCallback | None:
+    """Returns the progress callback among the options of a task; None without one."""
+    progress = options.get("progress")
+    return progress if callable(progress) else None
 
 
 def as_task(task: Task | str | Path, options: TaskOptions) -> Task:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from nbt.api._load_task import TaskOptions, load_task
+from nbt.api._load_task import TaskOptions, callback_of, load_task
 from nbt.errors import UsageError, nearest, require_positive
 from nbt.paths import check_writable_file
 from nbt.progress import Progress
@@ -88,12 +88,12 @@ def record(
     header = dataclasses.replace(make_table_header(task, searched, epochs), design=design)
     journal = Journal(path, header)
     with EngineFactory("local", workers, max_runs=trials) as factory:
-        engine = factory.make(task, options.get("progress"))
+        engine = factory.make(task, callback_of(options))
         if design == RANDOM:
             _record_random(engine, searched, trials, journal, on_run)
         else:
             _record_informed(engine, searched, trials, journal, on_run)
-    return journal.close(dataclasses.replace(header, profile=_measure_profile(task, options.get("progress"))))
+    return journal.close(dataclasses.replace(header, profile=_measure_profile(task, callback_of(options))))
 
 
 def _record_random(engine: Engine, space: Space, trials: int, journal: Journal, on_run: OnRun | None) -> None:

@@ -44,7 +44,7 @@ def search(
     task: SearchConfig | Task | str | Path,
     *,
     observers: Sequence[StudyObserver] = (),
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     **options: Any,
 ) -> SearchResult:
     """Searches for settings, runs finals, retrains and tests the recommended settings, and writes the report.
@@ -54,7 +54,8 @@ def search(
     Args:
         task: A loaded task, the name or path of a dataset, or a whole configuration.
         observers: Observers of the study.
-        progress: Called as progress(what, done, total) during downloads, decoding, pretraining and retraining.
+        progress: Whether to show the progress: None on a terminal and in a notebook, False never, True everywhere; or
+            a callback, called as progress(what, done, total) during downloads, decoding, pretraining and retraining.
         **options: Fields of `nbt.SearchConfig`, such as `budget` (a number of full trials, or a time such as "2h"),
             `space`, `workers` and `epochs`. Those that define the task are not allowed with a loaded task.
 
@@ -65,6 +66,19 @@ def search(
         UsageError: An option is unknown or invalid, or the stored study of this name has another configuration.
         NbtError: The search cannot continue; finished trials stay stored.
     """
+    from nbt.display.progress import shown_progress
+    from nbt.display.search_progress import SearchProgress
+
+    with shown_progress(progress, SearchProgress) as (callback, display):
+        return _search(task, [*observers, *([] if display is None else [display])], callback, options)
+
+
+def _search(
+    task: SearchConfig | Task | str | Path,
+    observers: Sequence[StudyObserver],
+    progress: Progress | None,
+    options: Mapping[str, Any],
+) -> SearchResult:
     from nbt.report.study.checks.registry import check_ignored
     from nbt.tracking import Tracker, resolve_uri
     from nbt.tracking.background import BackgroundObserver

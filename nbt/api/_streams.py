@@ -19,58 +19,7 @@ if TYPE_CHECKING:
     from nbt.training.continual.results import ContinualResult, TaskScore
     from nbt.training.continual.scenarios import ContinualStage
     from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
-    from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord
-
-
-class StreamObserver:
-    """Base class of observers of task streams; every method does nothing unless it is overridden."""
-
-    def streams_planned(self, configs: Sequence[StreamConfig], memory: Mapping[str, CurvatureMemory]) -> None:
-        """Called once, before the first stream runs.
-
-        Args:
-            configs: All streams, in the order in which they run.
-            memory: Method -> memory of its curvatures, for the methods that keep curvatures and have streams to run.
-        """
-
-    def stream_started(self, config: StreamConfig, scores: Sequence[TaskScore]) -> None:
-        """Called when a stream starts or is resumed.
-
-        Args:
-            config: The stream.
-            scores: Results of the tasks that were learnt in earlier sessions.
-        """
-
-    def task_finished(self, config: StreamConfig, score: TaskScore) -> None:
-        """Called when a task of a stream has been learnt and tested."""
-
-    def stream_finished(self, record: StreamRecord, *, kept: bool) -> None:
-        """Called once per stream when it is finished.
-
-        Args:
-            record: The whole stream.
-            kept: Whether the stream was already finished in an earlier session.
-        """
-
-    def stream_progress(self, config: StreamConfig, label: str, done: int, total: int) -> None:
-        """Called with the progress inside a stream; several streams may run at a time.
-
-        Args:
-            config: The stream.
-            label: As in `update`.
-            done: As in `update`.
-            total: As in `update`.
-        """
-        self.update(label, done, total)
-
-    def update(self, label: str, done: int, total: int) -> None:
-        """Called with the progress inside a stream.
-
-        Args:
-            label: The current task, such as "task 2 of 5".
-            done: Epochs of the stream so far.
-            total: Epochs of all its tasks.
-        """
+    from nbt.tuning.storage.stream_record import StreamConfig, StreamObserver, StreamRecord
 
 
 class PlannedStream:

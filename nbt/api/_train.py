@@ -11,6 +11,7 @@ from nbt.api._progress_source import ProgressTrialSource
 from nbt.api.results import TrainResult
 from nbt.errors import NbtError, require_positive
 from nbt.paths import check_outside
+from nbt.progress import Progress as ProgressCallback
 from nbt.report.stored_values import finite
 from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
@@ -108,23 +109,36 @@ def train(
         UsageError: An argument is invalid.
         NbtError: A run failed or diverged.
     """
-    from nbt.tuning.engines.factory import EngineFactory
-    from nbt.tuning.intervals import ValidationDesign, repeated_accuracy_interval, wilson_interval
+    from nbt.display.progress import Progress, shown_progress
 
     require_positive(seeds=seeds)
     check_workers(workers)
+    with shown_progress(options.pop("progress", None), Progress) as (progress, _):
+        return _train(task, settings or TransferSettings(), seeds, workers, export, progress, options)
+
+
+def _train(
+    task: Task | str | Path,
+    recipe: TransferSettings,
+    seeds: int,
+    workers: int | str,
+    export: Path | None,
+    progress: ProgressCallback | None,
+    options: TaskOptions,
+) -> TrainResult:
+    from nbt.tuning.engines.factory import EngineFactory
+    from nbt.tuning.intervals import ValidationDesign, repeated_accuracy_interval, wilson_interval
+
     model = None if export is None else check_export(export, "--export")
-    loaded = as_task(task, options)
+    loaded = as_task(task, {**options, "progress": progress})
     if model is not None:
         check_outside("--export", model, loaded.dataset)
-    recipe = settings or TransferSettings()
     from nbt.training.recipe.checks import check_recipe, check_starting_weights
 
     teacher = None if loaded.teacher is None else loaded.teacher.name
     check_starting_weights(recipe, loaded.backbone, loaded.dataset, loaded.weights, teacher=teacher)
     check_recipe(recipe, len(loaded.split.train))
     source = _SeedTrialSource(repair(recipe), seeds, loaded.seed, model)
-    progress = options.get("progress")
     with EngineFactory("local", workers, max_runs=seeds) as factory:
         factory.make(loaded, progress).run(ProgressTrialSource(source, progress))
     last = source.outcomes["train-on-all"]

@@ -28,11 +28,11 @@ def command(out: Output, dataset: str, ignore: tuple[str, ...], **options: Any) 
     """
     check_task_options(dataset, **options)
     from nbt.cli.display.check_lines import check_lines
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
     if not out.verbose:
         logging.getLogger("nbt").setLevel(logging.ERROR)  # what is left out is in the results
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         from nbt import api
 
         results = api.check(dataset, ignore=",".join(ignore), progress=progress.update, **options)

@@ -59,9 +59,9 @@ def _run_class_stream(out: Output, options: Mapping[str, Any]) -> tuple[dict[str
     settings = class_stream_settings(options)
     task_options = {name: options[name] for name in _CLASS_STREAM_TASK_OPTIONS}
     check_task({**task_options, "classes": None, "shots": None})
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         from nbt import api
         from nbt.training.pretrain.class_stream import limit_classes, run_class_stream
 
@@ -128,9 +128,9 @@ def _run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str
 
     for settings in api.check_streams(**stream_options).values():
         check_starting_weights(settings.recipe, task.backbone, task.source.dataset, task.weights)
-    from nbt.cli.display.stream_progress import StreamProgress
+    from nbt.display.stream_progress import StreamProgress
 
-    with StreamProgress(out) as progress:
+    with StreamProgress(out.progress_mode) as progress:
         try:
             outcome = api.continual(
                 options["dataset"],

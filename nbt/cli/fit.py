@@ -72,9 +72,9 @@ def command(
     check_files(plot, source_data)
     check_experience(experience)
     check_space(space)
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         from nbt import api
 
         profiles = api.fit(dataset, pairs, source_data=source_data, progress=progress.update, **options)

@@ -29,9 +29,9 @@ def command(out: Output, model_dir: str, images: Sequence[str]) -> int:
     """
     folder = find_model(Path(model_dir))
     files, passed_over = find_images(images)
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         progress.announce("loading the model")
         from nbt import api
         from nbt.training.export.exported_model import Prediction

@@ -99,9 +99,9 @@ def command(out: Output, dataset: str, backbone: str, file: str | None, **option
     check_task(task)
     settings = settings_from_options(dataset, backbone, options)
     check_file(file)
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         try:
             source, images = train(task, settings, progress.update)
         except KeyboardInterrupt:

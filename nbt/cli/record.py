@@ -111,11 +111,11 @@ def _check_option_combination(ctx: click.Context, from_studies: bool, studies: t
 
 
 def _record(out: Output, table: str, options: dict[str, Any]) -> None:
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
     stored = 0
 
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
 
         def count(run: RecordedRun, done: int, total: int) -> None:
             nonlocal stored

@@ -62,9 +62,9 @@ def command(out: Output, tables: Sequence[str], methods: str, folder: str | None
     """
     if folder is not None:
         check_writable_folder("--out", folder)
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         from nbt import api
 
         result = api.replay(

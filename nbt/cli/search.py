@@ -28,9 +28,9 @@ def command(ctx: click.Context, /, out: Output, **_: Any) -> None:
     config = read_config(ctx)
     check_options(config)
     check_writable_folder("--out", config.out)
-    from nbt.cli.display.search_progress import SearchProgress
+    from nbt.display.search_progress import SearchProgress
 
-    with SearchProgress(out) as progress:
+    with SearchProgress(out.progress_mode) as progress:
         try:
             from nbt import api
 

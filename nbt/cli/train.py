@@ -50,9 +50,9 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     if folder is not None:
         check_export(folder, "--export")
         check_outside("--export", folder, task.source.path)
-    from nbt.cli.display.progress import Progress
+    from nbt.display.progress import Progress
 
-    with Progress(out) as progress:
+    with Progress(out.progress_mode) as progress:
         from nbt import api
 
         result = api.train(dataset, settings, export=folder, progress=progress.update, **options)

@@ -84,7 +84,7 @@ def run_until_killed(command: str, arguments: list[str]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if command == "search":
-        from nbt.cli.display.search_progress import SearchProgress
+        from nbt.display.search_progress import SearchProgress
 
         def epoch_finished(self: Any, number: int, result: Any, spent: int) -> None:
             if number == KILLED_TRIAL and result.epoch == KILLED_EPOCH - 1:
@@ -106,7 +106,7 @@ def run_until_killed(command: str, arguments: list[str]) -> None:
 
         Journal.add = add_and_kill
     else:
-        from nbt.cli.display.stream_progress import StreamProgress
+        from nbt.display.stream_progress import StreamProgress
 
         StreamProgress.task_finished = lambda *unused: kill()
     raise SystemExit(run(arguments))

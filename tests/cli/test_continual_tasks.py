@@ -14,9 +14,9 @@ import pytest
 from nbt import api
 from nbt.cli.app import run
 from nbt.cli.display.output import stdout_console
-from nbt.cli.display.stream_progress import StreamProgress
 from nbt.cli.display.stream_summary import comparison_text
 from nbt.cli.options.continual import parse_size, recipes_from_options, stream_settings_from_options
+from nbt.display.stream_progress import StreamProgress
 from nbt.errors import UsageError
 from nbt.report.streams.comparison import compare_methods
 from nbt.settings import TransferSettings

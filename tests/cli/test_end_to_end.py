@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from nbt.cli.app import run
-from nbt.cli.display.search_progress import SearchProgress
+from nbt.display.search_progress import SearchProgress
 from nbt.training.results import EpochResult
 from nbt.tuning.experience.folder import load_experience
 from nbt.tuning.space.space import Space

@@ -42,6 +42,13 @@ class Output:
         """Whether progress and warnings are hidden."""
         return self.verbosity < 0
 
+    @property
+    def progress_mode(self) -> str:
+        """How the command shows its progress, see `nbt.display.modes`."""
+        from nbt.display.modes import OFF, terminal_mode
+
+        return OFF if self.quiet else terminal_mode()
+
     def configure(self, *, as_json: bool = False, verbosity: int = 0) -> None:
         """Applies the options of a command, and directs the log records of the package to stderr.
 

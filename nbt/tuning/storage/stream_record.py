@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbt.errors import NbtError
 from nbt.settings import TransferSettings, repair
 from nbt.settings.continual import ContinualSettings, method_overrides
-from nbt.training.continual.results import ContinualResult
+from nbt.training.continual.results import ContinualResult, TaskScore
 from nbt.tuning.storage.records import TaskConfig
 from nbt.tuning.storage.study_names import default_study_name
+
+if TYPE_CHECKING:
+    from nbt.training.continual.curvature_memory import CurvatureMemory
 
 _MAX_NAME_PREFIX = 60
 _HASH_LENGTH = 8
@@ -164,3 +167,54 @@ def _identity_fields(settings: ContinualSettings) -> dict[str, Any]:
     values = settings.identity()
     recipe = values.pop("recipe")
     return {name: value for name, value in {**values, **recipe}.items() if name not in _IGNORED_FIELDS}
+
+
+class StreamObserver:
+    """Base class of observers of task streams; every method does nothing unless it is overridden."""
+
+    def streams_planned(self, configs: Sequence[StreamConfig], memory: Mapping[str, CurvatureMemory]) -> None:
+        """Called once, before the first stream runs.
+
+        Args:
+            configs: All streams, in the order in which they run.
+            memory: Method -> memory of its curvatures, for the methods that keep curvatures and have streams to run.
+        """
+
+    def stream_started(self, config: StreamConfig, scores: Sequence[TaskScore]) -> None:
+        """Called when a stream starts or is resumed.
+
+        Args:
+            config: The stream.
+            scores: Results of the tasks that were learnt in earlier sessions.
+        """
+
+    def task_finished(self, config: StreamConfig, score: TaskScore) -> None:
+        """Called when a task of a stream has been learnt and tested."""
+
+    def stream_finished(self, record: StreamRecord, *, kept: bool) -> None:
+        """Called once per stream when it is finished.
+
+        Args:
+            record: The whole stream.
+            kept: Whether the stream was already finished in an earlier session.
+        """
+
+    def stream_progress(self, config: StreamConfig, label: str, done: int, total: int) -> None:
+        """Called with the progress inside a stream; several streams may run at a time.
+
+        Args:
+            config: The stream.
+            label: As in `update`.
+            done: As in `update`.
+            total: As in `update`.
+        """
+        self.update(label, done, total)
+
+    def update(self, label: str, done: int, total: int) -> None:
+        """Called with the progress inside a stream.
+
+        Args:
+            label: The current task, such as "task 2 of 5".
+            done: Epochs of the stream so far.
+            total: Epochs of all its tasks.
+        """

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from nbt.cli.display.output import Output
-from nbt.cli.display.stream_progress import StreamProgress
-from tests.cli.display.test_progress import Clock, shown
+from nbt.display.stream_progress import StreamProgress
+from tests.display.test_progress import Clock, shown
 from tests.sample_stream import make_config, make_scores, make_stream
 
 CONFIGS = [make_config("dlcft"), make_config("ewc")]
@@ -26,7 +26,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def progress(clock: Clock) -> StreamProgress:
-    return StreamProgress(Output(), clock=clock)
+    return StreamProgress(Output().progress_mode, clock=clock)
 
 
 @pytest.fixture
@@ -57,14 +57,14 @@ def test_the_display_has_tasks_and_epochs_and_time_left(progress: StreamProgress
     assert shown(progress) == [
         CONFIGS[0].name,
         "streams 0 of 2",
-        "tasks task 1 of 3, about 0.0 s left",
+        "tasks about 0.0 s left, task 1 of 3",
         "epochs 3 of 12",
     ]
     clock.now += 30.0
     progress.task_finished(CONFIGS[0], make_scores()[0])
     progress.stream_progress(CONFIGS[0], "task 2 of 3", 15, 36)
     assert shown(progress)[2:] == [
-        "tasks task 2 of 3, about 42 s left",
+        "tasks about 42 s left, task 2 of 3",
         "epochs 3 of 12",
         "last task 1: 90.0 %, 10 s",
     ]
@@ -77,7 +77,7 @@ def test_the_time_left_ignores_tasks_of_earlier_sessions(progress: StreamProgres
     assert shown(progress)[2] == "tasks task 3 of 3"
     clock.now += 10.0
     progress.stream_progress(CONFIGS[0], "task 3 of 3", 25, 36)
-    assert shown(progress)[2] == "tasks task 3 of 3, about 1 min 50 s left"
+    assert shown(progress)[2] == "tasks about 1 min 50 s left, task 3 of 3"
 
 
 def test_stored_summary(progress: StreamProgress) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import sys
+import types
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from nbt.cli.display.output import Output
-from nbt.cli.display.progress import Progress
-from nbt.cli.display.search_progress import SearchProgress
+from nbt.display.modes import python_mode
+from nbt.display.progress import Progress, shown_progress
+from nbt.display.search_progress import SearchProgress
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.job_clock import JobEstimate
@@ -33,7 +37,29 @@ def clock() -> Clock:
 
 @pytest.fixture
 def progress(clock: Clock) -> SearchProgress:
-    return SearchProgress(Output(), clock=clock)
+    return SearchProgress(Output().progress_mode, clock=clock)
+
+
+class FakeIPython(types.ModuleType):
+    """A kernel of a notebook, with the pages that its displays show."""
+
+    def __init__(self) -> None:
+        super().__init__("IPython")
+        self.pages: list[str] = []
+        self.display = types.ModuleType("IPython.display")
+        self.display.HTML = str  # type: ignore[attr-defined]
+        self.display.display = lambda page, display_id: SimpleNamespace(update=self.pages.append)  # type: ignore[attr-defined]
+
+    def get_ipython(self) -> SimpleNamespace:
+        return SimpleNamespace(kernel=object())
+
+
+@pytest.fixture
+def ipython(monkeypatch: pytest.MonkeyPatch) -> FakeIPython:
+    module = FakeIPython()
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    monkeypatch.setitem(sys.modules, "IPython.display", module.display)
+    return module
 
 
 @pytest.fixture
@@ -46,11 +72,15 @@ class Terminal(io.StringIO):
         return True
 
 
+def drawn(progress: Progress, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(progress.render())
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def shown(progress: Progress) -> list[str]:
     """Returns the lines of the display with single spaces and without bars."""
-    console = Console(file=io.StringIO(), width=100)
-    console.print(progress.render())
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = drawn(progress, 100)
     return [" ".join(line.replace("━", "").replace("╸", "").split()) for line in text.splitlines()]
 
 
@@ -79,9 +109,10 @@ def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
         "decoding images",
         "study birds; budget 5",
         "trial 0 complete: 60.0 % ± 4.8 (baseline: default recipe), 4 epochs in 2.0 s, the best so far; "
-        "4 of 20 epochs, 0.0 s, about 0.0 s left",
-        "trial 1 pruned after 1 epoch in 0.5 s: worse than the rest; 5 of 20 epochs, 0.0 s, about 0.0 s left",
-        "trial 2 failed: ValueError: no; 5 of 20 epochs, 0.0 s, about 0.0 s left",
+        "about 0.0 s left, 4 of 20 epochs, 0.0 s so far",
+        "trial 1 pruned after 1 epoch in 0.5 s: worse than the rest; best 60.0 % ± 4.8; about 0.0 s left, "
+        "5 of 20 epochs, 0.0 s so far",
+        "trial 2 failed: ValueError: no; best 60.0 % ± 4.8; about 0.0 s left, 5 of 20 epochs, 0.0 s so far",
         "finals: at most 10 runs with new seeds and splits",
         "final 1: trial 0, seed 3: 66.0 %",
     ]
@@ -90,7 +121,7 @@ def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
 def test_quiet_prints_nothing(err: Callable[[], list[str]]) -> None:
     out = Output()
     out.configure(verbosity=-1)
-    with SearchProgress(out) as progress:
+    with SearchProgress(out.progress_mode) as progress:
         progress.update("decoding images", 1, 3)
         progress.study_started(make_record())
         progress.trial_finished(make_trial(0, "complete", 0.5))
@@ -105,7 +136,7 @@ def test_a_dumb_terminal_gets_lines(term: str | None, redraws: bool, monkeypatch
         monkeypatch.delenv("TERM", raising=False)
     else:
         monkeypatch.setenv("TERM", term)
-    with Progress(Output()) as progress:
+    with Progress(Output().progress_mode) as progress:
         progress.update("decoding images", 1, 3)
     text = terminal.getvalue()
     assert ("\x1b[" in text) == redraws
@@ -126,7 +157,7 @@ def test_the_display_of_an_activity(progress: SearchProgress) -> None:
 
 def test_the_display_of_a_search(progress: SearchProgress, clock: Clock) -> None:
     progress.study_started(make_record())
-    assert shown(progress) == ["birds", "search 0 of 20 epochs, 0.0 s"]
+    assert shown(progress) == ["birds", "search 0 of 20 epochs, 0.0 s so far"]
     start_trial(progress, 0, 0.5, 0.7, 0.6, 0.6)
     progress.trial_finished(make_trial(0, "complete", 0.5, 0.7, 0.6, 0.6))
     start_trial(progress, 1, 0.4, spent=4)
@@ -134,7 +165,7 @@ def test_the_display_of_a_search(progress: SearchProgress, clock: Clock) -> None
     clock.now += 60.0
     assert shown(progress) == [
         "birds",
-        "search 5 of 20 epochs, 1 min 00 s, about 3 min 00 s left",
+        "search about 3 min 00 s left, 5 of 20 epochs, 1 min 00 s so far",
         "trials 1 complete",
         "best 60.0 % ± 4.8 trial 0 (sampler)",
         "running trial 1 epoch 1 of 4 40.0 % sampler",
@@ -148,7 +179,7 @@ def test_a_budget_in_time_counts_earlier_sessions(progress: SearchProgress, cloc
         make_record(budget="2m", epochs_budget=None, seconds_spent=30.0, epochs_spent=9, trials=trials)
     )
     clock.now += 45.0
-    assert shown(progress)[1:3] == ["search 9 epochs, 1 min 15 s, about 45 s left", "trials 1 complete"]
+    assert shown(progress)[1:3] == ["search about 45 s left, 9 epochs, 1 min 15 s so far", "trials 1 complete"]
     assert progress.stored_trials == 1
     clock.now += 450.0
     assert "about 0.0 s left" in shown(progress)[1]
@@ -181,21 +212,25 @@ def test_the_whole_is_announced_once_before_the_first_trial(
         "the whole search takes about 2 min 23 s: fit profile 6.0 s, trials 1 min 20 s, finals 40 s, "
         "last training 10 s, report 3.0 s",
         "study birds; budget 5",
-        "trial 2 failed: ValueError: no; 0 of 20 epochs, 0.0 s, about 1 min 43 s left",
+        "trial 2 failed: ValueError: no; about 1 min 43 s left, 0 of 20 epochs, 0.0 s so far",
         "finals: at most 10 runs with new seeds and splits, about 1 min 43 s left",
     ]
 
 
 def test_the_display_of_the_whole_counts_down_between_estimates(progress: SearchProgress, clock: Clock) -> None:
     progress.job_estimated(estimate(23.0))
-    assert shown(progress) == ["starting", "whole 23 s, about 2 min 00 s left"]
+    assert shown(progress) == ["starting", "whole about 2 min 00 s left, 23 s so far"]
     progress.study_started(make_record())
     clock.now += 60.0
-    assert shown(progress) == ["birds", "whole 1 min 23 s, about 1 min 00 s left", "search 0 of 20 epochs, 1 min 00 s"]
+    assert shown(progress) == [
+        "birds",
+        "whole about 1 min 00 s left, 1 min 23 s so far",
+        "search 0 of 20 epochs, 1 min 00 s so far",
+    ]
     progress.finals_started(10)
-    assert shown(progress)[1:] == ["whole 1 min 23 s, about 1 min 00 s left", "finals 0 of at most 10 runs"]
+    assert shown(progress)[1:] == ["whole about 1 min 00 s left, 1 min 23 s so far", "finals 0 of at most 10 runs"]
     progress.update("retraining", 1, 2)
-    assert shown(progress)[1:] == ["whole 1 min 23 s, about 1 min 00 s left", "retraining 50 %"]
+    assert shown(progress)[1:] == ["whole about 1 min 00 s left, 1 min 23 s so far", "retraining 50 %"]
 
 
 def test_only_some_of_many_running_trials_are_shown(progress: SearchProgress) -> None:
@@ -267,3 +302,57 @@ def test_an_interrupted_trial_is_not_counted_as_failed(progress: SearchProgress,
     assert progress.stored_trials == 0
     assert "trials 1 interrupted" in shown(progress)
     assert err()[1].startswith("trial 0 interrupted: the search ended before the trial did; ")
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_time_left_and_best_value_are_visible_at_every_width(
+    progress: SearchProgress, clock: Clock, width: int
+) -> None:
+    config = replace(make_record().config, name="photographs-of-many-birds-mobilenet_v2-non_binary")
+    progress.job_estimated(estimate(23.0, trials=7300.0))
+    progress.study_started(make_record(config=config, epochs_budget=1200, epochs_spent=1180))
+    clock.now += 3700.0
+    progress.trial_finished(make_trial(0, "complete", 0.5, origin="anchor: default recipe"))
+    start_trial(progress, 1, 0.4, spent=1184)
+    text = drawn(progress, width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "whole   " in text and "about 1 h 01 min left" in text
+    assert "best      50.0 % ± 4.9" in text
+    assert "1185 of 1200 epochs" in text
+    assert ("1 h 02 min so far" in text) == (width > 40)
+    assert "━━━" in text
+
+
+def test_a_display_in_a_notebook(clock: Clock, ipython: FakeIPython) -> None:
+    with SearchProgress(python_mode(None), clock=clock) as progress:
+        progress.study_started(make_record(config=replace(make_record().config, name="<b>birds</b>")))
+        progress._line("warning NBT102: <few> images", keep=True)
+        clock.now += 10.0
+        progress.epoch_finished(0, EpochResult(1, 1.0, 1.0, 0.5, 0.5), 1)
+        progress.epoch_finished(0, EpochResult(2, 1.0, 1.0, 0.5, 0.5), 2)
+    first, second, last = ipython.pages[-3:]
+    assert "&lt;b&gt;birds&lt;/b&gt;" in first and "<b>" not in "".join(ipython.pages)
+    assert "of 20 epochs" in second, "two epochs within half a second are one update"
+    assert "&lt;few&gt; images" in last and "epochs" not in last, "what is kept stays"
+
+
+def test_python_shows_progress_where_someone_looks(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    assert (python_mode(None), python_mode(True), python_mode(False)) == ("off", "lines", "off")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    assert (python_mode(None), python_mode(True), python_mode(False)) == ("live", "live", "off")
+    request.getfixturevalue("ipython")
+    assert (python_mode(None), python_mode(True), python_mode(False)) == ("notebook", "notebook", "off")
+
+
+def test_a_callback_replaces_the_display(err: Callable[[], list[str]]) -> None:
+    def callback(label: str, done: int, total: int) -> None: ...
+
+    with shown_progress(callback, SearchProgress) as (found, display):
+        assert (found, display) == (callback, None)
+    with shown_progress(True, SearchProgress) as (found, display):
+        assert isinstance(display, SearchProgress) and found is not None
+        found("decoding images", 1, 3)
+    assert err() == ["decoding images"]

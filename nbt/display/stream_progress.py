@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 
-from nbt.api._streams import StreamObserver
-from nbt.cli.display.output import Output, percent
-from nbt.cli.display.progress import Progress, bar_row, text_row
-from nbt.report.formatting import duration
+from nbt.display.progress import Progress
+from nbt.display.rows import BarRow, text_row
+from nbt.report.formatting import duration, percent
 from nbt.report.streams.text import bytes_text
 from nbt.training.continual.results import TaskScore
-from nbt.tuning.storage.stream_record import StreamConfig, StreamRecord
+from nbt.tuning.storage.stream_record import StreamConfig, StreamObserver, StreamRecord
 
 if TYPE_CHECKING:
     from nbt.training.continual.curvature_memory import CurvatureMemory
@@ -41,8 +40,8 @@ class _Stream:
 class StreamProgress(Progress, StreamObserver):
     """Shows the number of finished streams and, of the stream that reported last, tasks, epochs, result, time left."""
 
-    def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(out, clock=clock)
+    def __init__(self, mode: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(mode, clock=clock)
         self._configs: Sequence[StreamConfig] = ()
         self._running: dict[str, _Stream] = {}
         self._current: _Stream | None = None
@@ -96,6 +95,7 @@ class StreamProgress(Progress, StreamObserver):
     def stream_progress(self, config: StreamConfig, label: str, done: int, total: int) -> None:
         """Shows the progress of the tasks of a stream, for which no line is printed."""
         self._current, self._activity = self._running[config.name], (label, done, total)
+        self._refresh()
 
     def _rows(self) -> list[RenderableType]:
         stream = self._current
@@ -105,10 +105,10 @@ class StreamProgress(Progress, StreamObserver):
         epochs = stream.config.settings.recipe.epochs
         epoch = (done - 1) % epochs + 1
         rows = [
-            text_row(stream.config.name, "", style="bold"),
-            bar_row("streams", self._finished, len(self._configs), f"{self._finished} of {len(self._configs)}"),
-            bar_row("tasks", done, total, f"{label}{self._left_text(stream, done, total)}"),
-            bar_row("epochs", epoch, epochs, f"{epoch} of {epochs}"),
+            text_row(stream.config.name, style="bold"),
+            BarRow("streams", self._finished, len(self._configs), [f"{self._finished} of {len(self._configs)}"]),
+            BarRow("tasks", done, total, [self._left_text(stream, done, total), label]),
+            BarRow("epochs", epoch, epochs, [f"{epoch} of {epochs}"]),
         ]
         if stream.scores:
             rows.append(text_row("last", f"task {stream.scores[-1].task}: {_score_text(stream.scores[-1])}"))
@@ -119,7 +119,7 @@ class StreamProgress(Progress, StreamObserver):
         if done <= stream.first_epoch:
             return ""
         left = (total - done) * (self._clock() - stream.start_time) / (done - stream.first_epoch)
-        return f", about {duration(left)} left"
+        return f"about {duration(left)} left"
 
 
 def _score_text(score: TaskScore) -> str:

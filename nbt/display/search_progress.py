@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import RenderableType
 
 from nbt.checks import sort_results
-from nbt.cli.display.output import Output
-from nbt.cli.display.progress import Progress, bar_row, text_row
+from nbt.display.progress import Progress
+from nbt.display.rows import BarRow, text_row
 from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
 from nbt.report.formatting import difference_number, duration, origin_text, score_text
 from nbt.report.study.checks.registry import data_checks
@@ -36,8 +36,8 @@ _INTERRUPTED = "interrupted"
 class SearchProgress(Progress, StudyObserver):
     """Shows a search as an observer of its study: time left of the whole, trials, best trial so far, running trials."""
 
-    def __init__(self, out: Output, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(out, clock=clock)
+    def __init__(self, mode: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(mode, clock=clock)
         self._record: StudyRecord | None = None
         self._budget: Budget | None = None
         self._counts: Counter[str] = Counter()
@@ -107,6 +107,7 @@ class SearchProgress(Progress, StudyObserver):
         self._session_epochs += 1
         if number in self._running:
             self._running[number] = (*self._running[number][:2], result)
+        self._refresh()
 
     def trial_finished(self, trial: TrialRecord) -> None:
         """Counts the trial and removes its line."""
@@ -114,8 +115,9 @@ class SearchProgress(Progress, StudyObserver):
         self._counts[trial.end] += 1
         if trial.state == "complete":
             self._complete.append(trial)
-        best = ", the best so far" if trial is self._best() else ""
-        self._line(f"{self._describe(trial)}{best}; {self._spent_text()}")
+        best = self._best()
+        reached = "" if best is None else ", the best so far" if trial is best else f"; best {self._value(best)}"
+        self._line(f"{self._describe(trial)}{reached}; {', '.join(filter(None, self._spent_texts()))}")
 
     def finals_started(self, runs: int) -> None:
         """Switches the display to the finals."""
@@ -123,7 +125,8 @@ class SearchProgress(Progress, StudyObserver):
         self._finals = (0, runs)
         self._start_time, self._session_epochs = self._clock(), 0
         fixed = self._record is not None and self._record.has_fixed_validation
-        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and splits'}{self._left_text()}")
+        left = f", {self._left_text()}" if self._left_text() else ""
+        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and splits'}{left}")
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Counts the final run."""
@@ -143,13 +146,13 @@ class SearchProgress(Progress, StudyObserver):
         record = self._record
         if record is None:
             return [*super()._rows(), *self._job_rows()]
-        rows: list[RenderableType] = [text_row(record.config.name, "", style="bold"), *self._job_rows()]
+        rows: list[RenderableType] = [text_row(record.config.name, style="bold"), *self._job_rows()]
         if self._activity is not None:
             rows += super()._rows()
         elif self._finals is not None:
-            rows.append(bar_row("finals", *self._finals, f"{self._finals[0]} of at most {self._finals[1]} runs"))
+            rows.append(BarRow("finals", *self._finals, [f"{self._finals[0]} of at most {self._finals[1]} runs"]))
         else:
-            rows.append(bar_row("search", *self._progress(), self._spent_text(with_left=self._estimate is None)))
+            rows.append(BarRow("search", *self._progress(), self._spent_texts(with_left=self._estimate is None)))
         if self._counts:
             rows.append(text_row("trials", ", ".join(f"{n} {state}" for state, n in self._counts.items())))
         if (best := self._best()) is not None:
@@ -169,11 +172,11 @@ class SearchProgress(Progress, StudyObserver):
             return []
         elapsed = self._estimate.elapsed + self._clock() - self._estimated_at
         left = self._seconds_left() or 0.0
-        return [bar_row("whole", elapsed, elapsed + left, f"{duration(elapsed)}{self._left_text()}")]
+        return [BarRow("whole", elapsed, elapsed + left, [self._left_text(), f"{duration(elapsed)} so far"])]
 
     def _left_text(self) -> str:
         left = self._seconds_left()
-        return "" if left is None else f", about {duration(left)} left"
+        return "" if left is None else f"about {duration(left)} left"
 
     def _location_text(self, number: int, before: str) -> str:
         """Returns the location of a trial after `before`; "" if all trials run in one location."""
@@ -225,11 +228,11 @@ class SearchProgress(Progress, StudyObserver):
             return self._seconds(), self._budget.seconds
         return self._epochs_spent, (self._record.epochs_budget if self._record is not None else None) or 0
 
-    def _spent_text(self, with_left: bool = True) -> str:
-        left = self._left_text() if with_left else ""
-        if self._record is None or self._record.epochs_budget is None:
-            return f"{self._epochs_spent} epochs, {duration(self._seconds())}{left}"
-        return f"{self._epochs_spent} of {self._record.epochs_budget} epochs, {duration(self._seconds())}{left}"
+    def _spent_texts(self, with_left: bool = True) -> list[str]:
+        """Returns the time left, the epochs and the time so far, the most important first."""
+        budget = None if self._record is None else self._record.epochs_budget
+        epochs = f"{self._epochs_spent} epochs" if budget is None else f"{self._epochs_spent} of {budget} epochs"
+        return [*([self._left_text()] if with_left else []), epochs, f"{duration(self._seconds())} so far"]
 
     def _seconds_left(self) -> float | None:
         """Returns the time left of the whole search.

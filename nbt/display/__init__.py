@@ -1,0 +1,1 @@
+"""Progress of long operations, on terminals, in notebooks and as lines of text."""
