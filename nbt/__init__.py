@@ -13,28 +13,39 @@ from nbt._version import __version__
 if TYPE_CHECKING:
     from nbt.api import load_task, search
     from nbt.api._continual import continual
+    from nbt.api._evaluate import evaluate
+    from nbt.api._predict import predict
     from nbt.fit.profile_builder import profile_fit
+    from nbt.inference.model import TransferModel, load_model
     from nbt.search_config import SearchConfig
     from nbt.settings import TransferSettings
     from nbt.training.fine_tune import fine_tune
 
 __all__ = [
     "SearchConfig",
+    "TransferModel",
     "TransferSettings",
     "__version__",
     "continual",
+    "evaluate",
     "fine_tune",
+    "load_model",
     "load_task",
+    "predict",
     "profile_fit",
     "search",
 ]
 
 _LAZY_IMPORTS = {
     "SearchConfig": "nbt.search_config",
+    "TransferModel": "nbt.inference.model",
     "TransferSettings": "nbt.settings",
     "continual": "nbt.api",
+    "evaluate": "nbt.api",
     "fine_tune": "nbt.training.fine_tune",
+    "load_model": "nbt.inference.model",
     "load_task": "nbt.api",
+    "predict": "nbt.api",
     "profile_fit": "nbt.fit.profile_builder",
     "search": "nbt.api",
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from nbt.api._check import check
 from nbt.api._continual import ContinualOutcome, check_streams, continual
+from nbt.api._evaluate import evaluate
 from nbt.api._fit import Recommendation, fit, recommend
 from nbt.api._load_task import TaskOptions, as_task, load_task
 from nbt.api._predict import predict
 from nbt.api._record import record, record_studies
 from nbt.api._replay import replay
 from nbt.api._search import search
-from nbt.api._studies import report, studies, sync
+from nbt.api._studies import report, studies, study_recipe, sync
 from nbt.api._train import train
 from nbt.api.results import SearchResult, TrainResult
 from nbt.tuning.storage.stream_record import StreamObserver
@@ -26,6 +27,7 @@ __all__ = [
     "check",
     "check_streams",
     "continual",
+    "evaluate",
     "fit",
     "load_task",
     "predict",
@@ -36,6 +38,7 @@ __all__ = [
     "report",
     "search",
     "studies",
+    "study_recipe",
     "sync",
     "train",
 ]

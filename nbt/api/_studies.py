@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nbt.errors import UsageError
+from nbt.search_config import SearchConfig
+from nbt.settings import TransferSettings
+
 
 def studies(storage: str | None = None) -> list[dict[str, Any]]:
     """Returns the fields of `nbt.tuning.storage.records.StudySummary` for every study in the storage.
@@ -78,3 +82,26 @@ def sync(
     from nbt.tuning.storage.studies import read_study, resolve_storage
 
     return write_runs(read_study(resolve_storage(storage), study), tracking_uri, reports=Path(out).resolve())
+
+
+def study_recipe(study: str, storage: str | None = None) -> tuple[TransferSettings, SearchConfig]:
+    """Returns the recommended settings of a study, before its final runs those of its best trial, and its options.
+
+    Args:
+        study: Name of the study.
+        storage: URL of the Optuna storage; `.nbt/studies.db` when None.
+
+    Raises:
+        UsageError: The study does not exist, has no full-length trial yet, or searches over streams of tasks.
+    """
+    from nbt.report.study.recommendation import current_recommendation
+    from nbt.tuning.storage.studies import read_study, resolve_storage
+
+    record = read_study(resolve_storage(storage), study)
+    if record.config.scenario is not None:
+        file = f"reports/{study}/recommended.yaml"
+        raise UsageError(f"study {study} is of streams of tasks; train one with nbt continual --settings {file}")
+    recommendation = current_recommendation(record)
+    if recommendation is None:
+        raise UsageError(f"study {study} recommends nothing yet: none of its trials has run to its full length")
+    return recommendation.settings, record.search_config()

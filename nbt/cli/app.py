@@ -23,7 +23,7 @@ from nbt.tuning.engines.interrupts import InterruptGuard
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = (
-    *("search", "train", "predict", "report", "sync", "studies"),
+    *("search", "train", "predict", "evaluate", "report", "sync", "studies"),
     *("fit", "record", "replay", "check", "datasets", "backbones", "spaces", "ui"),
     *("pretrain", "inject", "continual"),
 )

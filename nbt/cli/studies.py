@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from nbt.cli.display.output import Output, to_strict
@@ -17,26 +15,10 @@ def command(out: Output, storage: str | None) -> None:
     """List the studies in the storage."""
     check_study(None, storage)
     from nbt import api
+    from nbt.cli.display.study_list import study_lines
 
-    studies = [to_strict(study) for study in api.studies(storage)]
+    studies = api.studies(storage)
     if out.json:
-        out.print_json(studies)
+        out.print_json([to_strict(study) for study in studies])
     else:
-        empty_text = "no studies yet; nbt search --dataset digits --budget 20 creates one"
-        out.print_rows([_row(study) for study in studies], empty_text=empty_text)
-
-
-def _row(study: dict[str, Any]) -> dict[str, Any]:
-    from nbt.metrics import METRICS
-    from nbt.report.formatting import score_text
-
-    return {
-        "study": study["name"],
-        "dataset": study["dataset"],
-        "backbone": study["backbone"],
-        "space": study["space"],
-        "budget": study["budget"],
-        "trials": ", ".join(f"{count} {state}" for state, count in study["trials"].items() if count),
-        "best": score_text(study["best"], METRICS[study["metric"]]),
-        "state": "finished" if study["finished"] else "unfinished",
-    }
+        out.print(*study_lines(studies))

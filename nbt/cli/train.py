@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nbt.cli.display.output import Output
-from nbt.cli.options.checks import check_task
-from nbt.cli.options.common import AT_LEAST_ONE, Command, config_option, task_options, workers_option
+from nbt.cli.options.checks import TASK_OPTIONS, check_study, check_task
+from nbt.cli.options.common import (
+    AT_LEAST_ONE,
+    Command,
+    config_option,
+    given_parameters,
+    task_options,
+    workers_option,
+)
+from nbt.errors import UsageError
 from nbt.settings import TransferSettings
+
+_TASK_OPTIONS = (*TASK_OPTIONS, "resize")
+# With another dataset or backbone than that of the study, these options of the study have no meaning.
+_DEPENDENT_OPTIONS = {"dataset": ("data_dir", "classes", "shots"), "backbone": ("weights", "image_size")}
 
 
 @click.command(cls=Command)
-@task_options
+@functools.partial(task_options, dataset={"required": False, "show_default": "that of --study"})
 @click.option(
     "--settings",
     "file",
-    required=True,
     metavar="FILE",
+    show_default="those of --study, else the default recipe",
     help="Settings in YAML, such as recommended.yaml of a report.",
 )
+@config_option(
+    "study",
+    help="Study whose recommended settings, dataset and backbone are used unless they are given.",
+    show_default="none",
+)
+@config_option("storage")
 @click.option(
     "--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Number of validation runs."
 )
@@ -33,8 +53,11 @@ from nbt.settings import TransferSettings
     show_default="none",
     help="Folder for the trained model, see nbt predict: new, empty, or a model to replace.",
 )
-def command(out: Output, dataset: str, file: str, export: str | None, **options: Any) -> None:
+@click.pass_context
+def command(ctx: click.Context, /, out: Output, file: str | None, export: str | None, **options: Any) -> None:
     """Train with known settings and evaluate once on the test set.
+
+    The settings are those of --settings, else those that --study recommends, else the default recipe.
 
     Every seed has its own train/validation split; several seeds give the validation accuracy an interval. The model
     that is tested and exported is trained on the training and validation images together.
@@ -43,7 +66,8 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     from nbt.training.export.model_folder import check_export
     from nbt.training.recipe.checks import check_starting_weights
 
-    settings = TransferSettings.load(file)
+    settings, origin = _take_settings(file, options, set(given_parameters(ctx)))
+    dataset = options.pop("dataset")
     task = check_task({"dataset": dataset, **options})
     check_starting_weights(settings, task.backbone, task.source.dataset, task.weights)
     folder = None if export is None else Path(export)
@@ -53,6 +77,8 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
     from nbt.display.progress import Progress
 
     with Progress(out.progress_mode) as progress:
+        if origin:
+            progress.announce(f"training with {origin}")
         from nbt import api
 
         result = api.train(dataset, settings, export=folder, progress=progress.update, **options)
@@ -61,4 +87,36 @@ def command(out: Output, dataset: str, file: str, export: str | None, **options:
         return
     from nbt.cli.display.summary import training_summary
 
-    out.print(training_summary(result, folder))
+    out.print(*training_summary(result, folder))
+
+
+def _take_settings(file: str | None, options: dict[str, Any], given: Collection[str]) -> tuple[TransferSettings, str]:
+    """Returns the settings to train with, and their origin in words unless they are from a file.
+
+    Args:
+        file: The option `--settings`.
+        options: The other options; study and storage are removed, and those of a task are taken from the study.
+        given: Names of the options on the command line.
+
+    Raises:
+        UsageError: Options exclude each other, the dataset is missing, or the study or the settings are invalid.
+    """
+    study, storage = options.pop("study"), options.pop("storage")
+    check_study(study, storage)
+    if storage is not None and study is None:
+        raise UsageError("--storage is of no use without --study")
+    if study is not None:
+        from nbt import api
+
+        recommended, config = api.study_recipe(study, storage)
+        own = {*given, *(name for other in given for name in _DEPENDENT_OPTIONS.get(other, ()))}
+        options |= {name: getattr(config, name) for name in _TASK_OPTIONS if name not in own}
+    if options["dataset"] is None:
+        raise UsageError("missing --dataset; see nbt train --help")
+    if file is not None:
+        return TransferSettings.load(file), ""
+    if study is not None:
+        return recommended, f"the recommended settings of study {study}"
+    default = TransferSettings()
+    recipe = f"plain full fine-tuning of {default.epochs} epochs"
+    return default, f"the default recipe, {recipe}, because neither --settings nor --study is given"

@@ -95,7 +95,7 @@ def read_image(path: Path, min_size: int, ranges: ValueRanges = NO_RANGES) -> Fi
             values = np.asarray(image)
             rgb, statistics = _convert_values(_mask(values.view(np.uint32) if is_unsigned else values, image), ranges)
         else:
-            rgb, statistics = _to_rgb(image), ValueStatistics()
+            rgb, statistics = to_rgb(image), ValueStatistics()
     return FileImage(rgb, transpose, mode, size, statistics)
 
 
@@ -128,7 +128,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Returns an image of 8-bit values as RGB; transparent pixels become white."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.has_transparency_data:
@@ -156,7 +157,7 @@ def _convert_values(values: npt.NDArray[np.generic], ranges: ValueRanges) -> tup
     pixels = to_8_bit(values, value_range)
     if values.ndim == 3 and values.shape[2] in (2, 4):
         pixels[..., -1] = _scale_alpha(values[..., -1], value_range)
-    return _to_rgb(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)), statistics
+    return to_rgb(Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)), statistics
 
 
 def _scale_alpha(alpha: npt.NDArray[np.generic], value_range: ValueRange) -> npt.NDArray[np.uint8]:
@@ -177,7 +178,7 @@ def _convert_16_bit_colours(
     transpose = _TRANSPOSES.get(_orientation(image))
     value_range = ranges.get("uint16") or own_range(statistics)
     if value_range == own_range(statistics):
-        return _to_rgb(image), statistics, transpose
+        return to_rgb(image), statistics, transpose
     if image.format == "PNG" and (decoded := _read_with_torchvision(path)) is not None:
         values = decoded
     elif image.format == "TIFF" and _tifffile_is_installed():
@@ -215,7 +216,7 @@ def _read_unidentified(path: Path, ranges: ValueRanges, error: UnidentifiedImage
     values, transpose = _read_with_tifffile(path)
     height, width = values.shape[:2]
     if values.dtype == np.uint8:
-        rgb, statistics = _to_rgb(Image.fromarray(values.squeeze())), ValueStatistics()
+        rgb, statistics = to_rgb(Image.fromarray(values.squeeze())), ValueStatistics()
     else:
         rgb, statistics = _convert_values(values, ranges)
     return FileImage(rgb, transpose, f"{values.dtype}", (width, height), statistics)

@@ -10,7 +10,7 @@ import time
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,7 +165,7 @@ def decode_images(
     path = cache_folder("images") / f"{_fingerprint(items, size, resize)}.npy" if cache else None
 
     def decode(ranges: ValueRanges) -> _Contents:
-        decoded = _iter_decoded(items, size, _Options(resize, ranges), workers or usable_cores(), progress)
+        decoded = iter_decoded(items, size, DecodeOptions(resize, ranges), workers, progress)
         return _collect(decoded, size, ranges) if path is None else _write_and_read(path, decoded, items, size, ranges)
 
     if value_ranges is not None:
@@ -178,11 +178,16 @@ def decode_images(
     return _build_store(contents, path, items, ranges)
 
 
-class _Options(NamedTuple):
-    """How files are decoded: the option `resize`, and the ranges of values of more than 8 bits."""
+class DecodeOptions(NamedTuple):
+    """How files are decoded.
 
-    resize: str
-    ranges: ValueRanges
+    Attributes:
+        resize: How images become square, see `nbt.data.decoding.RESIZE`.
+        ranges: Ranges of values of more than 8 bits.
+    """
+
+    resize: str = "crop"
+    ranges: ValueRanges = NO_RANGES
 
 
 class _Contents(NamedTuple):
@@ -216,11 +221,25 @@ def _item_name(items: Items, index: int) -> str:
     return f"image {index}" if isinstance(items, np.ndarray) else str(items[index])
 
 
-def _iter_decoded(items: Items, size: int, options: _Options, threads: int, progress: Progress | None) -> DecodedImages:
+def iter_decoded(
+    items: Items | Sequence[Path | Pixels],
+    size: int,
+    options: DecodeOptions,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> DecodedImages:
     """Yields the index of each image with its pixels and facts, or with the reason why it cannot be decoded, in order.
 
-    At most 4 chunks per thread are decoded ahead, which bounds the memory in use.
+    At most 4 chunks of 16 images per thread are decoded ahead, which bounds the memory in use.
+
+    Args:
+        items: Image files, or images in memory, uint8 (H, W, 3) each.
+        size: Height and width in pixels, 1 or more.
+        options: How files are decoded.
+        workers: Number of threads; one per usable core when None.
+        progress: Called with the number of decoded images.
     """
+    threads = workers or usable_cores()
     starts = iter(range(0, len(items), _DECODE_CHUNK_SIZE))
     pending: deque[Future[list[tuple[int, DecodedImage | str]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="nbt-decode")
@@ -241,13 +260,15 @@ def _iter_decoded(items: Items, size: int, options: _Options, threads: int, prog
         pool.shutdown(cancel_futures=True)
 
 
-def _decode_chunk(items: Items, start: int, size: int, options: _Options) -> list[tuple[int, DecodedImage | str]]:
+def _decode_chunk(
+    items: Items | Sequence[Path | Pixels], start: int, size: int, options: DecodeOptions
+) -> list[tuple[int, DecodedImage | str]]:
     """Returns the index of each image of a chunk with the image, or with the reason why it cannot be decoded."""
     indices = range(start, min(start + _DECODE_CHUNK_SIZE, len(items)))
     return [(index, _decode(items[index], size, options)) for index in indices]
 
 
-def _decode(item: Path | Pixels, size: int, options: _Options) -> DecodedImage | str:
+def _decode(item: Path | Pixels, size: int, options: DecodeOptions) -> DecodedImage | str:
     try:
         if isinstance(item, np.ndarray):
             pixels = resize_pixels(item, size, options.resize)

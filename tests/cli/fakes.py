@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nbt.api as real_api
-from nbt.search_config import option_fields
+from nbt.search_config import SearchConfig, option_fields
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.finals.test_results import ClassResult, TestResult
@@ -155,7 +155,9 @@ class FakeApi(types.ModuleType):
             "report": Path("reports/birds/report.html"),
             "sync": {"written": 3, "kept": 2},
             "studies": [SUMMARY],
+            "study_recipe": (RECOMMENDED, SearchConfig(dataset="digits")),
             "predict": [],
+            "evaluate": None,
         }
         for name in self.results:
             setattr(self, name, self._answer(name))

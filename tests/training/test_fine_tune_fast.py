@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from nbt.errors import UsageError
+from nbt.inference.model import load_model
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
-from nbt.training.export.exported_model import load_model, predict
+from nbt.training.export.exported_model import load_module
 from nbt.training.fine_tune import fine_tune
 from nbt.training.results import TrialSpec
 from nbt.training.run_trial import run_trial
@@ -161,14 +162,13 @@ def test_evaluation_export_and_prediction_normalise_features(
     accuracy = evaluate_model(context, context.model, digits.split.val).accuracy
     assert accuracy == pytest.approx(outcome.curve[-1].val_accuracy)
     assert accuracy > 0.4, "five classes: chance is .2"
-    model, card = load_model(tmp_path / "model")
+    model, card = load_module(tmp_path / "model")
     assert (card["format"], card["feature_norm"]) == (2, norm)
     assert isinstance(model.feature_norm, FeatureNorm)
     assert all(torch.equal(model.state_dict()[n], t) for n, t in context.model.state_dict().items())
-    predictions = predict(tmp_path / "model", write_images(digits, tmp_path, digits.split.test[:40]))
-    correct = [
-        p.label == digits.class_names[digits.labels[i]] for p, i in zip(predictions, digits.split.test, strict=False)
-    ]
+    index = digits.split.test[:40]
+    predictions = load_model(tmp_path / "model").predict(write_images(digits, tmp_path, index))
+    correct = predictions["label"] == np.array(digits.class_names)[digits.labels[index]]
     assert np.mean(correct) == pytest.approx(evaluate_model(context, context.model, digits.split.test[:40]).accuracy)
 
 

@@ -69,9 +69,7 @@ class Output:
 
     def print(self, *parts: RenderableType) -> None:
         """Writes text or tables."""
-        console = stdout_console()
-        for part in parts:
-            console.print(part)
+        print_parts(stdout_console(), parts)
 
     def print_rows(
         self, rows: Sequence[Mapping[str, Any]], *, right_aligned: Iterable[str] = (), empty_text: str
@@ -112,6 +110,16 @@ def stdout_console() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, markup=False, emoji=False)
+
+
+def print_parts(console: Console, parts: Iterable[RenderableType]) -> None:
+    """Prints texts and tables; a text that must not be wrapped says itself whether it is cut off."""
+    from rich.text import Text
+
+    for part in parts:
+        # rich joins the texts of a line to a new one, which has only the attributes given here.
+        attributes: Any = {"no_wrap": part.no_wrap, "overflow": part.overflow} if isinstance(part, Text) else {}
+        console.print(part, crop=False, **attributes)
 
 
 def to_strict(value: Any) -> Any:

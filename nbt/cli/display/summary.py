@@ -1,169 +1,162 @@
-"""Summaries of a finished search and of a training with known settings, as text."""
+"""Summaries of a finished search and of a training with known settings, as text of a few lines."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from nbt.api.results import TrainResult
-from nbt.cli.display.check_lines import check_lines
-from nbt.cli.display.output import interval_text, metric_interval_text, relative_path
+from nbt.checks import CheckResult
+from nbt.cli.display.output import metric_interval_text, relative_path
 from nbt.cli.display.tables import grid
-from nbt.metrics import METRICS
-from nbt.report.formatting import duration, percent, pluralise
+from nbt.metrics import DEFAULT_METRIC, METRICS
+from nbt.report.formatting import duration, join_words, one_line, pluralise
 from nbt.report.metric_text import guess_text
+from nbt.report.settings_table import recipe_summary
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
-from nbt.report.study.reproduce import commands
-from nbt.report.study.test_section import weakest, weakest_classes
-from nbt.settings import SETTINGS, TransferSettings
-from nbt.tuning.finals.test_results import ClassResult, TestResult, TestResults, test_results
-from nbt.tuning.intervals import Interval, difference_interval, value_interval
+from nbt.settings import TransferSettings
+from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
+from nbt.tuning.intervals import Interval, value_interval
 from nbt.tuning.storage.records import StudyRecord
+
+_MAX_CHECKS = 2
+_LABEL_WIDTH = 14
+_STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
 
 
 def search_summary(record: StudyRecord, recommended: TransferSettings, report: Path) -> list[RenderableType]:
-    """Returns the summary of a finished search: recommended settings, their results, the cost, and the next steps.
+    """Returns the summary of a finished search, in at most 12 lines of 80 columns if paths are short.
 
     Args:
         record: The study.
         recommended: The recommended settings.
         report: The report, in the folder of the study.
     """
-    name = record.recommended or "recommended settings"
     report = relative_path(report)
-    has_model = record.config.scenario is None
-    next_commands = commands(record, report.parent, has_settings=True, has_model=has_model)
+    name = record.recommended or "recommended settings"
+    table = _facts()
+    table.add_row("", "settings", _one_line(f"{name}: {recipe_summary(recommended)}"))
+    table.add_row("", "cost", _one_line(_cost(record)))
     return [
-        _heading(f"{record.config.name}: {name}"),
-        *([_indented(record.verdict)] if record.verdict else []),
-        settings_table(recommended),
-        _heading("Results"),
+        Text(f"{record.config.name}: {record.verdict or f'{name} is recommended.'}", style="bold"),
         _results_table(record),
-        *check_lines(study_checks(record)),
-        _heading("Cost"),
-        _indented(_cost(record)),
-        _heading("Next steps"),
-        _indented(f"Read {report}"),
-        *(_indented(f"{command.purpose}:\n    {command.text}") for command in next_commands),
+        *_check_lines(study_checks(record)),
+        table,
+        _whole_line("report", str(report)),
+        *([] if record.config.scenario else [_predict_line(report.parent / "model")]),
     ]
 
 
-def settings_table(settings: TransferSettings) -> RenderableType:
-    """Returns the settings that differ from the default recipe, with their default values."""
-    default = TransferSettings(epochs=settings.epochs)
-    changed = [name for name in SETTINGS if settings.value(name) != default.value(name)]
-    if not changed:
-        return _indented("the default recipe: plain full fine-tuning")
-    table = grid()
-    for name in changed:
-        value = Text(_value_text(settings.value(name)), style="bold green")
-        table.add_row("", name, value, f"default {_value_text(default.value(name))}")
-    table.add_row("", "all others", "as in the default recipe", "")
-    return table
-
-
-def training_summary(result: TrainResult, model: Path | None) -> RenderableType:
+def training_summary(result: TrainResult, model: Path | None) -> list[RenderableType]:
     """Returns the results of a training with known settings, and the folder of its model if it was exported."""
-    table, metric = grid(), result.result.metric
-    _add_test(table, "test", result.result, pluralise(result.test.n, "image"))
-    if result.majority is not None:
-        _add_test(table, f"test, {guess_text(metric)}", result.majority, "the same images")
-    table.add_row("", "validation", interval_text(result.validation), pluralise(result.validation.n, "seed"))
-    _add_optimism(table, metric, result.optimism)
-    _add_weakest(table, weakest(result.classes))
-    if model is not None:
-        table.add_row("", "model", str(model), "")
+    table = _results()
+    _add_model(table, result.result)
+    _add_test(table, "guessing", result.majority, guess_text(result.result.metric))
+    _add_validation(table, DEFAULT_METRIC, result.validation, pluralise(result.validation.n, "seed"), result.optimism)
+    return [table, *([] if model is None else [_whole_line("model", str(model)), _predict_line(model)])]
+
+
+def _facts() -> Table:
+    """Returns a table of labels and texts, in which long texts are cut off or wrapped."""
+    table = grid()
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, min_width=_LABEL_WIDTH)
+    table.add_column()
     return table
 
 
-def _results_table(record: StudyRecord) -> RenderableType:
-    table, results = grid(), test_results(record)
+def _results() -> Table:
+    """Returns a table of labels, values with intervals, and remarks, which alone are cut off on narrow terminals."""
+    table = _facts()
+    table.columns[2].no_wrap = True
+    table.add_column()
+    return table
+
+
+def _predict_line(model: Path) -> Text:
+    return _whole_line("next", f"nbt predict {shlex.quote(str(model))} IMAGES...")
+
+
+def _whole_line(label: str, text: str) -> Text:
+    """Returns a line for copying: the terminal wraps it, so that it stays one line."""
+    return Text(f"  {label:<{_LABEL_WIDTH}}  {text}", no_wrap=True, overflow="ignore")
+
+
+def _results_table(record: StudyRecord) -> Table:
+    table, results = _results(), test_results(record)
     if results is not None:
-        _add_test(table, "test", results.recommended, pluralise(results.recommended.n, "image"))
-        if results.baseline is not None:
-            _add_test(table, "test of the default recipe", results.baseline, _difference_remark(results))
-        if results.majority is not None:
-            guess = guess_text(results.recommended.metric)
-            _add_test(table, f"test of {guess}", results.majority, "the same images")
-    final, metric = record.final(record.recommended or ""), METRICS[record.config.metric]
+        metric = results.recommended.metric
+        _add_model(table, results.recommended)
+        _add_test(table, "default recipe", results.baseline, _difference_remark(results))
+        _add_test(table, "guessing", results.majority, guess_text(metric))
+    final, chosen = record.final(record.recommended or ""), METRICS[record.config.metric]
     if final is not None:
-        validation = metric_interval_text(metric.name, value_interval(final.validation, metric))
-        table.add_row("", "validation", validation, _runs_text(record, final.validation.n))
-        versus = final.versus_default
-        if versus is not None:
-            difference = difference_interval(versus, metric, final.validation.mean - versus.mean)
-            text = metric_interval_text(metric.name, difference, signed=True)
-            table.add_row("", "against the default recipe", text, "validation, paired")
-    if results is not None:
-        _add_optimism(table, results.recommended.metric, results.optimism)
-    _add_weakest(table, weakest_classes(record))
+        validation = value_interval(final.validation, chosen)
+        runs = pluralise(final.validation.n, "run")
+        _add_validation(table, chosen.name, validation, runs, None if results is None else results.optimism)
     return table
 
 
-def _add_test(table: Table, name: str, result: TestResult, remark: str) -> None:
-    if result.value is not None:
-        label = "" if result.metric == "accuracy" else f"{METRICS[result.metric].label}, "
-        table.add_row("", name, metric_interval_text(result.metric, result.value), f"{label}{remark}")
+def _add_model(table: Table, result: TestResult) -> None:
+    """Adds the test result of the model, also without the test images that have a copy in training or validation."""
+    _add_test(table, f"test {METRICS[result.metric].label}", result, pluralise(result.n, "image"))
     if result.without_copies is not None:
-        n = pluralise(result.n - result.without_copies.n, "image")
-        _add_test(table, f"{name}, without copies", result.without_copies, f"without {n} copied from training")
+        copies = pluralise(result.n - result.without_copies.n, "image")
+        _add_test(table, "without copies", result.without_copies, f"without {copies} copied from training")
+
+
+def _add_test(table: Table, label: str, result: TestResult | None, remark: str) -> None:
+    if result is not None and result.value is not None:
+        table.add_row("", label, metric_interval_text(result.metric, result.value), _one_line(remark))
+
+
+def _add_validation(table: Table, metric: str, validation: Interval, runs: str, optimism: Interval | None) -> None:
+    difference = "" if optimism is None else f"; minus test {_difference(metric, optimism)}"
+    table.add_row("", "validation", metric_interval_text(metric, validation), _one_line(f"{runs}{difference}"))
 
 
 def _difference_remark(results: TestResults) -> str:
-    difference = results.difference
-    if difference is None:
+    if results.difference is None:
         return "the same images"
-    text = metric_interval_text(results.recommended.metric, difference, signed=True)
-    return f"the same images; recommended minus default {text}"
+    return f"difference {_difference(results.recommended.metric, results.difference)}"
 
 
-def _add_optimism(table: Table, metric: str, optimism: Interval | None) -> None:
-    if optimism is not None:
-        table.add_row("", "optimism", metric_interval_text(metric, optimism, signed=True), "validation minus test")
+def _difference(metric: str, interval: Interval) -> str:
+    return metric_interval_text(metric, interval, signed=True).replace(f" {METRICS[metric].difference_unit}", "")
 
 
-def _add_weakest(table: Table, classes: Sequence[ClassResult]) -> None:
-    if classes:
-        recalls = [f"{row.name} ({percent(row.recall)} of {pluralise(row.images, 'image')})" for row in classes]
-        table.add_row("", "lowest recall", ", ".join(recalls), "classes of the test images")
-
-
-def _runs_text(record: StudyRecord, n: int) -> str:
-    if record.has_fixed_validation:
-        return f"{pluralise(n, 'seed')}, the same validation images"
-    return "1 seed and split" if n == 1 else f"{n} seeds and splits"
+def _check_lines(results: Sequence[CheckResult]) -> list[RenderableType]:
+    """Returns one line per failed check, the worst first; the codes of what is too much share the last line."""
+    failed = [result for result in results if result.is_failed]
+    shown = failed if len(failed) <= _MAX_CHECKS else failed[: _MAX_CHECKS - 1]
+    lines = []
+    for result in shown:
+        line = Text("  ", no_wrap=True, overflow="ellipsis")
+        line.append(f"{result.severity} {result.code}", style=_STYLES[result.severity])
+        lines.append(line.append(f"  {one_line(result.message)}"))
+    if len(shown) < len(failed):
+        codes = join_words([result.code for result in failed[len(shown) :]])
+        lines.append(_one_line(f"  {len(failed) - len(shown)} more failed checks in the report: {codes}"))
+    return [*lines]
 
 
 def _cost(record: StudyRecord) -> str:
     counts = record.counts()
-    ends = ("complete", "pruned", "failed", *(["interrupted"] if counts["interrupted"] else []))
-    trials = ", ".join(f"{counts[end]} {end}" for end in ends)
+    trials = ", ".join(f"{count} {end}" for end, count in counts.items() if count)
     allowed = "" if record.epochs_budget is None else f" of {record.epochs_budget}"
     hardware = f" on {hardware_summary(record.trials)}" if used_several_locations(record.trials) else ""
     lost = len(lost_workers(record.trials))
     return (
-        f"{pluralise(len(record.trials), 'trial')} ({trials}), {record.epochs_spent}{allowed} epochs in "
-        f"{duration(record.seconds_spent)}{hardware}" + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
+        f"{duration(record.seconds_spent)}{hardware}, {record.epochs_spent}{allowed} epochs, "
+        f"{pluralise(len(record.trials), 'trial')} ({trials})" + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
     )
 
 
-def _value_text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_value_text(item) for item in value)
-    return str(value)
-
-
-def _heading(text: str) -> Text:
-    return Text(f"\n{text}", style="bold")
-
-
-def _indented(text: str) -> Text:
-    return Text(f"  {text}", overflow="fold")
+def _one_line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")

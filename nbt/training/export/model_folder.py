@@ -8,7 +8,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from nbt._version import __version__
 from nbt.errors import UsageError
 from nbt.files import write_all
 from nbt.paths import check_writable_folder
@@ -18,6 +20,78 @@ CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILES = (CARD_FILE, WEIGHTS_FILE)
 """Names of all files in a model folder."""
+
+FORMAT = 1
+NORM_FORMAT = 2
+"""Format of a model with feature standardisation, which a reader of format 1 would ignore."""
+LINEARIZED_FORMAT = 3
+"""Format of a linearised model, which has its weights and the weights around which it is expanded."""
+DECODING_FORMAT = 4
+"""Format of a model whose images are decoded in a way that a reader of the formats before would ignore."""
+
+_FORMATS = (FORMAT, NORM_FORMAT, LINEARIZED_FORMAT, DECODING_FORMAT)
+# Entries of a card that every version has written, with their types.
+_ENTRIES: dict[str, type] = {
+    "backbone": str,
+    "image_size": int,
+    "mean": list,
+    "std": list,
+    "class_names": list,
+    "settings": dict,
+}
+
+
+def find_model(folder: str | Path) -> Path:
+    """Returns the path of a model folder.
+
+    Raises:
+        UsageError: The folder is not a model folder; if it contains one, the message names it.
+    """
+    path = Path(folder)
+    if (path / CARD_FILE).is_file():
+        return path
+    if (path / "model" / CARD_FILE).is_file():
+        raise UsageError(f"{folder} is not a model folder; did you mean {path / 'model'}?")
+    reason = f"not a model folder (it has no {CARD_FILE})" if path.is_dir() else "no such folder"
+    raise UsageError(f"{folder}: {reason}; give model/ of a study, or a folder written by nbt train --export")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Returns the card of a model folder.
+
+    Raises:
+        UsageError: The folder is not a model folder, its format is unknown, or its card is damaged.
+    """
+    path = folder / CARD_FILE
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} is not a model folder of nbt ({CARD_FILE}: {error})") from error
+    return check_card(card, str(path))
+
+
+def check_card(card: Any, source: str) -> dict[str, Any]:
+    """Returns the card of a model if it can be read.
+
+    Args:
+        card: The card as it was read.
+        source: Its file, for messages.
+
+    Raises:
+        UsageError: The format of the model is unknown, or the card is damaged.
+    """
+    if not isinstance(card, dict) or card.get("format") not in _FORMATS:
+        card_format = card.get("format") if isinstance(card, dict) else card
+        known = ", ".join(map(str, _FORMATS))
+        raise UsageError(
+            f"{source}: format {card_format!r} cannot be read by nbt {__version__}, which reads formats {known}"
+        )
+    wrong = [name for name, kind in _ENTRIES.items() if not isinstance(card.get(name), kind)]
+    if wrong or len(card["mean"]) != 3 or len(card["std"]) != 3 or not card["class_names"]:
+        raise UsageError(
+            f"{source}: the card is damaged ({', '.join(wrong) or 'wrong number of values'}); export the model again"
+        )
+    return card
 
 
 def check_export(folder: str | Path, name: str = "export") -> Path:

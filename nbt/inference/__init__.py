@@ -1,0 +1,1 @@
+"""What is done with a trained model: predictions, evaluation on labelled images, and export to other formats."""
