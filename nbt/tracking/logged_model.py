@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from mlflow.tracking import MlflowClient
 
+    from nbt.inference.model import TransferModel
+
 _CONTENT = "nbt.content"
 _MODEL_NAME = "model"
 
@@ -103,40 +105,34 @@ def _content_hash(folder: Path) -> str:
 
 
 class PyfuncModel:
-    """A trained model behind MLflow's interface.
+    """A trained model behind MLflow's interface."""
 
-    Args:
-        folder: Folder of the model.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, model: TransferModel) -> None:
+        self._model = model
 
     def predict(self, model_input: Any, params: Any = None) -> pd.DataFrame:
-        """Returns a table with the columns `label`, `probability` and `error`, one row per image.
+        """Classifies images.
 
         Args:
-            model_input: An array, uint8 (N, H, W, 3), the content of an image file as bytes, or a sequence of such
-                contents.
+            model_input: An array, uint8 (N, H, W, 3) or (H, W, 3), the content of an image file as bytes, or a sequence
+                of such contents.
             params: Not used; part of MLflow's interface.
+
+        Raises:
+            UsageError: The input is of another type.
         """
-        import pandas as pd
-        from PIL import Image
-
-        from nbt.training.export.exported_model import predict
-
-        with tempfile.TemporaryDirectory() as temporary:
-            images = [model_input] if isinstance(model_input, bytes) else list(model_input)
-            files = [Path(temporary) / f"{index}.png" for index in range(len(images))]
-            for file, image in zip(files, images, strict=True):
-                if isinstance(image, bytes):
-                    file.write_bytes(image)
-                else:
-                    Image.fromarray(image).save(file)
-            rows = [(row.label, row.probability, row.error) for row in predict(self._folder, files)]
-        return pd.DataFrame(rows, columns=["label", "probability", "error"])
+        contents = [model_input] if isinstance(model_input, bytes) else model_input
+        if not isinstance(contents, (list, tuple)) or not all(isinstance(item, bytes) for item in contents):
+            return self._model.predict(model_input)
+        with tempfile.TemporaryDirectory() as folder:  # files are decoded by their content, with all of its checks
+            files = [Path(folder) / f"{index}.png" for index in range(len(contents))]
+            for file, content in zip(files, contents, strict=True):
+                file.write_bytes(content)
+            return self._model.predict(files).assign(path=[f"image {index}" for index in range(len(files))])
 
 
 def _load_pyfunc(data_path: str) -> PyfuncModel:
     """Loads a model of MLflow; MLflow calls this function by its name."""
-    return PyfuncModel(Path(data_path))
+    from nbt.inference.model import load_model
+
+    return PyfuncModel(load_model(data_path))

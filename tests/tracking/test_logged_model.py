@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from nbt.api import load_task
+from nbt.inference.model import load_model
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.tracking import open_store
@@ -80,8 +81,6 @@ def loaded(uri: str, model: str) -> Any:
 
 
 def test_the_model_predicts_arrays_and_the_content_of_files(uri: str, folder: Path, task: Task) -> None:
-    from nbt import api
-
     run = log(uri, folder)
     [output] = run.outputs.model_outputs
     model = loaded(uri, f"models:/{output.model_id}")
@@ -91,7 +90,8 @@ def test_the_model_predicts_arrays_and_the_content_of_files(uri: str, folder: Pa
     for index, image in enumerate(images):
         files.append(folder.parent / f"{index}.png")
         Image.fromarray(image).save(files[-1])
-    expected = [(row.label, pytest.approx(row.probability, abs=1e-5)) for row in api.predict(folder, files)]
+    of_files = load_model(folder).predict(files)
+    expected = [(row.label, pytest.approx(row.probability, abs=1e-5)) for row in of_files.itertuples()]
     table = model.predict(images)
     assert list(zip(table["label"], table["probability"], strict=True)) == expected
     table = model.predict([file.read_bytes() for file in files])
