@@ -216,6 +216,7 @@ def _open_search(
             dataset=facts,
             notes=_data_notes(task),
             fresh=fresh,
+            contents=task.contents,
         )
     )
     store.put_classes(task.class_names, labelled_images_per_class(task))

@@ -24,7 +24,7 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = (
     *("search", "train", "predict", "evaluate", "report", "sync", "studies"),
-    *("fit", "record", "replay", "check", "datasets", "backbones", "spaces", "ui"),
+    *("fit", "record", "replay", "check", "cache", "datasets", "backbones", "spaces", "ui"),
     *("pretrain", "inject", "continual"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -10,7 +11,7 @@ import time
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nbt.data.content import content_hash
+from nbt.cache import CacheUse, cache_limit, enforce_limit
+from nbt.data.content import Hashes, content_hash
 from nbt.data.decoding import DecodedImage, FileFacts, decode_image, resize_pixels
 from nbt.data.image_reading import NO_RANGES
 from nbt.data.listing import Items
@@ -59,6 +61,7 @@ class ImageStore:
         reasons: Why they could not be decoded, in the order of `unreadable`; empty in other processes.
         facts: Facts about the file of each image; empty in other processes.
         value_ranges: Ranges of values of more than 8 bits, by which the images were scaled.
+        use: Keeps the cache file from being removed by other processes.
     """
 
     array: Pixels
@@ -67,6 +70,7 @@ class ImageStore:
     reasons: tuple[str, ...] = ()
     facts: tuple[FileFacts, ...] = ()
     value_ranges: ValueRanges = field(default_factory=dict)
+    use: CacheUse | None = None
 
     def __post_init__(self) -> None:
         dtype, shape = self.array.dtype, self.array.shape
@@ -115,18 +119,22 @@ class ImageStore:
     def __reduce__(self) -> tuple[Callable[..., ImageStore], tuple[Any, ...]]:
         if self.path is None:
             return _unpickle_store, (np.asarray(self.array), None, self.unreadable, self.value_ranges)
-        return _unpickle_store, (None, str(self.path), self.unreadable, self.value_ranges)
+        return _unpickle_store, (None, str(self.path), self.unreadable, self.value_ranges, self.use)
 
 
 def _unpickle_store(
-    array: Pixels | None, path: str | None, unreadable: tuple[str, ...], ranges: ValueRanges
+    array: Pixels | None,
+    path: str | None,
+    unreadable: tuple[str, ...],
+    ranges: ValueRanges,
+    use: CacheUse | None = None,
 ) -> ImageStore:
     if path is None:
         assert array is not None
         return ImageStore(array, unreadable=unreadable, value_ranges=ranges)
     try:
         array = np.load(path, mmap_mode="r")
-        return ImageStore(array, path=Path(path), unreadable=unreadable, value_ranges=ranges)
+        return ImageStore(array, path=Path(path), unreadable=unreadable, value_ranges=ranges, use=use)
     except (OSError, ValueError) as error:
         raise NbtError(f"{path}: the decoded images are missing or damaged ({error}); start again") from error
 
@@ -140,6 +148,8 @@ def decode_images(
     cache: bool = True,
     resize: str = "crop",
     value_ranges: ValueRanges | None = None,
+    hashes: Hashes | None = None,
+    dataset: str = "",
 ) -> tuple[ImageStore, npt.NDArray[np.int64]]:
     """Decodes images to squares of one size, or reads them from the cache.
 
@@ -155,27 +165,40 @@ def decode_images(
         cache: Whether to read from and write to the cache.
         resize: How images become square, see `nbt.data.decoding.RESIZE`.
         value_ranges: Ranges of values of more than 8 bits, without the cache only; found over the images when None.
+        hashes: Hashes of the files, see `nbt.data.content.file_hashes`, which makes them when None.
+        dataset: The dataset, for the list of the cache.
 
     Returns:
         The images, and their indices in `items`, ascending, int64 (n,).
 
     Raises:
         NbtError: The cache cannot be written, for example because the disk is full.
+        UsageError: The bound of the cache is no size.
     """
-    path = cache_folder("images") / f"{_fingerprint(items, size, resize)}.npy" if cache else None
+    path, use = None, None
+    if cache:
+        cache_limit()
+        path = cache_folder("images") / f"{_fingerprint(items, size, resize, hashes)}.npy"
+        use = CacheUse("images", path.stem)
 
     def decode(ranges: ValueRanges) -> _Contents:
         decoded = iter_decoded(items, size, DecodeOptions(resize, ranges), workers, progress)
-        return _collect(decoded, size, ranges) if path is None else _write_and_read(path, decoded, items, size, ranges)
+        if path is None:
+            return _collect(decoded, size, ranges)
+        return _write_and_read(path, decoded, items, size, {"dataset": dataset, "ranges": dict(ranges)})
 
     if value_ranges is not None:
         contents = decode(value_ranges)
         return _build_store(contents, path, items, value_ranges)
-    contents = (path and _read_cache(path, len(items), size)) or decode(NO_RANGES)
+    cached = path and _read_cache(path, len(items), size)
+    contents = cached or decode(NO_RANGES)
     ranges = find_value_ranges(facts.values for facts in contents.facts)
     if contents.ranges != ranges and any(f.kind and own_range(f.values) != ranges[f.kind] for f in contents.facts):
-        contents = decode(ranges)
-    return _build_store(contents, path, items, ranges)
+        contents, cached = decode(ranges), None
+    if path is not None and cached is None:
+        enforce_limit()
+    store, kept = _build_store(contents, path, items, ranges)
+    return dataclasses.replace(store, use=use), kept
 
 
 class DecodeOptions(NamedTuple):
@@ -297,14 +320,14 @@ def _collect(decoded: DecodedImages, size: int, ranges: ValueRanges) -> _Content
 # their files and the unreadable images. The JSON file is written last: without it the array is ignored.
 
 
-def _fingerprint(items: Items, size: int, resize: str) -> str:
+def _fingerprint(items: Items, size: int, resize: str, hashes: Hashes | None) -> str:
     """Returns a hash of the inputs, files and images in memory by content."""
     mode = "" if resize == "crop" else f" {resize}"
     digest = hashlib.sha256(f"nbt images {DECODER_VERSION} {size}{mode}\n".encode())
     if isinstance(items, np.ndarray):
         digest.update(str(items.shape).encode() + np.ascontiguousarray(items).data)
         return digest.hexdigest()[:32]
-    digest.update(content_hash(items).encode())
+    digest.update(content_hash(items, hashes).encode())
     return digest.hexdigest()[:32]
 
 
@@ -328,23 +351,25 @@ def _read_cache(path: Path, n_items: int, size: int) -> _Contents | None:
         return None
 
 
-def _write_and_read(path: Path, decoded: DecodedImages, items: Items, size: int, ranges: ValueRanges) -> _Contents:
+def _write_and_read(
+    path: Path, decoded: DecodedImages, items: Items, size: int, metadata: Mapping[str, Any]
+) -> _Contents:
     """Decodes images into the cache, and reads them back."""
-    _write_cache(path, decoded, len(items), size, ranges)
+    _write_cache(path, decoded, len(items), size, metadata)
     contents = _read_cache(path, len(items), size)
     if contents is None:
         raise NbtError(f"{path} cannot be read back; check the disk, or set NBT_CACHE to another folder")
     return contents
 
 
-def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int, ranges: ValueRanges) -> None:
+def _write_cache(path: Path, decoded: DecodedImages, n_items: int, size: int, metadata: Mapping[str, Any]) -> None:
     """Decodes images into the cache. Concurrent processes write equal files, of which the last one remains."""
     _remove_stale_files(path.parent)
     try:
         with contextlib.closing(decoded), atomic_file(path) as temporary, temporary.open("wb") as file:
-            metadata = _write_rows(file, decoded, n_items, size)
+            metadata = {**metadata, **_write_rows(file, decoded, n_items, size)}
         with atomic_file(path.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps({**metadata, "ranges": dict(ranges)}), encoding="utf-8")
+            temporary.write_text(json.dumps(metadata), encoding="utf-8")
     except OSError as error:
         needed = n_items * size * size * 3 / 2**30
         raise NbtError(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nbt.data.content import Hashes, content_hash, file_hashes
 from nbt.data.image_files import LabelledFile, PassedOver, sort_class_names
 from nbt.data.layout import Layout
 from nbt.errors import UsageError
@@ -31,6 +32,8 @@ class Listing:
         roles: Official split of each image, "train", "val", "test", or "" for none, (N,).
         passed_over: Files of the dataset that are not read as images.
         layout: How the folder was read; None for datasets known by name and for manifests.
+        hashes: Hashes of the files, see `nbt.data.content.file_hashes`; None before they are made, and for images in
+            memory.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Listing:
     roles: npt.NDArray[np.str_]
     passed_over: tuple[PassedOver, ...] = ()
     layout: Layout | None = None
+    hashes: Hashes | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,7 +56,17 @@ class Listing:
         """
         items: Items
         items = self.items[index] if isinstance(self.items, np.ndarray) else [self.items[i] for i in index.tolist()]
-        return dataclasses.replace(self, items=items, labels=self.labels[index], roles=self.roles[index])
+        hashes = None if self.hashes is None else self.hashes[index]
+        return dataclasses.replace(self, items=items, labels=self.labels[index], roles=self.roles[index], hashes=hashes)
+
+    def with_hashes(self) -> Listing:
+        """Returns the listing with the hashes of its files, whose bytes are read where they may have changed."""
+        return self if isinstance(self.items, np.ndarray) else dataclasses.replace(self, hashes=file_hashes(self.items))
+
+    @property
+    def content_hash(self) -> str | None:
+        """Hash of the bytes of the files, see `nbt.data.content.content_hash`; None for images in memory."""
+        return None if isinstance(self.items, np.ndarray) else content_hash(self.items, self.hashes)
 
     def select_classes(self, n: int | None) -> Listing:
         """Returns the listing of the first `n` classes, or of all classes for None.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nbt.cache import CacheUse
 from nbt.data.listing import Listing, listing_from_files
 from nbt.data.readers.cub import fetch_cub, read_cub
 from nbt.data.readers.digits import read_digits
@@ -14,6 +15,9 @@ from nbt.data.readers.torchvision_datasets import read_torchvision
 from nbt.data.resolve import DatasetSource
 from nbt.errors import UsageError
 from nbt.progress import Progress
+
+# The downloads that this process reads, which no other process may remove.
+_downloads: dict[str, CacheUse] = {}
 
 
 def read_dataset(source: DatasetSource, *, progress: Progress | None = None) -> Listing:
@@ -28,6 +32,8 @@ def read_dataset(source: DatasetSource, *, progress: Progress | None = None) -> 
         NbtError: The dataset cannot be downloaded or unpacked.
     """
     name, path = source.spec.name, source.path
+    if source.spec.fetched and path is None:
+        _downloads.setdefault(name, CacheUse("datasets", name))
     if source.kind == "digits":
         return read_digits()
     if source.kind == "torchvision":

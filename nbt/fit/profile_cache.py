@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nbt.cache import touch
 from nbt.files import atomic_file
 from nbt.fit.fit_profile import FitProfile
 from nbt.paths import cache_folder
@@ -25,9 +26,11 @@ def profile_path(identity: Mapping[str, Any]) -> Path:
 def read_profile(path: Path) -> FitProfile | None:
     """Returns a cached profile; None if it is missing or damaged."""
     try:
-        return FitProfile.from_json(path.read_text(encoding="utf-8"))
+        profile = FitProfile.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    touch(path)
+    return profile
 
 
 def write_profile(path: Path, profile: FitProfile) -> None:

@@ -98,7 +98,15 @@ def decode_selection(
         UsageError: Too few images can be read.
         NbtError: The cache cannot be written.
     """
-    images, readable = decode_images(selection.listing.items, size, resize=options.resize, progress=progress)
+    selection = dataclasses.replace(selection, listing=selection.listing.with_hashes())
+    images, readable = decode_images(
+        selection.listing.items,
+        size,
+        resize=options.resize,
+        progress=progress,
+        hashes=selection.listing.hashes,
+        dataset=options.source.dataset,
+    )
     if len(readable) < len(selection.listing):
         selection, images = _drop_unreadable(_take(selection, readable), images)
     split = make_split(selection.pools, selection.listing.labels, options.seed)
@@ -109,6 +117,7 @@ def decode_selection(
         resize=options.resize,
         test_is_official=bool((selection.listing.roles == "test").any()),
         untrained=selection.untrained,
+        dataset=options.source.dataset,
     )
     checks = run_checks(DATA_CHECKS, data, ignore)
     has_copies = any(result.code == CopiesAcrossParts.code and result.is_failed for result in checks)

@@ -71,6 +71,7 @@ def load_task(
         resize=resize,
         seed=seed,
     )
+    from nbt.data.contents import Contents
     from nbt.task.data import decode_selection, select_images
     from nbt.task.task import Task
 
@@ -78,11 +79,12 @@ def load_task(
     size, source_weights = _load_weights(options, pretrained)
     loaded_teacher = None if teacher is None else load_teacher(teacher)
     data = decode_selection(selection, options, size, progress)
+    contents = Contents.of(data.listing, (f"--resize {resize}",))
     return Task(
         dataset=options.source.dataset,
         class_names=data.listing.class_names,
         fingerprint=_fingerprint(data.listing, size, options),
-        content_hash=_content_hash(data.listing),
+        content_hash=data.listing.content_hash,
         images=data.images,
         labels=data.listing.labels,
         pools=data.pools,
@@ -104,6 +106,7 @@ def load_task(
         resize=resize,
         checks=data.checks,
         copied_test=tuple(data.copied_test.tolist()),
+        contents=None if contents is None else contents.to_bytes(),
     )
 
 
@@ -122,15 +125,6 @@ def _load_weights(options: TaskOptions, pretrained: PretrainedProvider | None) -
         if provided is not None:
             return size, provided
     return size, load_pretrained_weights(spec, options.weights, image_size=size)
-
-
-def _content_hash(listing: Listing) -> str | None:
-    """Returns the hash of the bytes of the image files; None for images in memory."""
-    import numpy as np
-
-    from nbt.data.content import content_hash
-
-    return None if isinstance(listing.items, np.ndarray) else content_hash(listing.items)
 
 
 def _fingerprint(listing: Listing, size: int, options: TaskOptions) -> str:

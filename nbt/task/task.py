@@ -65,6 +65,7 @@ class Task:
         resize: How images become square: "crop", "pad" or "squash".
         checks: Results of the checks of the data, failed ones first.
         copied_test: Indices of the test images with a near copy in training or validation.
+        contents: `nbt.data.contents.Contents` of the files as bytes; None for images in memory.
     """
 
     dataset: str
@@ -96,6 +97,7 @@ class Task:
     resize: str = "crop"
     checks: tuple[CheckResult, ...] = ()
     copied_test: tuple[int, ...] = ()
+    contents: bytes | None = None
 
     @property
     def n_classes(self) -> int:

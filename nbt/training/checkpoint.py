@@ -17,8 +17,8 @@ TRAINING_VERSION = 1
 """Version of the training code. It is raised when the same settings, data and weights train to another result; a
 checkpoint of another version is not continued."""
 
-# Values that checkpoints of version 0.1 do not have. Their weights are unknown and assumed to be the same.
-_ADDED_AFTER_0_1 = {"weights_hash": None, "training_version": 1}
+# Values that checkpoints of version 0.1 do not have. Their weights and bytes are unknown and assumed to be the same.
+_ADDED_AFTER_0_1 = {"weights_hash": None, "training_version": 1, "content_hash": None}
 
 
 def checkpoint_identity(**values: Any) -> dict[str, Any]:

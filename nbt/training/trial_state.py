@@ -101,6 +101,7 @@ def _trial_identity(task: Task, run: TrainingRun, weights: StartingWeights) -> d
     estimates_statistics = run.settings.linearized and run.settings.transfer_depth < 1.0
     return checkpoint_identity(
         task=task.fingerprint,
+        content_hash=task.content_hash,
         backbone=task.backbone.text,
         weights_hash=weights.hash,
         settings=run.settings.identity(),

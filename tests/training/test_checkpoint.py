@@ -43,6 +43,15 @@ def test_an_unusable_checkpoint_is_logged_and_training_starts_over(
     assert "starts over" in caplog.text
 
 
+def test_a_checkpoint_of_other_bytes_is_not_continued(tmp_path: Path) -> None:
+    path = tmp_path / "trial.pt"
+    save_checkpoint(path, {"identity": {**IDENTITY, "content_hash": "before"}})
+    assert load_checkpoint(path, {**IDENTITY, "content_hash": "now"}) is None
+    assert load_checkpoint(path, {**IDENTITY, "content_hash": "before"}) is not None
+    save_checkpoint(path, {"identity": IDENTITY})  # of an earlier version
+    assert load_checkpoint(path, {**IDENTITY, "content_hash": "now"}) is not None
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trial.pt"
     save_checkpoint(path, {"identity": IDENTITY, "w": torch.arange(3)})

@@ -55,7 +55,7 @@ def config(name: str = "fake", **changes: Any) -> StudyConfig:
 
 def open_fake_study(folder: Path, budget: str = "10", **changes: Any) -> StudyStore:
     """Opens the study "fake" in `folder`."""
-    options = {key: changes.pop(key) for key in ("fresh", "notes", "dataset") if key in changes}
+    options = {key: changes.pop(key) for key in ("fresh", "notes", "dataset", "contents") if key in changes}
     url = changes.pop("url", None) or resolve_storage(None, folder)
     flush_seconds = changes.pop("flush_seconds", 0.0)  # by default, a killed search loses nothing
     store = open_study(url, config(**changes), budget=budget, pruner="none", **{"dataset": DATASET, **options})

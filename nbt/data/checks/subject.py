@@ -28,6 +28,7 @@ class CheckedData:
         resize: How images became square, see `nbt.data.decoding.RESIZE`.
         test_is_official: Whether the test images are those of the dataset, and not drawn from it.
         untrained: Number of images by class that has no image to train on and was left out.
+        dataset: The dataset as the user named it.
     """
 
     listing: Listing
@@ -36,6 +37,7 @@ class CheckedData:
     resize: str = "crop"
     test_is_official: bool = False
     untrained: Mapping[str, int] = field(default_factory=dict)
+    dataset: str = ""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ class CheckedData:
     @cached_property
     def near_copies(self) -> NearCopies:
         """The images that are near copies of each other."""
-        return cached_near_copies(self.images.array)
+        return cached_near_copies(self.images.array, self.dataset)
 
     def file_name(self, path: Path) -> str:
         """Returns the name of a file or folder for messages: relative to the folder of the dataset where it has one."""

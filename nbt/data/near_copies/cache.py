@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nbt.cache import touch
 from nbt.data.near_copies.search import Index, find_mirrored_copies, find_near_copies
 from nbt.files import atomic_file
 from nbt.paths import cache_folder
@@ -34,11 +35,12 @@ class NearCopies:
     mirrored: Index
 
 
-def cached_near_copies(images: npt.NDArray[np.uint8]) -> NearCopies:
+def cached_near_copies(images: npt.NDArray[np.uint8], dataset: str = "") -> NearCopies:
     """Returns the near copies of images, from the cache if these images have been searched before.
 
     Args:
         images: RGB images, uint8 (N, H, H, 3).
+        dataset: The dataset, for the list of the cache.
     """
     digest = hashlib.blake2b(f"{ALGORITHM_VERSION} {images.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(images).data)
@@ -46,21 +48,23 @@ def cached_near_copies(images: npt.NDArray[np.uint8]) -> NearCopies:
     found = _read(path)
     if found is None:
         found = NearCopies(tuple(find_near_copies(images)), find_mirrored_copies(images))
-        _write(path, found)
+        _write(path, found, dataset)
     return found
 
 
 def _read(path: Path) -> NearCopies | None:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
+        touch(path)
         groups = tuple(np.array(group, dtype=np.int64) for group in stored["groups"])
         return NearCopies(groups, np.array(stored["mirrored"], dtype=np.int64).reshape(-1, 2))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write(path: Path, found: NearCopies) -> None:
-    text = json.dumps({"groups": [group.tolist() for group in found.groups], "mirrored": found.mirrored.tolist()})
+def _write(path: Path, found: NearCopies, dataset: str) -> None:
+    groups = [group.tolist() for group in found.groups]
+    text = json.dumps({"dataset": dataset, "groups": groups, "mirrored": found.mirrored.tolist()})
     try:
         with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

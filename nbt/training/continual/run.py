@@ -149,6 +149,7 @@ class _StreamRun:
         fits_rows_of_some = settings.scenario == "class" and settings.has_origin_head and settings.head == "fitted"
         return checkpoint_identity(
             task=task.fingerprint,
+            content_hash=task.content_hash,
             backbone=task.backbone.text,
             weights=task.weights,
             weights_hash=task.weights_hash,

@@ -31,6 +31,8 @@ FINALS = "finals"
 TEST = "test"
 TEST_EVALUATIONS = "test_evaluations"
 LEASE = "lease"
+# Key of the images of a study, see `nbt.data.contents`, beside the keys of its runs.
+CONTENTS = "contents"
 
 # Keys of the facts about the dataset, see `nbt.task.summary.dataset_summary` and `nbt.api.search`.
 TRAIN_IMAGES = "train_images"

@@ -8,7 +8,7 @@ from functools import cache
 
 from nbt.training.metrics import Predictions
 from nbt.tuning.storage.database import close, connect_to_read, convert_errors
-from nbt.tuning.storage.trial_tables import read_predictions
+from nbt.tuning.storage.trial_tables import read_bytes
 
 _log = logging.getLogger("nbt")
 
@@ -39,7 +39,8 @@ class PredictionReader:
             return None
         try:
             with convert_errors(self._url):
-                return read_predictions(storage.engine, self._study, run)
+                content = read_bytes(storage.engine, self._study, run)
+            return None if content is None else Predictions.from_bytes(content)
         except ValueError as error:
             _log.warning("run %s: %s; they are ignored", run, error)
             return None

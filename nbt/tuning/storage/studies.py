@@ -27,7 +27,7 @@ from nbt.tuning.storage.records import StudyConfig, StudyRecord, StudySummary
 from nbt.tuning.storage.study_names import check_same_study, check_study_name, unused_name
 from nbt.tuning.storage.study_store import StudyStore
 from nbt.tuning.storage.study_writer import StudyWriter
-from nbt.tuning.storage.trial_tables import in_memory_study, read_trials
+from nbt.tuning.storage.trial_tables import in_memory_study, read_bytes, read_trials
 
 __all__ = ["list_studies", "open_study", "read_study", "resolve_storage", "study_folder"]
 
@@ -46,6 +46,7 @@ def open_study(
     dataset: Mapping[str, Any],
     notes: Sequence[str] = (),
     fresh: bool = False,
+    contents: bytes | None = None,
 ) -> StudyStore:
     """Opens a study for its driver and locks it; creates the study if it does not exist.
 
@@ -57,6 +58,7 @@ def open_study(
         dataset: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         notes: Further remarks for readers of the study.
         fresh: Whether to start a new study under the first unused name of NAME, NAME-2, NAME-3 ...
+        contents: `Task.contents`, stored in order to say what changed if the study is resumed with other images.
 
     Returns:
         The locked study; `config.name` is its final name.
@@ -72,12 +74,14 @@ def open_study(
         if fresh:
             taken = [study.study_name for study in storage.get_all_studies()]
             config = dataclasses.replace(config, name=unused_name(config.name, taken))
-        _check_inputs(storage, config)
+        known = _check_inputs(storage, config, contents)
         stored, lock = _lock_and_load(storage, config, stack)
         writer = StudyWriter(stored, storage, lock)
         store = StudyStore(writer.study, config, writer)
         facts = {codec.CONFIG: dataclasses.asdict(config), codec.DATASET: dataset, codec.NOTES: notes}
         _write_facts(store, {**facts, codec.BUDGET: budget, codec.PRUNER: pruner})
+        if contents is not None and contents != known:
+            writer.put_bytes(codec.CONTENTS, contents)
         stack.pop_all()  # the store closes them
     return store
 
@@ -137,16 +141,22 @@ def _read_trials(storage: optuna.storages.RDBStorage, name: str) -> list[FrozenT
     return read_trials(optuna.load_study(study_name=name, storage=storage), storage.engine)
 
 
-def _check_inputs(storage: optuna.storages.RDBStorage, config: StudyConfig) -> None:
-    """Raises UsageError if the study exists with other inputs, before anything is written."""
+def _check_inputs(storage: optuna.storages.RDBStorage, config: StudyConfig, contents: bytes | None) -> bytes | None:
+    """Returns the stored contents of an existing study.
+
+    Raises:
+        UsageError: The study exists with other inputs; nothing was written.
+    """
     existing = next((study for study in storage.get_all_studies() if study.study_name == config.name), None)
     if existing is None:
-        return
-    stored = read_config(config.name, existing.user_attrs)
+        return None
+    stored, known = read_config(config.name, existing.user_attrs), None
     if stored is not None:
-        check_same_study(stored, config)
+        known = read_bytes(storage.engine, config.name, codec.CONTENTS)
+        check_same_study(stored, config, known, contents)
     elif optuna.load_study(study_name=config.name, storage=storage).get_trials(deepcopy=False):
         raise UsageError(f"study {config.name} in this storage was not created by nbt: give another name with --study")
+    return known
 
 
 def _lock_and_load(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from nbt.data.contents import Contents, describe_changes
 from nbt.errors import UsageError
 from nbt.tuning.storage.records import StudyConfig
 
@@ -74,28 +75,51 @@ def unused_name(name: str, taken: Iterable[str]) -> str:
     return f"{name}-{number}"
 
 
-def check_same_study(stored: StudyConfig, requested: StudyConfig) -> None:
+def check_same_study(
+    stored: StudyConfig, requested: StudyConfig, before: bytes | None = None, now: bytes | None = None
+) -> None:
     """Checks that a study is continued with the same data, model, space and length.
 
     Args:
         stored: Configuration of the stored study.
         requested: Configuration given by the user.
+        before: Contents of the stored study, see `nbt.data.contents`; None where they are not known.
+        now: Contents of the task; None where they are not known.
 
     Raises:
         UsageError: The inputs differ; the message names each difference and the remedy.
     """
     # A study that was stored without a content hash is recognised by the other fields, and then stores it.
-    unknown = None in (stored.content_hash, requested.content_hash)
-    differences = [
+    ignored = {"content_hash"} if None in (stored.content_hash, requested.content_hash) else set()
+    differences = []
+    if (stored.data_hash, stored.content_hash) != (requested.data_hash, requested.content_hash):
+        is_same, changes = _compare_images(before, now)
+        if is_same or changes:
+            ignored |= {"data_hash", "content_hash"}
+        if changes:
+            differences = [f"dataset {requested.dataset} has other images: {changes}"]
+    differences += [
         _difference(label, content, getattr(stored, shown), getattr(requested, shown))
         for key, shown, label, content in _IDENTITY_FIELDS
-        if getattr(stored, key) != getattr(requested, key) and not (unknown and key == "content_hash")
+        if getattr(stored, key) != getattr(requested, key) and key not in ignored
     ]
     if differences:
         raise UsageError(
             f"study {stored.name} exists with other inputs: {'; '.join(differences)} "
             "(give another name with --study NAME, or start a new study with --fresh)"
         )
+
+
+def _compare_images(before: bytes | None, now: bytes | None) -> tuple[bool, str]:
+    """Returns whether images are the same apart from their names, and how they changed; False and "" if not known."""
+    if before is None or now is None:
+        return False, ""
+    try:
+        old, new = Contents.from_bytes(before), Contents.from_bytes(now)
+    except ValueError:
+        return False, ""
+    is_same = old.equals_apart_from_names(new)
+    return is_same, "" if is_same else describe_changes(old, new)
 
 
 def _difference(label: str, content: str, before: object, now: object) -> str:

@@ -120,7 +120,7 @@ class StudyStore:
         if self._writer is None:
             self._predictions[run] = predictions
         else:
-            self._writer.put_predictions(run, predictions)
+            self._writer.put_bytes(run, predictions.to_bytes())
 
     def put_search(self, search: SearchConfig) -> None:
         """Stores the options of this session, without passwords.

@@ -12,12 +12,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nbt.errors import NbtError
-from nbt.training.metrics import Predictions
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.database import close, convert_errors
 from nbt.tuning.storage.locks import StudyLock
 from nbt.tuning.storage.records import INTERRUPTED
-from nbt.tuning.storage.trial_tables import in_memory_study, read_trials, write_predictions, write_trials
+from nbt.tuning.storage.trial_tables import in_memory_study, read_trials, write_bytes, write_trials
 
 FLUSH_SECONDS = 0.5
 """Longest time in seconds until a started trial or an epoch is in the database."""
@@ -80,11 +79,11 @@ class StudyWriter:
         with self._write_lock, self.convert_errors():
             self._stored.set_user_attr(name, value)
 
-    def put_predictions(self, run: str, predictions: Predictions) -> None:
-        """Stores the predictions of a run at once; see `nbt.tuning.storage.trial_tables.write_predictions`."""
+    def put_bytes(self, key: str, content: bytes) -> None:
+        """Stores bytes at once; see `nbt.tuning.storage.trial_tables.write_bytes`."""
         self._lock.check()
         with self._write_lock, self.convert_errors():
-            write_predictions(self._storage.engine, self._stored.study_name, run, predictions)
+            write_bytes(self._storage.engine, self._stored.study_name, key, content)
 
     def change_trial(self, number: int, first_epoch: int) -> None:
         """Schedules the writing of a trial.

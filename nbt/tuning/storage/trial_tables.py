@@ -20,7 +20,6 @@ from sqlalchemy import JSON, Boolean, Column, Double, Integer, LargeBinary, Stri
 
 from nbt._version import __version__
 from nbt.errors import UsageError
-from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, last_score
 from nbt.tuning.storage import codec
 
@@ -172,33 +171,29 @@ def read_trials(study: optuna.Study, engine: sqlalchemy.Engine) -> list[FrozenTr
     ]
 
 
-def write_predictions(engine: sqlalchemy.Engine, study: str, run: str, predictions: Predictions) -> None:
-    """Writes the predictions of a run, in place of earlier ones.
+def write_bytes(engine: sqlalchemy.Engine, study: str, key: str, content: bytes) -> None:
+    """Writes the predictions of a run or the contents of a study, in place of earlier ones.
 
     Args:
         engine: Engine of the database.
         study: Name of the study.
-        run: Key of the run, see `nbt.tuning.storage.codec.final_key` and `test_key`.
-        predictions: The predictions.
+        key: Key of the run, see `nbt.tuning.storage.codec.final_key` and `test_key`, or `codec.CONTENTS`.
+        content: `Predictions.to_bytes()` or `Task.contents`.
     """
-    key = {"study": study, "run": run}
+    row = {"study": study, "run": key}
     with engine.begin() as connection:
-        connection.execute(sqlalchemy.delete(_PREDICTIONS).filter_by(**key))
-        connection.execute(sqlalchemy.insert(_PREDICTIONS), {**key, "predictions": predictions.to_bytes()})
+        connection.execute(sqlalchemy.delete(_PREDICTIONS).filter_by(**row))
+        connection.execute(sqlalchemy.insert(_PREDICTIONS), {**row, "predictions": content})
 
 
-def read_predictions(engine: sqlalchemy.Engine, study: str, run: str) -> Predictions | None:
-    """Returns the predictions of a run; None if there are none, as in a database of an earlier version.
-
-    Raises:
-        ValueError: The predictions are damaged.
-    """
+def read_bytes(engine: sqlalchemy.Engine, study: str, key: str) -> bytes | None:
+    """Returns the content of `write_bytes`; None if there is none, as in a database of an earlier version."""
     if not sqlalchemy.inspect(engine).has_table(_PREDICTIONS.name):
         return None
-    query = sqlalchemy.select(_PREDICTIONS.c.predictions).filter_by(study=study, run=run)
+    query = sqlalchemy.select(_PREDICTIONS.c.predictions).filter_by(study=study, run=key)
     with engine.connect() as connection:
-        content = connection.execute(query).scalar()
-    return None if content is None else Predictions.from_bytes(content)
+        content: bytes | None = connection.execute(query).scalar()
+    return content
 
 
 def in_memory_study(name: str, trials: Sequence[FrozenTrial] = ()) -> optuna.Study:

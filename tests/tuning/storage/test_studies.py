@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from nbt.data.contents import Contents
 from nbt.errors import NbtError, UsageError
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec, database
@@ -196,6 +197,30 @@ class TestOpen:
             )
         assert read_study(resolve_storage(None, tmp_path), "fake") == before
         open_fake_study(tmp_path, "7").close()
+
+    def test_changed_images_are_refused_with_what_changed(self, tmp_path: Path) -> None:
+        images = Contents(("a", "b"), ("a/0", "b/0"), ("00", "01"), (0, 1), ("", ""), ("--resize crop",))
+        changed = replace(images, hashes=("00", "02"))
+        open_fake_study(tmp_path, content_hash="c1", contents=images.to_bytes()).close()
+        with pytest.raises(UsageError, match=r"dataset digits has other images: 1 changed \(b/0\) \(give another"):
+            open_fake_study(tmp_path, content_hash="c2", contents=changed.to_bytes())
+        renamed = replace(images, names=("a/1", "b/1"))
+        with open_fake_study(tmp_path, content_hash="c1", data_hash="d2", contents=renamed.to_bytes()) as store:
+            assert store.record().config.data_hash == "d2"
+        with pytest.raises(UsageError, match=r"1 changed \(b/1\)"):  # the new names are stored
+            open_fake_study(tmp_path, content_hash="c2", contents=replace(renamed, hashes=("00", "02")).to_bytes())
+
+    def test_a_study_without_content_hash_stores_the_new_one(self, tmp_path: Path) -> None:
+        open_fake_study(tmp_path).close()
+        images = Contents(("a", "b"), ("a/0", "b/0"), ("00", "01"), (0, 1), ("", ""))
+        open_fake_study(tmp_path, content_hash="c1", contents=images.to_bytes()).close()
+        assert read_study(resolve_storage(None, tmp_path), "fake").config.content_hash == "c1"
+        with pytest.raises(UsageError, match=r"1 removed \(b/0\)"):
+            open_fake_study(
+                tmp_path,
+                content_hash="c2",
+                contents=Contents(("a", "b"), ("a/0",), ("00",), (0,), ("",)).to_bytes(),
+            )
 
     def test_fresh_starts_a_study_with_a_new_name(self, tmp_path: Path) -> None:
         open_fake_study(tmp_path).close()
