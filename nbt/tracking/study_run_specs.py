@@ -283,7 +283,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     forecast = forecast_of(trial)
     if forecast is not None:
         tags["control"] = "yes" if forecast.control else "no"
-    points, last = _curve_metrics(trial.curve, start)
+    points, last = curve_metrics(trial.curve, start)
     return RunSpec(
         key=f"trial-{trial.number:04d}",
         parent=STUDY_KEY,
@@ -343,7 +343,7 @@ def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
     trial = next((t for t in record.trials if t.number == final.trial and t.end in MLFLOW_STATUS), None)
     origin = record.created if trial is None else trial.finished
     start = _unix_milliseconds(origin, default=_unix_milliseconds(record.created, default=0))
-    points, last = _curve_metrics(run.curve, start)
+    points, last = curve_metrics(run.curve, start)
     metric = METRICS[record.config.metric]
     return RunSpec(
         key=f"final-{final.name}-seed-{run.seed}",
@@ -366,14 +366,14 @@ def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
     )
 
 
-def _curve_metrics(curve: Sequence[EpochResult], start: int) -> tuple[list[MetricPoint], int]:
-    """Returns the metrics of every epoch, and the time of the last one in ms since 1970."""
+def curve_metrics(curve: Sequence[EpochResult], start: int) -> tuple[list[MetricPoint], int]:
+    """Returns the finite metrics of every epoch, and the time of the last one in ms since 1970."""
     points, elapsed = [], float(start)
     for result in curve:
         elapsed += 1000.0 * result.seconds
         values = {key: getattr(result, key) for key in ("train_loss", "val_loss", "val_accuracy", "seconds")}
         for key, value in (values | {f"val_{name}": value for name, value in result.metrics.items()}).items():
-            if value is not None:
+            if value is not None and math.isfinite(value):
                 points.append(MetricPoint(key, result.epoch, float(value), round(elapsed)))
     return points, round(elapsed)
 
