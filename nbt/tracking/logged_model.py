@@ -92,7 +92,9 @@ def _register(client: MlflowClient, name: str, run_id: str, model_id: str, conte
             raise
     versions = client.search_model_versions(f"run_id = '{run_id}'")
     if not any(version.name == name and version.tags.get(_CONTENT) == content for version in versions):
-        client.create_model_version(name, f"models:/{model_id}", run_id, tags={_CONTENT: content}, model_id=model_id)
+        # The form "models:/ID" would be looked up in MLflow's global store instead of the client's.
+        location = client.get_logged_model(model_id).artifact_location
+        client.create_model_version(name, location, run_id, tags={_CONTENT: content}, model_id=model_id)
 
 
 def _content_hash(folder: Path) -> str:

@@ -16,7 +16,7 @@ from nbt.report.files import report_folder
 from nbt.report.study.recommendation import current_recommendation, default_recipe_trial
 from nbt.tracking.client import open_store
 from nbt.tracking.connection import RETRY_SECONDS, TrackingConnection, error_summary
-from nbt.tracking.run_store import RunStore, study_owner
+from nbt.tracking.run_store import RunOwner, RunStore, study_owner
 from nbt.tracking.study_run_specs import MLFLOW_STATUS, RunSpec, seed_run, study_run, study_runs, trial_run
 from nbt.tracking.uris import resolve_uri
 from nbt.training.export.model_folder import was_trained_with
@@ -52,12 +52,34 @@ def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | N
         UsageError: The URI is malformed.
         NbtError: The store cannot be written.
     """
-    uri = resolve_uri(uri)
-    try:
-        store = open_store(uri, study_owner(record))
-        counts = _write_all(store, study_runs(record))
+
+    def log_files(store: RunStore) -> None:
         store.log_texts(_texts(record))
         _log_results(store, record, reports)
+
+    return write_runs(uri, study_owner(record), study_runs(record), log_files)
+
+
+def write_runs(
+    uri: str | None, owner: RunOwner, specs: Sequence[RunSpec], log_files: Callable[[RunStore], None]
+) -> dict[str, int]:
+    """Writes runs and then their files; returns the number that are "written", "updated" and "unchanged".
+
+    Args:
+        uri: See `resolve_uri`.
+        owner: Owner of the runs.
+        specs: The runs, parents first.
+        log_files: Uploads files to the written runs.
+
+    Raises:
+        UsageError: The URI is malformed.
+        NbtError: The store cannot be written.
+    """
+    uri = resolve_uri(uri)
+    try:
+        store = open_store(uri, owner)
+        counts = _write_all(store, specs)
+        log_files(store)
     except Exception as error:
         remedy = "check that it is running, or use another --tracking-uri"
         raise NbtError(f"MLflow at {redact_uri(uri)} cannot be written ({error_summary(error)}); {remedy}") from error
