@@ -9,7 +9,7 @@ from nbt.api._fit import Recommendation, fit, recommend
 from nbt.api._load_task import TaskOptions, as_task, load_task
 from nbt.api._predict import predict
 from nbt.api._record import record, record_studies
-from nbt.api._replay import replay
+from nbt.api._replay import replay, replay_curves
 from nbt.api._search import search
 from nbt.api._studies import report, studies, study_recipe, sync
 from nbt.api._train import train
@@ -35,6 +35,7 @@ __all__ = [
     "record",
     "record_studies",
     "replay",
+    "replay_curves",
     "report",
     "search",
     "studies",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from nbt.paths import check_writable_folder
 
 if TYPE_CHECKING:
+    from nbt.tuning.benchmark.curves.replay import CurveReplayResult
     from nbt.tuning.benchmark.results import ReplayResult
 
 
@@ -60,3 +61,40 @@ def replay(
 
         write_benchmark(result, out)
     return result
+
+
+def replay_curves(
+    tables: Sequence[str | Path],
+    *,
+    metric: str,
+    judge: str,
+    minimize: bool = False,
+    initial: bool = False,
+    methods: Sequence[str] = (),
+    seeds: int = 20,
+    budget: int = 60,
+    workers: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> CurveReplayResult:
+    """Compares search methods on generic tables of learning curves, without images, fit profile and priors.
+
+    Args:
+        tables: Parquet files, see `nbt.tuning.benchmark.curves.table.load_curve_task`, which explains the next four.
+        metric: Name of the curve that a search sees.
+        judge: Name of the curve that judges a search.
+        minimize: Whether smaller values of both are better.
+        initial: Whether the first value of each curve was measured before training.
+        methods: Names of the methods, see `nbt.tuning.benchmark.curves.methods`; all when empty.
+        seeds: Number of searches per method and task.
+        budget: Epochs of a search in full runs.
+        workers: Number of processes.
+        on_progress: Called as on_progress(finished searches, all searches).
+
+    Raises:
+        UsageError: A table cannot be used, or a method is unknown.
+    """
+    from nbt.tuning.benchmark.curves.replay import replay_curves as run
+    from nbt.tuning.benchmark.curves.table import load_curve_task
+
+    tasks = [load_curve_task(table, metric=metric, judge=judge, minimize=minimize, initial=initial) for table in tables]
+    return run(tasks, methods=methods, seeds=seeds, budget=budget, workers=workers, on_progress=on_progress)

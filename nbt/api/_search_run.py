@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +143,8 @@ class SearchRun:
         monitor.enter(FINALS)
         finals = Finals(
             self.store,
-            seeds=self._final_folds(),
+            seeds=self.prepared.options.final_seeds,
+            max_cost=self._affordable_cost(),
             surrogate=None if config.scenario else self.strategy.surrogate,
             checkpoints=checkpoints,
             observers=observers,
@@ -155,14 +157,12 @@ class SearchRun:
         if config.scenario is None:
             store_temperature(export, study_temperature(self.store.record()))
 
-    def _final_folds(self) -> int:
-        """Returns the maximum number of runs per finalist: fewer if a budget in time has no room for them."""
-        from nbt.tuning.finals.plan import plan_finals
-
-        folds, estimator = self.prepared.options.final_seeds, self.monitor.estimator
+    def _affordable_cost(self) -> float:
+        """Returns what finals and last training may cost at most: the rest of a budget in time."""
+        estimator = self.monitor.estimator
         if self.prepared.budget.seconds is None or estimator is None:
-            return folds
-        return plan_finals(estimator.allowed_trainings(self.monitor.clock.total), folds).folds
+            return math.inf
+        return estimator.affordable_cost(self.monitor.clock.total)
 
     def _store_prior_diagnostics(self) -> None:
         """Stores the diagnostics of the priors, see `nbt.tuning.prior_diagnostics.diagnose_priors`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from nbt.api._streams import stream_folder
 from nbt.errors import UsageError
+from nbt.metrics import METRICS
 from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 
@@ -16,12 +17,17 @@ from nbt.settings import TransferSettings
 def studies(storage: str | None = None) -> list[dict[str, Any]]:
     """Returns the fields of `nbt.tuning.storage.records.StudySummary` for every study in the storage.
 
+    `best` is the value of the study's metric, of a log loss the lowest one in nats, and not its score.
+
     Args:
         storage: URL of the Optuna storage; `.nbt/studies.db` when None.
     """
     from nbt.tuning.storage.studies import list_studies, resolve_storage
 
-    return [dataclasses.asdict(summary) for summary in list_studies(resolve_storage(storage))]
+    return [
+        {**dataclasses.asdict(found), "best": None if found.best is None else METRICS[found.metric].value(found.best)}
+        for found in list_studies(resolve_storage(storage))
+    ]
 
 
 def report(

@@ -143,7 +143,8 @@ def _train(
     progress: ProgressCallback | None,
 ) -> TrainResult:
     from nbt.tuning.engines.factory import EngineFactory
-    from nbt.tuning.intervals import ValidationDesign, repeated_accuracy_interval, wilson_interval
+    from nbt.tuning.intervals import ValidationDesign, wilson_interval
+    from nbt.tuning.run_scores import RunScore, image_scores, score_interval
 
     model = None if export is None else check_export(export, "--export")
     if model is not None:
@@ -171,7 +172,12 @@ def _train(
     design = ValidationDesign(
         images=len(loaded.split.val), train_images=len(loaded.split.train), fixed=loaded.pools.val is not None
     )
-    validation = repeated_accuracy_interval([run.val_accuracy for run in runs], design)
+    found = [source.outcomes[spec.key].predictions for spec in source.specs if not spec.train_on_all]
+    scores = [
+        RunScore(run.val_accuracy, images=image_scores(predictions, "accuracy"))
+        for run, predictions in zip(runs, found, strict=True)
+    ]
+    validation = score_interval(scores, design)
     calibration = _calibration(source, last)
     if export is not None and calibration is not None:
         store_temperature(export, calibration.temperature)

@@ -19,6 +19,7 @@ from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
+from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
 from nbt.tuning.job_clock import FINALS, PROFILE, REPORT, TRAIN, TRIALS, JobEstimate
 from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
 
@@ -70,6 +71,11 @@ class SearchProgress(Progress, StudyObserver):
         if self._estimate is None:
             parts = (f"{_PHASE_NAMES[phase]} {duration(estimate.phases[phase])}" for phase in _PHASE_NAMES)
             self._line(f"the whole search takes about {duration(estimate.total)}: {', '.join(parts)}")
+            if estimate.finals_share > MAX_FINALS_SHARE:
+                self._line(
+                    "finals and last training take more than half of the time of the trials: a comparison needs "
+                    f"{MIN_FINALISTS} recipes on {MIN_FOLDS} folds; a larger --budget lowers their share"
+                )
         self._estimate, self._estimated_at = estimate, self._clock()
 
     def study_started(self, record: StudyRecord) -> None:
@@ -126,7 +132,7 @@ class SearchProgress(Progress, StudyObserver):
         self._start_time, self._session_epochs = self._clock(), 0
         fixed = self._record is not None and self._record.has_fixed_validation
         left = f", {self._left_text()}" if self._left_text() else ""
-        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and splits'}{left}")
+        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and folds'}{left}")
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Counts the final run."""

@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 
 _Z_95 = NormalDist().inv_cdf(0.975)
 
-# `studies/intervals.py` compares these degrees with others.
-PRIOR_DEGREES = 16.0
-"""Degrees of freedom of the expected variance of a run, beside the K - 1 of the measured variance of K runs."""
-
-_RUN_NOISE = 0.035
-# Standard deviation of the accuracy p over training runs, divided by sqrt(p (1 - p)): the median of the recorded tasks
-# in `studies/results/search_efficiency/tasks.csv`, which have .026 to .09.
+_RUN_NOISE, _RUN_NOISE_DEGREES = 0.041, 2.5
+# Standard deviation of the accuracy p over training runs, divided by sqrt(p (1 - p)), and the degrees of freedom of its
+# square: the prior by the moments of Smyth (2004) from the recorded tasks of
+# `studies/results/search_efficiency/tasks.csv`, which have .026 to .10.
 
 _AGREEMENT = 0.5
-# Assumed correlation of the correctness of two recipes on an image, where it was not measured per image.
+# Assumed correlation of the correctness of two recipes, and of two runs of a recipe, on an image, where it was not
+# measured.
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -43,7 +41,7 @@ def t_interval(values: Sequence[float]) -> Interval:
     mean = fmean(values)
     if n == 1:
         return Interval(mean=mean, low=None, high=None, n=1)
-    half_width = _student_quantile(n - 1) * stdev(values) / math.sqrt(n)
+    half_width = float(_student_quantile(n - 1)) * stdev(values) / math.sqrt(n)
     return Interval(mean=mean, low=mean - half_width, high=mean + half_width, n=n)
 
 
@@ -71,17 +69,17 @@ def wilson_interval(accuracy: float, n: int) -> Interval:
     return Interval(mean=accuracy, low=float(low), high=float(high), n=n)
 
 
-def wilson_bounds(accuracies: ArrayLike, n: ArrayLike, quantile: float) -> tuple[FloatArray, FloatArray]:
+def wilson_bounds(accuracies: ArrayLike, n: ArrayLike, quantile: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Returns the bounds of Wilson score intervals, clipped to 0 ... 1.
 
     Args:
         accuracies: Accuracies, 0 ... 1, (...).
         n: Effective numbers of images, above 0 and not necessarily whole, (...).
-        quantile: Half width in standard errors, 1.96 for a 95 % interval.
+        quantile: Half widths in standard errors, 1.96 for a 95 % interval, (...).
     """
     import numpy as np
 
-    p, n = np.asarray(accuracies, dtype=float), np.asarray(n, dtype=float)
+    p, n, quantile = (np.asarray(values, dtype=float) for values in (accuracies, n, quantile))
     scale = 1.0 + quantile**2 / n
     centre = (p + quantile**2 / (2 * n)) / scale
     half_width = quantile * np.sqrt(p * (1 - p) / n + quantile**2 / (4 * n**2)) / scale
@@ -108,7 +106,7 @@ class ValidationDesign:
 
 
 def repeated_accuracy_interval(
-    accuracies: Sequence[float], design: ValidationDesign, correct: Sequence[ArrayLike] | None = None
+    accuracies: Sequence[float], design: ValidationDesign, images: Sequence[ArrayLike] | None = None
 ) -> Interval:
     """Returns the mean accuracy of a recipe over repeated runs with its 95 % interval, which lies in 0 ... 1.
 
@@ -119,8 +117,8 @@ def repeated_accuracy_interval(
     Args:
         accuracies: Accuracy of each run, 0 ... 1, (runs,).
         design: How the runs are validated.
-        correct: Correctness of every image, one array of 0 and 1 per run, (images,) each; None if it is unknown. With
-            fixed validation images, it shows how much of the variance more runs average out.
+        images: Correctness of every image, 0 or 1, one array per run, (images,) each; None if it is unknown. Fixed
+            images have the same order in all runs, which shows how much of the variance more runs average out.
 
     Raises:
         ValueError: There are no accuracies.
@@ -129,8 +127,7 @@ def repeated_accuracy_interval(
 
     if not len(accuracies):
         raise ValueError("no accuracies")
-    images = None if correct is None or not design.fixed else image_variances(np.asarray(correct, dtype=float))
-    low, high = accuracy_bounds(np.asarray(accuracies, dtype=float), design, images)
+    low, high = accuracy_bounds(np.asarray(accuracies, dtype=float), design, _variances_of_runs(images, design))
     return Interval(mean=fmean(accuracies), low=float(low), high=float(high), n=len(accuracies))
 
 
@@ -138,7 +135,7 @@ def repeated_difference_interval(
     accuracies: Sequence[float],
     reference: Sequence[float],
     design: ValidationDesign,
-    correct: Sequence[tuple[ArrayLike, ArrayLike]] | None = None,
+    images: Sequence[ArrayLike] | None = None,
 ) -> Interval:
     """Returns the mean paired difference of two recipes, `accuracies - reference`, with its 95 % interval.
 
@@ -148,8 +145,9 @@ def repeated_difference_interval(
         accuracies: Accuracy of each run, 0 ... 1, (runs,).
         reference: Accuracies of the other recipe in the same runs, (runs,).
         design: How the runs are validated.
-        correct: Per run, the correctness of both recipes on every image, (images,) each; None if it is unknown. It
-            shows on how many images the recipes disagree, as in the test of McNemar (1947).
+        images: Difference in correctness on every image, -1, 0 or 1, one array per run, (images,) each; None if it is
+            unknown. It shows on how many images the recipes disagree, as in the test of McNemar (1947). Fixed images
+            have the same order in all runs.
 
     Raises:
         ValueError: There are no accuracies, or the numbers of runs differ.
@@ -162,19 +160,13 @@ def repeated_difference_interval(
     mean = fmean(pairs[:, 0] - pairs[:, 1])
     if len(pairs) == 1:
         return Interval(mean=mean, low=None, high=None, n=1)
-    images = None
-    if correct is not None:
-        outcomes = [np.asarray(a, dtype=float) - np.asarray(b, dtype=float) for a, b in correct]
-        images = image_variances(np.array(outcomes) if design.fixed else np.concatenate(outcomes)[None], signed=True)
-    low, high = difference_bounds(pairs[:, 0], pairs[:, 1], design, images)
+    variances = _variances_of_runs(images, design, signed=True)
+    low, high = difference_bounds(pairs[:, 0], pairs[:, 1], design, variances)
     return Interval(mean=mean, low=float(low), high=float(high), n=len(pairs))
 
 
 def accuracy_bounds(
-    accuracies: FloatArray,
-    design: ValidationDesign,
-    images: tuple[FloatArray, FloatArray] | None = None,
-    prior_degrees: float = PRIOR_DEGREES,
+    accuracies: FloatArray, design: ValidationDesign, images: tuple[FloatArray, FloatArray] | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Returns the bounds of `repeated_accuracy_interval` for many studies, (...) each.
 
@@ -182,12 +174,15 @@ def accuracy_bounds(
         accuracies: Accuracy of each run, (..., runs).
         design: How the runs are validated.
         images: The result of `image_variances`, or None.
-        prior_degrees: See `PRIOR_DEGREES`.
     """
-    image_variance = _binomial_variance(accuracies, design)
-    variance = mean_variance(accuracies, image_variance, design, images, prior_degrees)
-    quantile = _student_quantile(prior_degrees + accuracies.shape[-1] - 1)
-    return wilson_bounds(accuracies.mean(-1), image_variance / variance, quantile)
+    import numpy as np
+
+    binomial = _binomial_variance(accuracies, design)
+    image_variance = binomial if images is None else images[0] + images[1]
+    variance, degrees = mean_variance(accuracies, image_variance, design, images)
+    # The contributions of images to a log loss may vary more than those to an accuracy.
+    n_images = np.minimum(binomial, image_variance) / variance
+    return wilson_bounds(accuracies.mean(-1), n_images, _student_quantile(degrees))
 
 
 def difference_bounds(
@@ -195,7 +190,6 @@ def difference_bounds(
     reference: FloatArray,
     design: ValidationDesign,
     images: tuple[FloatArray, FloatArray] | None = None,
-    prior_degrees: float = PRIOR_DEGREES,
 ) -> tuple[FloatArray, FloatArray]:
     """Returns the bounds of `repeated_difference_interval` for many studies, (...) each; see `accuracy_bounds`."""
     import numpy as np
@@ -206,10 +200,9 @@ def difference_bounds(
     # Two recipes disagree at least on as many images as their numbers of correct images differ by.
     image_variance = np.maximum((1 - _AGREEMENT) * independent, np.abs(mean) - mean**2)
     if images is not None:
-        image_variance = sum(images)
-    variance = mean_variance(differences, image_variance, design, images, prior_degrees)
-    quantile = _student_quantile(prior_degrees + differences.shape[-1] - 1, 0.05 / design.comparisons)
-    half_width = quantile * np.sqrt(variance)
+        image_variance = images[0] + images[1]
+    variance, degrees = mean_variance(differences, image_variance, design, images)
+    half_width = _student_quantile(degrees, 0.05 / design.comparisons) * np.sqrt(variance)
     return np.maximum(-1.0, mean - half_width), np.minimum(1.0, mean + half_width)
 
 
@@ -218,19 +211,19 @@ def mean_variance(
     image_variance: FloatArray,
     design: ValidationDesign,
     images: tuple[FloatArray, FloatArray] | None = None,
-    prior_degrees: float = PRIOR_DEGREES,
-) -> FloatArray:
-    """Returns the variance of the mean of repeated runs, (...).
+) -> tuple[FloatArray, FloatArray]:
+    """Returns the variance of the mean of repeated runs and its degrees of freedom, (...) each.
 
-    The variance of a single run is estimated from the runs and from what is expected: the binomial variance of its
-    images and the usual variation between training runs. They are averaged by their degrees of freedom (the moderated
-    variance of Smyth 2004, doi 10.2202/1544-6115.1027), because the variance of three to five runs alone is too
-    uncertain. It counts at least as much as the binomial part.
+    The variance between runs is estimated from the runs and from what is expected: the binomial variance of their
+    images, which is known, and the usual variation between training runs, which has few degrees of freedom. They are
+    averaged by their degrees of freedom (the moderated variance of Smyth 2004, doi 10.2202/1544-6115.1027), because the
+    variance of three to five runs alone is too uncertain. The degrees of freedom of sums are those of Satterthwaite
+    (1946, doi 10.2307/3002019).
 
     New splits have overlapping training sets, and the variance of the mean is 1 / runs + n_test / n_train times that of
-    a single run (Nadeau and Bengio 2003, doi 10.1023/A:1024068626366). Fixed validation images are the same in all
-    runs: their part of the variance is not divided by the number of runs, only the variation between runs is. The
-    variation due to other training images is then not included.
+    a single run (Nadeau and Bengio 2003, doi 10.1023/A:1024068626366). It is at least that of the binomial part. Fixed
+    validation images are the same in all runs: what runs share on an image is not divided by the number of runs, only
+    the variation between runs is. The variation due to other training images is then not included.
 
     Args:
         values: Accuracies or differences, (..., runs).
@@ -238,44 +231,59 @@ def mean_variance(
         design: How the runs are validated.
         images: For fixed images, the result of `image_variances`; None assumes that all runs classify the same images
             correctly, which gives wider intervals.
-        prior_degrees: See `PRIOR_DEGREES`.
     """
     import numpy as np
 
     n_runs = values.shape[-1]
-    measured = values.var(-1, ddof=1) if n_runs > 1 else np.zeros_like(image_variance)
-    binomial, expected = image_variance / design.images, image_variance * _RUN_NOISE**2
+    if design.fixed:
+        shared, own = (image_variance, 0.0 * image_variance) if images is None else images
+    else:
+        shared, own = 0.0 * image_variance, image_variance
+    binomial, expected = own / design.images, image_variance * _RUN_NOISE**2
+    measured = values.var(-1, ddof=1) if n_runs > 1 else 0.0 * image_variance
+    prior_degrees = _RUN_NOISE_DEGREES * ((binomial + expected) / expected) ** 2
+    degrees = prior_degrees + n_runs - 1
+    between = (prior_degrees * (binomial + expected) + (n_runs - 1) * measured) / degrees
     if not design.fixed:
-        run = _moderate(measured, binomial + expected, n_runs, prior_degrees)
-        factor = 1 / n_runs + design.images / design.train_images
-        variance: FloatArray = factor * np.maximum(binomial, run)
-        return variance
-    if images is not None:
-        binomial, measured = images[0] / design.images, np.maximum(0.0, measured - images[1] / design.images)
-    between: FloatArray = _moderate(measured, expected, n_runs, prior_degrees) / n_runs
-    return binomial + between
+        return (1 / n_runs + design.images / design.train_images) * np.maximum(binomial, between), degrees
+    variance = shared / design.images + between / n_runs
+    return variance, degrees * (variance * n_runs / between) ** 2
 
 
 def image_variances(outcomes: FloatArray, *, signed: bool = False) -> tuple[FloatArray, FloatArray]:
-    """Returns the variance between images of their mean over runs, and the variance between runs of an image, (...).
+    """Returns the variance of an image's outcome: the part that all runs share, and that of a single run, (...).
 
-    Two images are added, of which one is correct, or on one of which two recipes disagree (Agresti and Caffo 2000,
-    Agresti and Min 2005), so that the former is not 0 for perfect results.
+    Their ratio is an intraclass correlation, which few images with errors hardly show; it is estimated together with
+    one image of the correlation `_AGREEMENT`. Two images are added to as many independent ones as have the variance of
+    all outcomes (Kish 1965), of which one is correct, or on one of which two recipes disagree (Agresti and Caffo 2000,
+    Agresti and Min 2005), so that the variance is not 0 for perfect results.
 
     Args:
         outcomes: Correctness of the images, 0 or 1, or the difference of two recipes, (..., runs, images). Outcomes of
             different images in every run are those of a single run.
         signed: Whether these are differences.
     """
-    means = outcomes.mean(-2)
-    n = means.shape[-1] + 2
-    centre = (means.sum(-1) + (0 if signed else 1)) / n
-    within = outcomes.var(-2, ddof=1).mean(-1) if outcomes.shape[-2] > 1 else 0.0 * centre
-    return ((means**2).sum(-1) + 1) / n - centre**2, within
+    n_runs, n = outcomes.shape[-2:]
+    mean, square = outcomes.mean((-2, -1)), (outcomes**2).mean((-2, -1))
+    within = outcomes.var(-2, ddof=1).mean(-1) if n_runs > 1 else 0.0 * mean
+    shared = (outcomes.mean(-2).var(-1) - within / n_runs).clip(0.0)
+    correlation = (_AGREEMENT + n * shared) / (1.0 + n * (shared + within))
+    n_independent = n * n_runs / (1.0 + (n_runs - 1) * correlation)
+    centre = (n_independent * mean + (0 if signed else 1)) / (n_independent + 2)
+    variance = (n_independent * square + 1) / (n_independent + 2) - centre**2
+    return correlation * variance, (1.0 - correlation) * variance
 
 
-def _moderate(measured: FloatArray, expected: FloatArray, n_runs: int, prior_degrees: float) -> FloatArray:
-    return (prior_degrees * expected + (n_runs - 1) * measured) / (prior_degrees + n_runs - 1)
+def _variances_of_runs(
+    images: Sequence[ArrayLike] | None, design: ValidationDesign, *, signed: bool = False
+) -> tuple[FloatArray, FloatArray] | None:
+    """Returns `image_variances` of the runs of a study; None if the outcomes are unknown."""
+    import numpy as np
+
+    if images is None:
+        return None
+    runs = [np.asarray(run, dtype=float) for run in images]
+    return image_variances(np.array(runs) if design.fixed else np.concatenate(runs)[None], signed=signed)
 
 
 def _binomial_variance(accuracies: FloatArray, design: ValidationDesign) -> FloatArray:
@@ -295,11 +303,12 @@ def accuracy_standard_error(accuracy: float, n: int) -> float:
     return math.sqrt(share * (1 - share) / (n + 4))
 
 
-def _student_quantile(degrees: float, error: float = 0.05) -> float:
-    """Returns the quantile of Student's t distribution that a two-sided interval with this error rate needs."""
+def _student_quantile(degrees: ArrayLike, error: float = 0.05) -> FloatArray:
+    """Returns the quantiles of Student's t distributions that two-sided intervals with this error rate need."""
+    import numpy as np
     from scipy.special import stdtrit
 
-    return float(stdtrit(degrees, 1 - error / 2))
+    return np.asarray(stdtrit(degrees, 1 - error / 2))
 
 
 @dataclass(frozen=True, kw_only=True)

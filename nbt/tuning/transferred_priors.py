@@ -61,12 +61,20 @@ class TransferredPriors:
         return FitPruner(self.forecaster, self.models, target, length=length, seed=seed)
 
 
-def make_sampler(surrogate: PriorSurrogate, seed: int) -> BayesianSampler:
+def make_sampler(surrogate: PriorSurrogate, seed: int, *, cost_floor: float | None = None) -> BayesianSampler:
     """Returns the Bayesian-optimisation sampler of a search.
 
     Args:
         surrogate: The prior surrogate of the search.
         seed: Seed of the sampler.
+        cost_floor: See `BayesianSampler`.
     """
     target = surrogate.target
-    return BayesianSampler(surrogate, surrogate.space, length=target.epochs, images=target.validation_images, seed=seed)
+    return BayesianSampler(
+        surrogate,
+        surrogate.space,
+        length=target.epochs,
+        images=target.validation_images,
+        seed=seed,
+        cost_floor=cost_floor,
+    )

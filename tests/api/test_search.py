@@ -357,6 +357,26 @@ def test_wrong_input_writes_nothing(task: Task, own_folder: Path) -> None:
     assert list(own_folder.iterdir()) == []
 
 
+def test_a_metric_that_needs_two_classes_is_refused_before_the_search(own_folder: Path) -> None:
+    """The official validation part has images of the class cat only."""
+    for part, label, number in (
+        ("train", "cat", 8),
+        ("train", "dog", 8),
+        ("val", "cat", 4),
+        ("test", "cat", 4),
+        ("test", "dog", 4),
+    ):
+        folder = own_folder / "pets" / part / label
+        folder.mkdir(parents=True)
+        for i in range(number):
+            pixels = np.random.default_rng([number, i, len(label)]).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    options = {**QUICK, "backbone": "conv3(width=8)", "weights": "none", "image_size": 32, "budget": "3"}
+    with pytest.raises(UsageError, match=r"metric auroc: all 4 validation images belong to the class cat.*two classes"):
+        api.search(str(own_folder / "pets"), metric="auroc", **options)
+    assert not (own_folder / ".nbt" / "studies.db").exists()
+
+
 def test_three_equal_failures_end_the_search_with_one_message(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbt.training import run_trial as trial
 

@@ -60,7 +60,7 @@ def make_finished_record() -> StudyRecord:
             name=name,
             trial=1,
             settings=settings,
-            runs=(FinalRun(seed=1, curve=()),),
+            runs=(FinalRun(seed=1, curve=(), fold=1),),
             validation=Interval(mean=mean, low=mean - 0.01, high=mean + 0.01, n=5),
             versus_default=versus,
         )

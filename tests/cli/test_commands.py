@@ -240,6 +240,21 @@ class TestTrain:
         assert "test accuracy 79.0 % [73.0, 84.0] 200 images" in text
         assert text.endswith("model m next nbt predict m IMAGES...")
 
+    def test_the_other_metrics_of_the_test_images_have_one_line(
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        result = fake_api.results["train"]
+        others = {"macro_f1": Interval(mean=0.61, low=0.5, high=0.7, n=200)}
+        others["log_loss"] = Interval(mean=0.5, low=0.4, high=0.6, n=200)
+        result.result = dataclasses.replace(result.result, metrics={**result.result.metrics, **others})
+        Path("r.yaml").write_text(RECOMMENDED.to_yaml())
+        assert run(["train", "--dataset", "digits", "--settings", "r.yaml", "-q"]) == 0
+        lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        assert lines[:2] == [
+            "test accuracy 79.0 % [73.0, 84.0] 200 images",
+            "other metrics macro F1 61.0 %, log loss 0.500 nats",
+        ]
+
     def test_a_study_gives_settings_dataset_and_backbone(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nbt.cli.app import run
+from tests.tuning.benchmark.curves.curve_files import write_table
 from tests.tuning.benchmark.tables import make_table
 
 
@@ -59,3 +60,38 @@ def test_wrong_input_is_reported(
     captured = capsys.readouterr()
     assert message in captured.err.strip().splitlines()[-1]
     assert captured.out == ""
+
+
+@pytest.fixture
+def curves(tmp_path: Path) -> str:
+    return write_table(tmp_path / "curves.parquet")
+
+
+def test_generic_tables_are_replayed(curves: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--metric", "valid_loss", "--judge", "test_loss", "--minimize", "--seeds", "2", "--budget", "5"]
+    assert run(["replay", curves, *options, "--methods", "random,tpe+asha,1-epoch", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["tasks"] == [{"task": "curves", "settings": 40, "epochs_of_trial": 9}]
+    assert [row["method"] for row in document["overall"]] == ["random", "tpe+asha", "1-epoch"]
+    assert run(["replay", curves, *options, "--methods", "random,tpe+asha", "-q"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Searches per method and task: 2." in text
+    assert "to tpe+asha, paired" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--metric", "val_loss"], "--metric 'val_loss' is not a column of curves"),
+        (["--metric", "valid_loss", "--judge", "rate"], "--judge 'rate' is not a column of curves"),
+        (["--metric", "valid_loss", "--space", "binary"], "--out and --space are for tables of nbt record"),
+        (["--judge", "test_loss"], "--judge needs --metric"),
+        (["--minimize"], "--minimize needs --metric"),
+        (["--metric", "valid_loss", "--methods", "portfolio"], "unknown method 'portfolio'"),
+    ],
+)
+def test_wrong_options_of_generic_tables_are_reported(
+    curves: str, args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["replay", curves, *args]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]

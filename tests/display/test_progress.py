@@ -113,7 +113,7 @@ def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
         "trial 1 pruned after 1 epoch in 0.5 s: worse than the rest; best 60.0 % ± 4.8; about 0.0 s left, "
         "5 of 20 epochs, 0.0 s so far",
         "trial 2 failed: ValueError: no; best 60.0 % ± 4.8; about 0.0 s left, 5 of 20 epochs, 0.0 s so far",
-        "finals: at most 10 runs with new seeds and splits",
+        "finals: at most 10 runs with new seeds and folds",
         "final 1: trial 0, seed 3: 66.0 %",
     ]
 
@@ -211,9 +211,11 @@ def test_the_whole_is_announced_once_before_the_first_trial(
     assert err() == [
         "the whole search takes about 2 min 23 s: fit profile 6.0 s, trials 1 min 20 s, finals 40 s, "
         "last training 10 s, report 3.0 s",
+        "finals and last training take more than half of the time of the trials: a comparison needs 2 recipes on 3 "
+        "folds; a larger --budget lowers their share",
         "study birds; budget 5",
         "trial 2 failed: ValueError: no; about 1 min 43 s left, 0 of 20 epochs, 0.0 s so far",
-        "finals: at most 10 runs with new seeds and splits, about 1 min 43 s left",
+        "finals: at most 10 runs with new seeds and folds, about 1 min 43 s left",
     ]
 
 

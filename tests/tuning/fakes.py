@@ -129,8 +129,7 @@ def simulate(spec: TrialSpec) -> list[EpochResult]:
     ]
 
 
-def _predict(spec: TrialSpec) -> Predictions | None:
-    curve = simulate(spec)
+def _predict(spec: TrialSpec, curve: Sequence[EpochResult]) -> Predictions | None:
     if curve[-1].diverged:
         return None
     if spec.evaluate_test:
@@ -252,7 +251,7 @@ class FakeEngine:
                 stopped=reason,
                 test_accuracy=final_accuracy(spec.settings) if tested else None,
                 test_loss=0.5 if tested else None,
-                predictions=_predict(spec) if spec.keep_predictions and reason is None else None,
+                predictions=_predict(spec, curve) if spec.keep_predictions and reason is None else None,
             )
         if spec.export is not None and outcome.error is None:
             spec.export.mkdir(parents=True, exist_ok=True)

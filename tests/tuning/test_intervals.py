@@ -126,8 +126,30 @@ class TestRepeatedRuns:
     def test_new_splits_have_the_factor_of_nadeau_and_bengio(self) -> None:
         values, image_variance = np.array([0.6, 0.7, 0.8]), np.array(0.2)
         design = ValidationDesign(images=100, train_images=300)
-        with_many_expected = mean_variance(values, image_variance, design, prior_degrees=0.0)
-        assert float(with_many_expected) == pytest.approx((1 / 3 + 1 / 3) * 0.01)
+        variance, degrees = mean_variance(values, image_variance, design)
+        binomial, expected = 0.2 / 100, 0.2 * 0.041**2
+        prior_degrees = 2.5 * ((binomial + expected) / expected) ** 2  # only the training noise is uncertain
+        assert float(degrees) == pytest.approx(prior_degrees + 2)
+        of_a_run = (prior_degrees * (binomial + expected) + 2 * 0.01) / (prior_degrees + 2)
+        assert float(variance) == pytest.approx((1 / 3 + 1 / 3) * of_a_run)
+
+    def test_many_images_show_the_training_noise_by_its_few_degrees_of_freedom(self) -> None:
+        degrees = []
+        for images in (20, 400, 10**6):
+            design = ValidationDesign(images=images, train_images=4 * images)
+            degrees.append(float(mean_variance(np.array([0.6, 0.7, 0.8]), np.array(0.2), design)[1]))
+        assert degrees[0] > 1000 > 20 > degrees[1] > degrees[2]
+        assert degrees[2] == pytest.approx(2.5 + 2, rel=0.01)
+
+    def test_the_draw_of_fixed_images_is_known_and_adds_no_uncertainty(self) -> None:
+        design = ValidationDesign(images=10**6, train_images=10**6, fixed=True)
+        values, images = np.array([0.6, 0.7, 0.8]), (np.array(0.1), np.array(0.1))
+        variance, degrees = mean_variance(values, np.array(0.2), design, images)
+        between = (2.5 * 0.2 * 0.041**2 + 2 * 0.01) / 4.5
+        assert float(variance) == pytest.approx(between / 3, rel=1e-3)
+        assert float(degrees) == pytest.approx(4.5, rel=0.01)
+        few = ValidationDesign(images=20, train_images=10**6, fixed=True)
+        assert float(mean_variance(values, np.array(0.2), few, images)[1]) > 100
 
     def test_fixed_images_are_not_averaged_out_by_more_runs(self) -> None:
         design = ValidationDesign(images=50, train_images=200, fixed=True)
@@ -152,18 +174,32 @@ class TestRepeatedRuns:
         rng = np.random.default_rng(0)
         reference = [rng.random(100) < 0.8 for _ in range(3)]
         better = [correct | (np.arange(100) < 15) for correct in reference]
-        pairs = list(zip(better, reference, strict=True))
+        differences = [a.astype(int) - b for a, b in zip(better, reference, strict=True)]
         accuracies, references = ([float(run.mean()) for run in runs] for runs in (better, reference))
-        known = repeated_difference_interval(accuracies, references, design, pairs)
+        known = repeated_difference_interval(accuracies, references, design, differences)
         unknown = repeated_difference_interval(accuracies, references, design)
         assert known.mean == unknown.mean
         assert known.high - known.low < unknown.high - unknown.low
 
     def test_image_variances(self) -> None:
         between, within = image_variances(np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0]]))
-        # Means of 1, .5, .5 and 0, and one added image of each kind.
-        assert float(between) == pytest.approx((1 + 0.25 + 0.25 + 1) / 6 - 0.25)
-        assert float(within) == pytest.approx(0.25)
+        # The variance within images, .25, explains that of their means, .125. With an added image, the correlation is
+        # .5 / (1 + 4 * .25); 8 outcomes count as 6.4, and one of each kind is added.
+        assert float(between + within) == pytest.approx((3.2 + 1) / 8.4 - 0.5**2)
+        assert float(between / (between + within)) == pytest.approx(0.25)
+
+    def test_equal_outcomes_of_many_images_have_the_correlation_1(self) -> None:
+        run = np.arange(1000) < 700
+        between, within = image_variances(np.array([run, run, run], dtype=float))
+        assert float(between) == pytest.approx(0.21, abs=0.002)
+        assert float(within) < 0.001
+        unequal = image_variances((np.random.default_rng(0).random((3, 1000)) < 0.7).astype(float))
+        assert float(unequal[0]) < 0.02
+
+    def test_perfect_results_have_a_variance(self) -> None:
+        between, within = image_variances(np.ones((3, 20)))
+        # The correlation is .5, so that 60 outcomes count as 30.
+        assert float(between + within) == pytest.approx(31 / 32 * 1 / 32)
 
     @pytest.mark.parametrize("fixed", [False, True])
     def test_coverage_and_false_differences(self, fixed: bool) -> None:

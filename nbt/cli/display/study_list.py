@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nbt.cli.display.output import stdout_console
-from nbt.metrics import METRICS
-from nbt.report.formatting import score_text
+from nbt.report.metric_text import value_text
 
 _GAP = 2
 _EMPTY = "no studies yet; nbt search --dataset digits --budget 20 creates one"
@@ -25,7 +24,7 @@ def study_lines(studies: Sequence[Mapping[str, Any]], now: datetime | None = Non
     """Returns the list, in the order of the studies.
 
     Args:
-        studies: Fields of `nbt.tuning.storage.records.StudySummary`.
+        studies: As returned by `nbt.api.studies`.
         now: The current time; the clock of the machine when None.
     """
     if not studies:
@@ -48,7 +47,7 @@ def _row(study: Mapping[str, Any], now: datetime) -> dict[str, str]:
         "dataset": Path(study["dataset"]).name,
         "backbone": study["backbone"],
         "trials": str(sum(study["trials"].values())),
-        "best": score_text(study["best"], METRICS[study["metric"]]),
+        "best": value_text(study["metric"], study["best"]),
         "when": age_text(study["created"], now),
         "state": "finished" if study["finished"] else "unfinished",
     }

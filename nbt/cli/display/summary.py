@@ -16,7 +16,7 @@ from nbt.cli.display.output import metric_interval_text, relative_path
 from nbt.cli.display.tables import grid
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.report.formatting import duration, join_words, one_line, pluralise
-from nbt.report.metric_text import guess_text
+from nbt.report.metric_text import guess_text, value_text
 from nbt.report.settings_table import recipe_summary
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
@@ -57,6 +57,11 @@ def training_summary(result: TrainResult, model: Path | None) -> list[Renderable
     """Returns the results of a training with known settings, and the folder of its model if it was exported."""
     table = _results()
     _add_model(table, result.result)
+    others = [
+        f"{METRICS[n].label} {value_text(n, v.mean)}" for n, v in result.result.metrics.items() if n != DEFAULT_METRIC
+    ]
+    if others:
+        table.add_row("", "other metrics", _one_line(", ".join(others)))
     _add_test(table, "guessing", result.majority, guess_text(result.result.metric))
     _add_validation(table, DEFAULT_METRIC, result.validation, pluralise(result.validation.n, "seed"), result.optimism)
     return [table, *([] if model is None else [_whole_line("model", str(model)), _predict_line(model)])]

@@ -143,7 +143,7 @@ def _explanation(record: StudyRecord, recommendation: StudyRecommendation | None
     if recommendation is None:
         return ("recommended.yaml is written as soon as there is a full-length trial.",)
     units = len(mappings_at(record.profile or {}, "layers")) or None
-    sentence = sentences.recipe_sentence(recommendation.settings, units)
+    sentence = sentences.recipe_sentence(recommendation.settings, units, pretrained=record.config.weights != "none")
     validation = validation_sentences(record, recommendation)
     if recommendation.is_default:
         return (*validation, sentence)

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import math
+
 from nbt.metrics import METRICS
 from nbt.report.fit.correlation import unit_count
 from nbt.report.formatting import difference_number, percent, score_text
 from nbt.report.study.headline import error_text
 from nbt.report.study.recommendation import StudyRecommendation
 from nbt.settings import TransferSettings
-from nbt.tuning.finals.plan import MIN_FOLDS, N_RETRAININGS, allowed_trainings, plan_finals
+from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
+from nbt.tuning.job_clock import finals_share
 from nbt.tuning.storage.records import StudyRecord
 
 _EQUAL_RATES = 0.95
 """Smallest ratio of the lowest to the highest learning rate of the units that is not worth a clause."""
 
 
-def recipe_sentence(settings: TransferSettings, units: int | None) -> str:
+def recipe_sentence(settings: TransferSettings, units: int | None, *, pretrained: bool = True) -> str:
     """Returns a description of the recipe that does not require the names of the settings.
 
     Args:
         settings: The recipe.
         units: Number of units of the backbone; None if it is unknown, when depths are given as shares of the units.
+        pretrained: Whether the backbone has pretrained weights, rather than `--weights none`.
     """
-    parts = [_transfer_text(settings, units), _frozen_text(settings, units)]
+    start = (
+        _transfer_text(settings, units)
+        if pretrained or settings.source.init == "inject"
+        else "starts from random weights"
+    )
+    parts = [start, _frozen_text(settings, units)]
     if settings.sp_mix > 0:
-        parts.append(f"uses {percent(settings.sp_mix, 0)} of the weight decay towards the pretrained weights (L2-SP)")
+        weights = "pretrained" if pretrained else "initial"
+        parts.append(f"uses {percent(settings.sp_mix, 0)} of the weight decay towards the {weights} weights (L2-SP)")
     slowest, fastest = min(settings.layer_lr_shape), max(settings.layer_lr_shape)
     if 10 ** (slowest - fastest) < _EQUAL_RATES and settings.frozen_depth < 1.0:
         where = ("input", "middle", "top")[settings.layer_lr_shape.index(slowest)]
@@ -98,13 +108,14 @@ def finals_sentence(record: StudyRecord) -> str:
         f"validation images, {part}, and the variation between runs; those of the differences are corrected for the "
         "number of candidates and of looks at them (Bonferroni)."
     )
-    trainings = sum(len(final.runs) for final in record.finals) + N_RETRAININGS
-    allowed = allowed_trainings(record.epochs_spent, record.config.epochs)
-    if trainings <= max(allowed, 0):
+    share = finals_share(record.clock)
+    if not 0.0 < share < math.inf:
         return text
+    text = f"{text} With the last training, they took {percent(share, 0)} of the time of the trials"
+    if share <= MAX_FINALS_SHARE:
+        return f"{text}."
     return (
-        f"{text} With the last training, they are {trainings} trainings, more than half of what the trials took; a "
-        f"comparison with the default recipe needs {plan_finals(0, MIN_FOLDS).trainings} in any case."
+        f"{text}; a comparison with the default recipe needs {MIN_FINALISTS} recipes on {MIN_FOLDS} folds in any case."
     )
 
 

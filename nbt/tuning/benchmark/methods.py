@@ -152,6 +152,7 @@ def _bayesian(
     tables: bool = True,
     pruner: bool = True,
     prior_scale: float = 1.0,
+    cost_floor: float | None = None,
     target: Callable[[SearchContext], Target] = lambda context: context.target,
 ) -> Callable[[SearchContext], SearchComponents]:
     """Returns a function that builds the default search, or a part or a variation of it.
@@ -161,6 +162,7 @@ def _bayesian(
         tables: Whether the surrogate uses recorded tasks; the pruner uses them in any case.
         pruner: Whether the fit pruner stops trials.
         prior_scale: Factor on the weights of all sources; see `PriorSurrogate`.
+        cost_floor: See `BayesianSampler`.
         target: Function that returns the target that the search assumes.
     """
 
@@ -171,7 +173,7 @@ def _bayesian(
         baselines = [settings for _, settings in baseline_recipes(assumed.epochs)]
         length, seed = context.header.epochs, context.seed
         return SearchComponents(
-            sampler=lambda sampler_seed: make_sampler(surrogate, sampler_seed),
+            sampler=lambda sampler_seed: make_sampler(surrogate, sampler_seed, cost_floor=cost_floor),
             pruner=transferred.pruner(assumed, length=length, seed=seed) if pruner else NoPruner(),
             initial_settings=[(RECOMMENDATION_NAME, surrogate.recommend(context.settings, without=baselines))],
         )
@@ -255,6 +257,7 @@ for _method in (
             ("pruner alone", "TPE with the fit pruner.", _tpe_with_fit_pruner),
             ("learned alone", "Guided with recorded tasks but without priors.", _bayesian(heuristics=False)),
             ("rules alone", "Guided with priors but without recorded tasks.", _bayesian(tables=False)),
+            ("gain per cost", "Guided; proposals by expected improvement per cost.", _bayesian(cost_floor=0.5)),
             (
                 "wrong profile",
                 "Guided with the facts and the profile of the least similar task.",

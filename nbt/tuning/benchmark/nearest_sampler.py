@@ -9,8 +9,27 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nbt.tuning.benchmark.tabular import CandidatePool
 from nbt.tuning.space.dimension import ParamValue
+
+
+class SettingPool(Protocol):
+    """The recorded settings that a replay has not used yet."""
+
+    @property
+    def unused(self) -> list[int]:
+        """Indices of the unused settings."""
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Returns the distribution of every parameter."""
+
+    def params(self, setting: int) -> Mapping[str, Any]:
+        """Returns the parameters of a setting."""
+
+    def nearest_to(self, params: dict[str, Any]) -> tuple[int, float]:
+        """Returns the index of the nearest unused setting and its distance."""
+
+    def mark_used(self, setting: int, distance: float | None = None) -> None:
+        """Marks a setting as used and notes its distance from the proposal."""
 
 
 @runtime_checkable
@@ -32,17 +51,16 @@ class PoolSampler(Protocol):
 class NearestRecordedSampler(optuna.samplers.BaseSampler):
     """Replaces each proposal of another sampler by the nearest recorded setting that the replay has not used yet.
 
-    The distance between repaired settings is that of `nbt.tuning.benchmark.tabular.space_coordinates`. A `PoolSampler`
-    chooses among the unused settings directly, at distance 0.
+    A `PoolSampler` chooses among the unused settings directly, at distance 0.
 
     Args:
         inner: Sampler that proposes settings.
         pool: Pool of recorded settings; it must not be empty when a trial is sampled.
     """
 
-    def __init__(self, inner: optuna.samplers.BaseSampler, pool: CandidatePool) -> None:
+    def __init__(self, inner: optuna.samplers.BaseSampler, pool: SettingPool) -> None:
         self._inner, self._pool = inner, pool
-        self._distributions = pool.benchmark.space.distributions()
+        self._distributions = pool.distributions()
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Returns the distributions of the whole space: all parameters are sampled jointly."""
@@ -52,15 +70,13 @@ class NearestRecordedSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Returns the parameters of a recorded setting and marks it as used."""
-        benchmark = self._pool.benchmark
         if isinstance(self._inner, PoolSampler):
             unused = self._pool.unused
-            index, distance = unused[self._inner.choose([benchmark.settings[i].params for i in unused])], 0.0
+            index, distance = unused[self._inner.choose([self._pool.params(i) for i in unused])], 0.0
         else:
-            proposed = benchmark.space.settings(self._propose(study, trial), benchmark.length)
-            index, distance = self._pool.nearest(proposed)
+            index, distance = self._pool.nearest_to(self._propose(study, trial))
         self._pool.mark_used(index, distance)
-        return dict(benchmark.settings[index].params)
+        return dict(self._pool.params(index))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

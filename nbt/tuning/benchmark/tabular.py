@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from nbt.training.results import EpochResult, last_accuracy
 from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
 from nbt.tuning.space.dimension import Dimension, ParamValue
 from nbt.tuning.space.space import Space
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 FloatArray = NDArray[np.float64]
 
@@ -138,6 +141,18 @@ class CandidatePool:
         """Indices of the unused settings."""
         return [int(i) for i in np.flatnonzero(self._unused)]
 
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Returns the Optuna distribution of every parameter."""
+        return self.benchmark.space.distributions()
+
+    def params(self, setting: int) -> Mapping[str, ParamValue]:
+        """Returns the parameters of a setting."""
+        return self.benchmark.settings[setting].params
+
+    def nearest_to(self, params: Mapping[str, Any]) -> tuple[int, float]:
+        """Returns the index of the unused setting nearest to parameters, and its distance."""
+        return self.nearest(self.benchmark.space.settings(params, self.benchmark.length))
+
     def nearest(self, settings: TransferSettings) -> tuple[int, float]:
         """Returns the index of the nearest unused setting (the lowest one on a tie) and its distance."""
         point = space_coordinates(self.benchmark.space, settings)
@@ -146,10 +161,10 @@ class CandidatePool:
         index = int(np.argmin(distances))
         return index, float(distances[index])
 
-    def mark_used(self, index: int, distance: float | None = None) -> None:
+    def mark_used(self, setting: int, distance: float | None = None) -> None:
         """Marks a setting as used and stores its distance from the proposal."""
-        self._unused[index] = False
-        self.distances[index] = distance
+        self._unused[setting] = False
+        self.distances[setting] = distance
 
 
 def _recorded_settings(table: RecordedTable, space: Space) -> list[RecordedSetting]:

@@ -8,23 +8,11 @@ from statistics import fmean
 
 from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
 from nbt.tuning.finals.plan import is_cheaper
-from nbt.tuning.intervals import Interval, ValidationDesign, paired_interval, repeated_difference_interval
+from nbt.tuning.intervals import Interval, ValidationDesign
+from nbt.tuning.run_scores import RunScore, score_difference
 
 MIN_SEEDS = 3
 """Number of seeds before the first decision; intervals of fewer seeds are too wide."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """Result of a final run.
-
-    Attributes:
-        accuracy: Validation accuracy, 0 ... 1.
-        loss: Validation loss in nats.
-    """
-
-    accuracy: float
-    loss: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +43,7 @@ def count_looks(max_seeds: int) -> int:
 
 
 def select_finalist(
-    scores: Mapping[str, Sequence[Score]],
+    scores: Mapping[str, Sequence[RunScore]],
     *,
     default: str,
     max_seeds: int,
@@ -154,25 +142,19 @@ def describe_comparison(
 
 
 def _is_worse(
-    scores: Mapping[str, Sequence[Score]], name: str, leader: str, rounds: int, design: ValidationDesign | None
+    scores: Mapping[str, Sequence[RunScore]], name: str, leader: str, rounds: int, design: ValidationDesign | None
 ) -> bool:
     """Returns whether the 95 % interval of the paired difference to the leader is below 0."""
     if rounds < MIN_SEEDS:
         return False
-    accuracies, leader_accuracies = (
-        [score.accuracy for score in scores[finalist][:rounds]] for finalist in (name, leader)
-    )
-    if design is None:
-        high = paired_interval(accuracies, leader_accuracies).high
-    else:
-        high = repeated_difference_interval(accuracies, leader_accuracies, design).high
+    high = score_difference(scores[name][:rounds], scores[leader][:rounds], design).high
     return high is not None and high < 0
 
 
-def _ranking_key(scores: Sequence[Score], is_default: bool) -> tuple[float, bool, float]:
-    """Returns the mean accuracy, whether it is the default recipe, and the negative mean loss."""
+def _ranking_key(scores: Sequence[RunScore], is_default: bool) -> tuple[float, bool, float]:
+    """Returns the mean score, whether it is the default recipe, and the negative mean loss."""
     # Rounded so that the order of summation does not matter.
-    return round(fmean(score.accuracy for score in scores), 9), is_default, -fmean(score.loss for score in scores)
+    return round(fmean(score.value for score in scores), 9), is_default, -fmean(score.loss for score in scores)
 
 
 def _capitalise_first(text: str) -> str:

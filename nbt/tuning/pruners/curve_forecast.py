@@ -227,7 +227,7 @@ class CurveForecaster:
         inputs = np.array([row for rows in examples for row, _, _ in rows], dtype=np.float32)
         outcomes = np.array([(difference, gain) for rows in examples for _, difference, gain in rows])
         example_groups = np.repeat(groups, [len(rows) for rows in examples])
-        self._difference, self._gain = (_QuantileForest(inputs, outcomes[:, i], example_groups) for i in range(2))
+        self._difference, self._gain = (QuantileForest(inputs, outcomes[:, i], example_groups) for i in range(2))
         self.level = self._calibrate(tasks)
 
     def forecast(
@@ -328,7 +328,7 @@ def _dataset_groups(tables: Sequence[RecordedTable]) -> list[int]:
     return groups
 
 
-class _QuantileForest:
+class QuantileForest:
     """Extremely randomised trees that keep the training outcomes of each leaf; each tree holds one dataset out.
 
     Args:

@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from nbt.settings import TransferSettings
+from nbt.tuning.relative_cost import relative_cost
 from nbt.tuning.samplers.candidates import best_recorded_params
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.encoding import encode
@@ -40,10 +41,22 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         length: Epochs of a full trial.
         images: Number of validation images.
         seed: Seed of the random candidates.
+        cost_floor: Least relative cost by which the expected improvement is divided, above 0; settings that cost less
+            gain nothing more, so that good expensive settings are still proposed. None ignores the cost.
     """
 
-    def __init__(self, surrogate: PriorSurrogate, space: Space, *, length: int, images: int, seed: int) -> None:
+    def __init__(
+        self,
+        surrogate: PriorSurrogate,
+        space: Space,
+        *,
+        length: int,
+        images: int,
+        seed: int,
+        cost_floor: float | None = None,
+    ) -> None:
         self._surrogate, self._space, self._length, self._images = surrogate, space, length, images
+        self._cost_floor = cost_floor
         self._rng = np.random.default_rng(seed)
         self._distributions = space.distributions()
         self._encoded_cache: dict[TransferSettings, tuple[FloatArray, FloatArray]] = {}
@@ -108,7 +121,10 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         if model is None:
             return untried[int(np.argmax(self._surrogate.prior_mean(settings)))]
         mean, std = model.predict(settings, *(self._encode_cached(settings) if cached else ()))
-        return untried[int(np.argmax(expected_improvement(mean, std, best)))]
+        gains = expected_improvement(mean, std, best)
+        if self._cost_floor is not None:
+            gains /= np.maximum([relative_cost(recipe) for recipe in settings], self._cost_floor)
+        return untried[int(np.argmax(gains))]
 
     def _random_half(self, count: int) -> list[int]:
         """Returns the indices of a random half of `count` candidates, so that searches with different seeds differ."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 
 from nbt.training.metrics import Predictions
-from nbt.tuning.storage.database import close, connect_to_read, convert_errors
+from nbt.tuning.storage.database import convert_errors, engine_to_read
 from nbt.tuning.storage.trial_tables import read_bytes
 
 _log = logging.getLogger("nbt")
 
 
 class PredictionReader:
-    """Reads predictions by the key of their run and keeps them.
+    """Reads predictions by the key of their run and keeps the last ones, of large datasets not those of all runs.
 
     Args:
         url: URL of the storage.
@@ -23,7 +23,7 @@ class PredictionReader:
 
     def __init__(self, url: str, study: str) -> None:
         self._url, self._study = url, study
-        self._cached: Callable[[str], Predictions | None] = cache(self._read)
+        self._cached: Callable[[str], Predictions | None] = lru_cache(maxsize=8)(self._read)
 
     def __call__(self, run: str) -> Predictions | None:
         """Returns the predictions of a run; None if there are none, or they are damaged, which is logged.
@@ -34,15 +34,11 @@ class PredictionReader:
         return self._cached(run)
 
     def _read(self, run: str) -> Predictions | None:
-        storage = connect_to_read(self._url)
-        if storage is None:
-            return None
         try:
             with convert_errors(self._url):
-                content = read_bytes(storage.engine, self._study, run)
+                engine = engine_to_read(self._url)
+                content = None if engine is None else read_bytes(engine, self._study, run)
             return None if content is None else Predictions.from_bytes(content)
         except ValueError as error:
             _log.warning("run %s: %s; they are ignored", run, error)
             return None
-        finally:
-            close(storage)

@@ -17,16 +17,9 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
 from nbt.tuning.importance import importance
-from nbt.tuning.intervals import (
-    Interval,
-    ValidationDesign,
-    accuracy_interval,
-    accuracy_standard_error,
-    paired_interval,
-    repeated_accuracy_interval,
-    repeated_difference_interval,
-)
+from nbt.tuning.intervals import Interval, ValidationDesign, accuracy_standard_error
 from nbt.tuning.job_clock import TRIALS
+from nbt.tuning.run_scores import RunScore, image_scores, paired_difference, score_interval
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import (
     FinalRecord,
@@ -122,7 +115,7 @@ def study_record(
     trials = [record for record in map(read_trial, frozen) if record is not None]
     budget = str(attributes.get(codec.BUDGET, ""))
     dataset = _get_mapping(attributes, codec.DATASET)
-    finals = _read_finals(attributes, dataset)
+    finals = _read_finals(attributes, dataset, load_predictions)
     decision = _get_mapping(attributes, codec.FINALS)
     classes = _get_mapping(attributes, codec.CLASSES)
     return StudyRecord(
@@ -238,55 +231,17 @@ def validation_design(
     return ValidationDesign(images=images, train_images=train_images, fixed=fixed, comparisons=comparisons)
 
 
-def make_final_record(
-    name: str,
-    trial: int | None,
-    settings: TransferSettings,
-    runs: Sequence[FinalRun],
-    dropped: str = "",
-    design: ValidationDesign | None = None,
-    metric: str = DEFAULT_METRIC,
-) -> FinalRecord:
-    """Returns the record of a finalist with its interval over the runs.
+def score_of(settings: TransferSettings, run: FinalRun, metric: str, load_predictions: LoadPredictions) -> RunScore:
+    """Returns the score of a final run.
 
     Args:
-        name: Name of the finalist.
-        trial: Number of its trial, or None.
-        settings: Its recipe.
-        runs: At least one final run.
-        dropped: Reason for which it got fewer seeds, or "".
-        design: How the runs are validated; None gives Student's t interval over the runs.
+        settings: Recipe of the run.
+        run: The run.
         metric: Name of the metric of the study.
+        load_predictions: As in `StudyRecord`.
     """
-    ordered = tuple(sorted(runs, key=lambda run: run.seed))
-    scores = [run.score(metric) for run in ordered]
-    return FinalRecord(
-        name=name,
-        trial=trial,
-        settings=settings,
-        runs=ordered,
-        validation=accuracy_interval(scores) if design is None else repeated_accuracy_interval(scores, design),
-        dropped=dropped,
-    )
-
-
-def paired_difference(
-    runs: Sequence[FinalRun],
-    reference: Sequence[FinalRun],
-    design: ValidationDesign | None,
-    metric: str = DEFAULT_METRIC,
-) -> Interval | None:
-    """Returns the paired difference in score, `runs - reference`, over their common seeds; None without any.
-
-    Without a design, the interval is Student's t interval over the seeds.
-    """
-    scores = {run.seed: run.score(metric) for run in runs}
-    references = {run.seed: run.score(metric) for run in reference}
-    seeds = sorted(scores.keys() & references.keys())
-    if not seeds:
-        return None
-    pairs = [scores[seed] for seed in seeds], [references[seed] for seed in seeds]
-    return paired_interval(*pairs) if design is None else repeated_difference_interval(*pairs, design)
+    predictions = load_predictions(codec.final_key(settings, run.seed, run.fold))
+    return RunScore(run.score(metric), run.val_loss, image_scores(predictions, metric))
 
 
 def read_runs(attributes: Mapping[str, Any], settings: TransferSettings) -> list[FinalRun]:
@@ -303,7 +258,9 @@ def read_runs(attributes: Mapping[str, Any], settings: TransferSettings) -> list
     return sorted(runs, key=lambda run: run.seed)
 
 
-def _read_finals(attributes: Mapping[str, Any], dataset: Mapping[str, Any]) -> tuple[FinalRecord, ...]:
+def _read_finals(
+    attributes: Mapping[str, Any], dataset: Mapping[str, Any], load_predictions: LoadPredictions
+) -> tuple[FinalRecord, ...]:
     """Returns the finalists of the stored decision with their separately stored runs."""
     try:
         decision = _get_mapping(attributes, codec.FINALS)
@@ -311,33 +268,45 @@ def _read_finals(attributes: Mapping[str, Any], dataset: Mapping[str, Any]) -> t
         # Version 0.1 did not store the number; its finals looked three times, after 3, 4 and 5 seeds, by default.
         comparisons = int(decision.get("comparisons", max(1, 3 * (len(entries) - 1))))
         metric = codec.metric_of(attributes)
-        folds = bool(decision.get("folds"))
         design = validation_design(dataset, comparisons, metric)
-        finals = [_read_final(entry, attributes, design, metric, folds=folds) for entry in entries]
-        default = next((f.runs for f, e in zip(finals, entries, strict=True) if e["default"]), ())
+        folds = bool(decision.get("folds"))
+        runs = [_read_scores(entry, attributes, load_predictions, folds=folds) for entry in entries]
+        default = next((found for found, entry in zip(runs, entries, strict=True) if entry["default"]), [])
+        return tuple(_final_record(e, found, default, design) for e, found in zip(entries, runs, strict=True))
     except (KeyError, TypeError, ValueError, AttributeError):
         _log.warning("the stored finals are damaged and ignored")
         return ()
-    return tuple(
-        final
-        if final.runs is default
-        else FinalRecord(**{**vars(final), "versus_default": paired_difference(final.runs, default, design, metric)})
-        for final in finals
-    )
 
 
-def _read_final(
+def _read_scores(
+    entry: Mapping[str, Any], attributes: Mapping[str, Any], load_predictions: LoadPredictions, *, folds: bool
+) -> list[tuple[FinalRun, RunScore]]:
+    """Returns the runs of a finalist with their scores, sorted by seed."""
+    settings, metric = TransferSettings.from_dict(entry["settings"]), codec.metric_of(attributes)
+    return [
+        (run, score_of(settings, run, metric, load_predictions))
+        for run in read_runs(attributes, settings)
+        if run.seed in entry["seeds"] and (run.fold is not None) == folds
+    ]
+
+
+def _final_record(
     entry: Mapping[str, Any],
-    attributes: Mapping[str, Any],
+    runs: Sequence[tuple[FinalRun, RunScore]],
+    default: Sequence[tuple[FinalRun, RunScore]],
     design: ValidationDesign | None,
-    metric: str,
-    *,
-    folds: bool,
 ) -> FinalRecord:
-    settings = TransferSettings.from_dict(entry["settings"])
-    seeds = set(entry["seeds"])
-    runs = [r for r in read_runs(attributes, settings) if r.seed in seeds and (r.fold is not None) == folds]
-    return make_final_record(entry["name"], entry["trial"], settings, runs, entry["dropped"], design, metric)
+    """Returns the record of a finalist, compared with the runs of the default recipe."""
+    scores, references = ({run.seed: score for run, score in scored} for scored in (runs, default))
+    return FinalRecord(
+        name=entry["name"],
+        trial=entry["trial"],
+        settings=TransferSettings.from_dict(entry["settings"]),
+        runs=tuple(run for run, _ in runs),
+        validation=score_interval(list(scores.values()), design),
+        versus_default=None if entry["default"] else paired_difference(scores, references, design),
+        dropped=entry["dropped"],
+    )
 
 
 def _read_test_results(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:

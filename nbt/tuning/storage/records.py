@@ -235,7 +235,7 @@ class FinalRecord:
         settings: The recipe.
         runs: One per seed; finalists share seeds, so that differences are paired.
         validation: Mean score of the metric of the study over the runs with its interval, see
-            `nbt.tuning.intervals.repeated_accuracy_interval`.
+            `nbt.tuning.run_scores.score_interval`.
         versus_default: Paired difference to the default recipe, in score, with an interval that is corrected for the
             number of comparisons; None for the default recipe itself.
         dropped: Reason for which it got fewer seeds than others, else "".

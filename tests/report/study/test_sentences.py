@@ -88,3 +88,11 @@ def test_ranking_sentence() -> None:
 
 def test_lists_are_joined() -> None:
     assert [join_words(list(items)) for items in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_without_pretrained_weights_none_are_kept() -> None:
+    assert recipe_sentence(DEFAULT, 4, pretrained=False) == "It starts from random weights and freezes no units."
+    text = recipe_sentence(BEST, None, pretrained=False)
+    assert text.startswith("It starts from random weights, freezes the first 35 % of the units")
+    assert "60 % of the weight decay towards the initial weights (L2-SP)" in text
+    assert "pretrained" not in text

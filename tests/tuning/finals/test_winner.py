@@ -6,15 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.tuning.finals.winner import Score, SelectionState, describe_comparison, select_finalist
+from nbt.tuning.finals.winner import SelectionState, describe_comparison, select_finalist
 from nbt.tuning.intervals import Interval
+from nbt.tuning.run_scores import RunScore
 
 DEFAULT = "default recipe"
 
 
-def scores(**runs: list[float]) -> dict[str, list[Score]]:
+def scores(**runs: list[float]) -> dict[str, list[RunScore]]:
     """Returns the runs by name; "default" is the default recipe."""
-    return {DEFAULT if name == "default" else name: [Score(v) for v in values] for name, values in runs.items()}
+    return {DEFAULT if name == "default" else name: [RunScore(v) for v in values] for name, values in runs.items()}
 
 
 def select(max_seeds: int = 5, failed: dict[str, str] | None = None, **runs: list[float]) -> SelectionState:
@@ -78,7 +79,7 @@ class TestLeader:
         assert select(3, a=[0.1, 0.2, 0.3], default=[0.3, 0.1, 0.2]).leader == DEFAULT
 
     def test_the_lower_loss_leads_among_other_equal_means(self) -> None:
-        runs = {"a": [Score(1.0, 0.3)], "b": [Score(1.0, 0.2)], DEFAULT: [Score(0.9)]}
+        runs = {"a": [RunScore(1.0, 0.3)], "b": [RunScore(1.0, 0.2)], DEFAULT: [RunScore(0.9)]}
         assert select_finalist(runs, default=DEFAULT, max_seeds=1).leader == "b"
 
     def test_the_default_recipe_may_lead(self) -> None:
@@ -133,13 +134,13 @@ def test_the_selection_ends_within_the_maximum_number_of_seeds(
 ) -> None:
     """Checks that the default recipe and the leader have equally many seeds, and no finalist has more."""
     rng = random.Random(seed)
-    runs: dict[str, list[Score]] = {name: [] for name in [*"abc"[: names - 1], DEFAULT]}
+    runs: dict[str, list[RunScore]] = {name: [] for name in [*"abc"[: names - 1], DEFAULT]}
     state = select_finalist(runs, default=DEFAULT, max_seeds=max_seeds)
     while not state.finished:
         assert state.rounds <= max_seeds
         for name in state.active:
             while len(runs[name]) < state.rounds:
-                runs[name].append(Score(0.5 + rng.gauss(0, spread)))
+                runs[name].append(RunScore(0.5 + rng.gauss(0, spread)))
         state = select_finalist(runs, default=DEFAULT, max_seeds=max_seeds)
     assert state.leader in runs
     assert len(runs[DEFAULT]) == len(runs[state.leader]) == max(map(len, runs.values())) <= max_seeds

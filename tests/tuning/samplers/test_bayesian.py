@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nbt.settings import TransferSettings
 from nbt.tuning.benchmark.nearest_sampler import PoolSampler
+from nbt.tuning.relative_cost import relative_cost
 from nbt.tuning.samplers import bayesian as module
 from nbt.tuning.samplers.bayesian import (
     BayesianSampler,
@@ -101,6 +102,18 @@ class TestProposals:
         good = np.quantile([TREES.true_logit(recipe) for recipe in draw(200)], 0.9)
         true_logits = [TREES.true_logit(recipe) for recipe in search(full_surrogate, 12)]
         assert true_logits[0] > random and max(true_logits) > good and np.median(true_logits) > good - 0.3
+
+    def test_cheap_settings_are_preferred_down_to_the_floor(self, full_surrogate: PriorSurrogate) -> None:
+        study = make_study()
+        for recipe in draw(8):
+            add(study, recipe, TREES.curve(recipe))
+
+        def costs(floor: float | None) -> list[float]:
+            samplers = (make_sampler(full_surrogate, seed, cost_floor=floor) for seed in range(12))
+            return [relative_cost(SPACE.settings(propose(sampler, study), LENGTH)) for sampler in samplers]
+
+        assert np.mean(costs(0.2)) < np.mean(costs(None))
+        assert costs(100.0) == costs(None), "every cost is raised to the floor"
 
     def test_unjudged_dimensions_are_neutral_until_a_trial_has_a_score(self) -> None:
         surrogate, study = PriorSurrogate(target(), FULL_SPACE), make_study()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from nbt.checks import Check, CheckResult
-from nbt.report.formatting import pluralise, points, points_interval
+from nbt.report.formatting import difference_interval, difference_number, pluralise
+from nbt.report.study.headline import reference_of
 from nbt.report.study.recommendation import current_recommendation
 from nbt.tuning.storage.records import StudyRecord
 
@@ -26,10 +27,14 @@ class NoDifference(Check[StudyRecord]):
         versus = recommendation.final.versus_default
         if versus is None:
             return self.not_applicable("The default recipe was not run in the finals.")
-        difference = f"{points(versus.mean)} points over {pluralise(versus.n, 'final run')}"
+        metric, reference = reference_of(subject, recommendation.final)
+        difference = f"{difference_number(versus.mean, metric, reference)} {metric.difference_unit}"
         if versus.low is None or versus.high is None:
-            return self.failed(f"One final run ({points(versus.mean)} points) has no interval.", _MORE_SEEDS)
-        found = f"{recommendation.name} and the default recipe differ by {difference} ({points_interval(versus)})."
+            return self.failed(f"One final run ({difference}) has no interval.", _MORE_SEEDS)
+        found = (
+            f"{recommendation.name} and the default recipe differ by {difference} over "
+            f"{pluralise(versus.n, 'final run')} ({difference_interval(versus, metric, reference)})."
+        )
         found = found[:1].upper() + found[1:]
         if versus.low <= 0.0 <= versus.high:
             return self.failed(f"{found[:-1]}, and the 95 % interval contains 0.", f"{_MORE_SEEDS} {larger}")

@@ -1,46 +1,44 @@
-"""NBT206: the validation accuracy is higher than the test accuracy beyond their intervals."""
+"""NBT206: the validation is better than the test result beyond their intervals."""
 
 from __future__ import annotations
 
-import math
-
 from nbt.checks import Check, CheckResult
-from nbt.metrics import DEFAULT_METRIC
-from nbt.report.formatting import percent, points
+from nbt.metrics import METRICS
+from nbt.report.metric_text import difference_text, value_text
 from nbt.report.study.recommendation import current_recommendation
+from nbt.tuning.finals.test_results import test_results
+from nbt.tuning.intervals import value_interval
 from nbt.tuning.storage.records import StudyRecord
 
 
 class Optimism(Check[StudyRecord]):
-    """Compares the validation accuracy of the final runs with the test accuracy of the retrained model."""
+    """Compares the validation of the final runs with the test result of the retrained model, by the study's metric."""
 
     code = "NBT206"
     title = "validation above test"
     severity = "warning"
 
     def run(self, subject: StudyRecord) -> CheckResult:
-        """Looks for a difference that is above 0 by more than the 95 % intervals of both, added in quadrature."""
-        recommendation = current_recommendation(subject)
-        test = next((test for test in subject.test if test.name == "recommended"), None)
-        if recommendation is None or recommendation.final is None or test is None:
+        """Looks for a better validation whose difference to the test result has an interval without 0."""
+        recommendation, results = current_recommendation(subject), test_results(subject)
+        if recommendation is None or recommendation.final is None or results is None:
             return self.not_applicable("The recommended model has not been tested.")
-        if subject.config.metric != DEFAULT_METRIC:
-            return self.not_applicable(
-                f"The finals are by {subject.config.metric}, the stored test result by accuracy."
-            )
-        validation, accuracy = recommendation.final.validation, test.accuracy
-        optimism = validation.mean - accuracy.mean
+        metric, test, optimism = METRICS[subject.config.metric], results.recommended.value, results.optimism
+        if test is None or optimism is None:
+            return self.not_applicable(f"The study stores no test {metric.label}.")
+        validation = value_interval(recommendation.final.validation, metric)
         found = (
-            f"The validation accuracy is {percent(validation.mean)}, the test accuracy {percent(accuracy.mean)}: "
-            f"{points(optimism)} points"
+            f"The validation {metric.label} is {value_text(metric.name, validation.mean)}, the test {metric.label} "
+            f"{value_text(metric.name, test.mean)}: {difference_text(metric.name, optimism.mean)}"
         )
-        if validation.low is None or accuracy.high is None:
+        worse_end = optimism.low if metric.higher_is_better else optimism.high
+        if worse_end is None:
             return self.not_applicable(f"{found}, without an interval.")
-        limit = math.hypot(validation.mean - validation.low, accuracy.high - accuracy.mean)
-        if optimism <= limit:
-            return self.passed(f"{found}, with a margin of {points(limit, signed=False)} points by chance.")
+        margin = difference_text(metric.name, abs(optimism.mean - worse_end)).lstrip("+")
+        if worse_end <= 0.0 if metric.higher_is_better else worse_end >= 0.0:
+            return self.passed(f"{found}, with a margin of {margin} by chance.")
         return self.failed(
-            f"{found}, more than the {points(limit, signed=False)} points that chance explains.",
-            "Report the test accuracy, not the validation accuracy; check whether the test images come from another "
-            "source, and whether the same objects occur in training and validation images.",
+            f"{found}, more than the {margin} that chance explains.",
+            "Report the test result, not the validation; check whether the test images come from another source, and "
+            "whether the same objects occur in training and validation images.",
         )

@@ -6,7 +6,9 @@ import math
 from statistics import NormalDist
 
 from nbt.checks import Check, CheckResult
-from nbt.report.formatting import pluralise, points
+from nbt.metrics import METRICS
+from nbt.report.formatting import difference_number, pluralise
+from nbt.report.study.headline import error_text, reference_of
 from nbt.report.study.recommendation import default_recipe_trial
 from nbt.tuning.storage.codec import VALIDATION_IMAGES
 from nbt.tuning.storage.records import FinalRecord, StudyRecord
@@ -35,22 +37,21 @@ class ValidationSize(Check[StudyRecord]):
         recommended = [pair for pair in compared if pair[0].name == subject.recommended]
         final, half_width = (recommended or compared)[0]
         detectable = _DETECTABLE_HALF_WIDTHS * half_width
-        smallest = (
-            f"The smallest difference that these finals find in four of five cases is {_points(detectable)} points"
-        )
+        size = error_text(detectable, *reference_of(subject, final))
+        smallest = f"The smallest difference that these finals find in four of five cases is {size}"
         gain = _suggested_gain(subject, final)
         if gain is None:
             return self.not_applicable(f"{smallest}; a trial of {final.name} or of the default recipe is missing.")
-        suggested = f"the trials suggest {points(gain)} points for {final.name}"
+        suggested = f"the trials suggest {_gain_text(subject, gain)} for {final.name}"
         if gain <= 0.0 or detectable <= gain or _is_different(final):
             return self.passed(f"{smallest}; {suggested}.")
         images = subject.dataset.get(VALIDATION_IMAGES)
-        size = f" with {pluralise(int(images), 'validation image')}" if images else ""
+        part = f" with {pluralise(int(images), 'validation image')}" if images else ""
         needed = f"about {math.ceil(int(images) * (detectable / gain) ** 2):,}" if images else "more"
         return self.failed(
-            f"{smallest}{size}, but {suggested}.",
+            f"{smallest}{part}, but {suggested}.",
             f"Add labelled images, so that {needed} are validated, or give more --final-seeds; do not read a "
-            f"difference below {_points(detectable)} points as a gain.",
+            f"difference below {size} as a gain.",
         )
 
 
@@ -65,10 +66,17 @@ def _is_different(final: FinalRecord) -> bool:
 
 
 def _suggested_gain(record: StudyRecord, final: FinalRecord) -> float | None:
-    trial, default = next((t for t in record.trials if t.number == final.trial), None), default_recipe_trial(record)
-    scores = [None if run is None else run.score(record.config.metric) for run in (trial, default)]
-    return None if scores[0] is None or scores[1] is None else scores[0] - scores[1]
+    """Returns the gain in score of the finalist's trial; None if it or that of the default recipe is missing."""
+    trial, reference = next((t for t in record.trials if t.number == final.trial), None), _default_score(record)
+    score = None if trial is None else trial.score(record.config.metric)
+    return None if score is None or reference is None else score - reference
 
 
-def _points(value: float) -> str:
-    return points(value, signed=False)
+def _default_score(record: StudyRecord) -> float | None:
+    default = default_recipe_trial(record)
+    return None if default is None else default.score(record.config.metric)
+
+
+def _gain_text(record: StudyRecord, gain: float) -> str:
+    metric = METRICS[record.config.metric]
+    return f"{difference_number(gain, metric, _default_score(record) or 0.0)} {metric.difference_unit}"

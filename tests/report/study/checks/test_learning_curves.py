@@ -7,7 +7,7 @@ from nbt.checks import FAILED, NOT_APPLICABLE, PASSED, CheckResult
 from nbt.report.study.checks.learning_curves import LearningCurves
 from nbt.training.results import EpochResult
 from tests.report.study.checks.studies import run, with_curves
-from tests.sample_study import EPOCHS, curve, diverged_curve, sample_study
+from tests.sample_study import EPOCHS, config, curve, diverged_curve, sample_study
 
 CHECK = LearningCurves()
 
@@ -72,3 +72,20 @@ def test_short_unvalidated_and_diverged_curves_are_not_applicable() -> None:
         NOT_APPLICABLE
     )
     assert run(CHECK, trials=(), finals=(), recommended=None).state == NOT_APPLICABLE
+
+
+def test_the_metric_of_the_study_is_read() -> None:
+    """The accuracy is flat, the macro F1 rises, and a log loss without macro F1 is read as its score."""
+    rising = [replace(r, metrics={"macro_f1": 0.3 + 0.02 * i}) for i, r in enumerate(results(FLAT, FALLING, FALLING))]
+    dataset = {**sample_study().dataset, "validation_images": 1000, "effective_validation_images": 1000}
+
+    def result_of_metric(metric: str, curve: Sequence[EpochResult]) -> CheckResult:
+        return run(CHECK, finals=(with_curves([curve]),), dataset=dataset, config=config(metric=metric))
+
+    found = result_of_metric("macro_f1", rising)
+    assert (found.state, "validation macro F1 changes by +6.0 points to 52.0 %" in found.message) == (FAILED, True)
+    found = result_of_metric("log_loss", rising)
+    assert found.state == FAILED
+    assert "log loss changes by \N{MINUS SIGN}0.300 nats to 0.900 nats" in found.message
+    assert result_of_metric("accuracy", rising).state == PASSED
+    assert result_of_metric("auroc", rising).state == NOT_APPLICABLE

@@ -6,7 +6,7 @@ from nbt.checks import FAILED, NOT_APPLICABLE, PASSED
 from nbt.report.study.checks.no_difference import NoDifference
 from nbt.tuning.intervals import Interval
 from tests.report.study.checks.studies import run
-from tests.sample_study import finals
+from tests.sample_study import config, finals
 
 CHECK = NoDifference()
 
@@ -46,3 +46,14 @@ def test_without_finals_it_is_not_applicable() -> None:
     assert run(CHECK, finals=(), recommended=None).state == NOT_APPLICABLE
     best = finals()[0]
     assert run(CHECK, finals=(replace(best, versus_default=None),)).state == NOT_APPLICABLE
+
+
+def test_a_log_loss_is_compared_in_nats() -> None:
+    # Scores are exp(-loss): a mean of .706 against .661 is -ln(.706 / .661) = -.066 nats.
+    result = run(CHECK, config=config(metric="log_loss"))
+    assert result.state == PASSED
+    assert (
+        "differ by \N{MINUS SIGN}0.066 nats over 5 final runs (\N{MINUS SIGN}0.071 to \N{MINUS SIGN}0.061)"
+        in result.message
+    )
+    assert "points" not in result.message

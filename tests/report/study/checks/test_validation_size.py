@@ -9,7 +9,8 @@ from nbt.checks import FAILED, NOT_APPLICABLE, PASSED
 from nbt.report.study.checks.validation_size import _DETECTABLE_HALF_WIDTHS, ValidationSize
 from nbt.tuning.intervals import Interval
 from tests.report.study.checks.studies import run
-from tests.sample_study import finals
+from tests.sample_study import config, finals
+from tests.sample_study import trials as listed
 
 CHECK = ValidationSize()
 
@@ -50,3 +51,16 @@ def test_without_an_interval_it_is_not_applicable() -> None:
     best, *rest = finals()
     without_trial = replace(best, trial=None)
     assert run(CHECK, finals=(without_trial, *rest)).state == NOT_APPLICABLE
+
+
+def test_a_log_loss_is_compared_in_nats() -> None:
+    trials = [
+        replace(t, curve=tuple(replace(e, val_loss=1 - (e.val_accuracy or 0)) for e in t.curve)) for t in listed()
+    ]
+    result = run(CHECK, config=config(metric="log_loss"), finals=with_interval(-0.04, 0.08), trials=trials)
+    assert result.state == FAILED
+    # Losses of .288 and .339; 8.57 points of score above .686, the default recipe's, are ln(.7717 / .686) nats.
+    assert "four of five cases is 0.118 nats with 299 validation images" in result.message
+    assert "but the trials suggest \N{MINUS SIGN}0.051 nats for trial 12" in result.message
+    assert "difference below 0.118 nats" in result.advice
+    assert "points" not in result.message + result.advice
