@@ -19,7 +19,7 @@ from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
 from nbt.tracking.command_tracker import CommandRun, dataset_of, track_command
 from nbt.tracking.uris import resolve_uri
-from nbt.training.export.model_folder import check_export, check_register, store_temperature
+from nbt.training.export.model_folder import check_export, check_register
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.storage.records import FinalRun, TestRecord
 
@@ -116,6 +116,13 @@ def train(
     Raises:
         UsageError: An argument is invalid.
         NbtError: A run failed or diverged.
+
+    Example:
+        >>> import nbt
+        >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+        >>> result = nbt.train(task, nbt.TransferSettings(epochs=1), seeds=2, workers=1, progress=False)
+        >>> len(result.runs), result.test.n == len(task.split.test)
+        (2, True)
     """
     from nbt.display.progress import Progress, shown_progress
 
@@ -179,9 +186,19 @@ def _train(
     ]
     validation = score_interval(scores, design)
     calibration = _calibration(source, last)
-    if export is not None and calibration is not None:
-        store_temperature(export, calibration.temperature)
-    return TrainResult(source.settings, runs, validation, test, *_test_results(loaded, test, last), export, calibration)
+    result, majority, classes = _test_results(loaded, test, last)
+    if export is not None:
+        from nbt.inference.model_card import complete_model_folder
+
+        complete_model_folder(
+            export,
+            temperature=1.0 if calibration is None else calibration.temperature,
+            test=result,
+            predictions=last.predictions,
+            majority=majority,
+            classes=classes,
+        )
+    return TrainResult(source.settings, runs, validation, test, result, majority, classes, export, calibration)
 
 
 def _tracked_run(task: Task, result: TrainResult, seconds: float) -> CommandRun:

@@ -92,7 +92,7 @@ def command(
 
     with Progress(out.progress_mode) as progress:
         if origin:
-            progress.announce(f"training with {origin}")
+            progress.keep(f"training with {origin}")
         from nbt import api
 
         result = api.train(

@@ -95,7 +95,7 @@ class SearchProgress(Progress, StudyObserver):
         """Shows the failed checks of the data, the worst first, above the display."""
         for result in sort_results(data_checks(record)):
             if result.is_failed:
-                self._line(f"{result.severity} {result.code}: {result.message} {result.advice}", keep=True)
+                self.keep(f"{result.severity} {result.code}: {result.message} {result.advice}")
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """Adds a line for the trial."""

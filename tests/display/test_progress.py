@@ -328,7 +328,7 @@ def test_time_left_and_best_value_are_visible_at_every_width(
 def test_a_display_in_a_notebook(clock: Clock, ipython: FakeIPython) -> None:
     with SearchProgress(python_mode(None), clock=clock) as progress:
         progress.study_started(make_record(config=replace(make_record().config, name="<b>birds</b>")))
-        progress._line("warning NBT102: <few> images", keep=True)
+        progress.keep("warning NBT102: <few> images")
         clock.now += 10.0
         progress.epoch_finished(0, EpochResult(1, 1.0, 1.0, 0.5, 0.5), 1)
         progress.epoch_finished(0, EpochResult(2, 1.0, 1.0, 0.5, 0.5), 2)
