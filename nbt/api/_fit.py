@@ -99,7 +99,7 @@ def recommend(
     from nbt.tuning.target import Target
 
     require_positive(epochs=epochs)
-    searched = unconditional_space(Space.load(space))
+    searched = unconditional_space(Space.load(space).with_fixed_epochs())
     target = Target.of({}, profile.to_dict(), epochs)
     surrogate = load_transferred_priors(experience, searched).surrogate(target, searched)
     settings = recommend_settings(surrogate, searched)

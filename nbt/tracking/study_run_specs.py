@@ -241,7 +241,7 @@ def _pruning_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: i
     decisions: list[PruningDecision] = []
     for step, trial in enumerate(ended, start=1):
         at = _unix_milliseconds(trial.finished, default=start)
-        decision = pruning_decision(trial, record.config.epochs, record.config.metric)
+        decision = pruning_decision(trial, trial.settings.epochs, record.config.metric)
         if decision is None:
             continue
         decisions.append(decision)
