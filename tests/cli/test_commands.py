@@ -328,14 +328,14 @@ class TestTrain:
 class TestStudyCommands:
     def test_report(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["report", "birds", "--out", "o"]) == 0
-        assert fake_api.calls == [("report", ("birds", None, "o"), {"ignore": None})]
+        assert fake_api.calls == [("report", ("birds", None, "o"), {"ignore": None, "images": True})]
         assert capsys.readouterr().out == "reports/birds/report.html\n"
         assert run(["report", "birds", "--json"]) == 0
         assert load_strictly(capsys.readouterr().out) == {"study": "birds", "report": "reports/birds/report.html"}
 
     def test_report_ignores_checks(self, fake_api: FakeApi) -> None:
         assert run(["report", "birds", "--ignore", "NBT203,NBT207", "--ignore", "nbt201"]) == 0
-        assert fake_api.calls[0][2] == {"ignore": ("NBT203,NBT207", "nbt201")}
+        assert fake_api.calls[0][2] == {"ignore": ("NBT203,NBT207", "nbt201"), "images": True}
 
     def test_sync(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["sync", "birds", "--storage", "sqlite:///s.db", "--tracking-uri", "u"]) == 0
