@@ -18,7 +18,7 @@ from nbt.errors import UsageError
 from nbt.metrics import METRICS
 from nbt.paths import check_outside, check_writable_folder
 from nbt.progress import Progress
-from nbt.search_config import SearchConfig
+from nbt.search_config import DEFAULT_EPOCHS, SearchConfig
 from nbt.training.export.model_folder import check_export
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
@@ -91,7 +91,10 @@ def _search(
     options: Mapping[str, Any],
 ) -> SearchResult:
     from nbt.report.study.checks.registry import check_ignored
+    from nbt.settings.belief import parse_beliefs
     from nbt.tracking import Tracker, resolve_uri
+    from nbt.tracking.background import BackgroundObserver
+    from nbt.tuning.priors.beliefs import belief_priors
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
     from nbt.tuning.storage.database import check_separate_databases
@@ -99,7 +102,13 @@ def _search(
 
     clock = JobClock()
     config = _make_config(task, options)
-    limit, search_space = Budget.parse(config.budget), Space.load(config.space)
+    limit = Budget.parse(config.budget, max_budget=config.max_budget, min_gain=config.min_gain)
+    search_space = Space.load(config.space)
+    if config.epochs is not None:
+        search_space = search_space.with_fixed_epochs()
+    if search_space.epochs is not None and config.scenario is not None:
+        raise UsageError(f"space {search_space.name} varies epochs, which streams of tasks do not: give --epochs")
+    epochs = config.epochs or (search_space.epochs.neutral if search_space.epochs else DEFAULT_EPOCHS)
     check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     check_separate_databases(config.storage, resolve_uri(config.tracking_uri))
     check_writable_folder("--out", config.out)
@@ -113,10 +122,11 @@ def _search(
         if config.scenario is not None:
             loaded, pruner, heuristics = as_stream(loaded, config.scenario, config.tasks), "none", False
         searched = applicable_space(search_space, loaded)
+        belief_priors(parse_beliefs(config.beliefs), searched)  # wrong ones end the search before anything is written
         needs_priors = heuristics or pruner == "fit"
         prepared = PreparedSearch(
             options=_resolve(config, loaded, search_space, limit),
-            config=make_study_config(loaded, search_space, config.study, config.epochs, config.metric),
+            config=make_study_config(loaded, search_space, config.study, int(epochs), config.metric),
             budget=limit,
             space=searched,
             pruner=pruner,
@@ -129,7 +139,9 @@ def _search(
         sync_options = {name: value for name, value in run_options.items() if name in _SYNC_OPTIONS}
         tracker = Tracker(config.tracking_uri, reports=prepared.out, sync_options=sync_options)
         with ExitStack() as stack:
-            return _open_search(stack, prepared, loaded, [*observers, tracker], clock).run_all_phases()
+            return _open_search(
+                stack, prepared, loaded, [*observers, BackgroundObserver(tracker)], clock
+            ).run_all_phases()
 
 
 def _make_config(task: SearchConfig | Task | str | Path, options: Mapping[str, Any]) -> SearchConfig:
@@ -181,7 +193,7 @@ def _check_metric(name: str, task: Task) -> None:
 def _resolve(config: SearchConfig, task: Task, space: Space, budget: Budget) -> SearchConfig:
     """Returns the configuration with names and paths that mean the same in every folder."""
     tasks = {} if task.scenario is None else {"tasks": task.tasks}
-    return config.replace(**_task_options(task), space=space.source, budget=budget.text, **tasks)
+    return config.replace(**_task_options(task), space=space.source, budget=budget.option, **tasks)
 
 
 def _describe_data(task: Task) -> dict[str, Any]:

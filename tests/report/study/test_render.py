@@ -23,7 +23,7 @@ from tests.sample_study import (
 )
 
 HOSTILE = '"><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> `x` |a|b| *c* [d](http://e)'
-VOID = {"meta", "link", "br", "img", "hr", "input"}
+VOID = {"meta", "link", "br", "img", "hr", "input", "wbr"}
 
 
 class Page(HTMLParser):
