@@ -301,6 +301,14 @@ class SearchConfig:
     tracking_uri: str | None = _option(
         None, kind="uri", role="run", metavar="URI", help="MLflow tracking store.", when_none="SQLite file under .nbt/"
     )
+    register: str | None = _option(
+        None,
+        kind="text",
+        role="run",
+        metavar="NAME",
+        help="Register the trained model in MLflow under this name.",
+        when_none="not registered",
+    )
     metric: str = _option(
         DEFAULT_METRIC,
         kind="choice",
