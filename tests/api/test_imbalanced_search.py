@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from nbt import api
+from nbt.api.results import SearchResult
 from nbt.checks import FAILED, PASSED
+from nbt.cli.display.summary import search_summary
 
 IMAGES = {"cat": 50, "dog": 5, "owl": 5}
 
@@ -24,6 +28,14 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for i in range(number):
             Image.fromarray(rng.integers(126, 130, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     return tmp_path
+
+
+def shown(result: SearchResult) -> list[str]:
+    """Returns the lines of the summary on screen."""
+    console = Console(width=200, file=io.StringIO(), record=True)
+    for part in search_summary(result.record, result.recommended, result.report_path):
+        console.print(part)
+    return console.export_text().splitlines()
 
 
 def test_the_result_shows_guessing_recall_and_the_checks(own_folder: Path) -> None:
@@ -52,6 +64,8 @@ def test_the_result_shows_guessing_recall_and_the_checks(own_folder: Path) -> No
     assert classes.recall.drop("cat").to_dict() == {"dog": 0.0, "owl": 0.0}, "nothing distinguishes the images"
     assert document["test"]["recommended"]["value"] <= majority["value"] + 1e-9
     assert checks["NBT205"]["state"] != PASSED
+    lines = [" ".join(line.split()) for line in shown(result)]
+    assert "lowest recall dog 0.0 % of 1, owl 0.0 % of 1" in "\n".join(lines)
     report = Path(document["report"]).with_suffix(".md").read_text()
     for text in ("macro F1", "always guessing the largest class", "NBT106", "starts from random weights"):
         assert text in report, text

@@ -14,12 +14,14 @@ from nbt.api.results import TrainResult
 from nbt.checks import CheckResult
 from nbt.cli.display.output import metric_interval_text, relative_path
 from nbt.cli.display.tables import grid
+from nbt.data.checks.imbalance import Imbalance
 from nbt.metrics import DEFAULT_METRIC, METRICS
-from nbt.report.formatting import duration, join_words, one_line, pluralise
+from nbt.report.formatting import duration, join_words, one_line, percent, pluralise
 from nbt.report.metric_text import guess_text, value_text
 from nbt.report.settings_table import recipe_summary
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
+from nbt.report.study.test_section import weakest_classes
 from nbt.settings import TransferSettings
 from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
 from nbt.tuning.intervals import Interval, value_interval
@@ -43,10 +45,11 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
     table = _facts()
     table.add_row("", "settings", _one_line(f"{name}: {recipe_summary(recommended)}"))
     table.add_row("", "cost", _one_line(_cost(record)))
+    checks = study_checks(record)
     return [
         Text(f"{record.config.name}: {record.verdict or f'{name} is recommended.'}", style="bold"),
-        _results_table(record),
-        *_check_lines(study_checks(record)),
+        _results_table(record, checks),
+        *_check_lines(checks),
         table,
         _whole_line("report", str(report)),
         *([] if record.config.scenario else [_predict_line(report.parent / "model")]),
@@ -93,7 +96,7 @@ def _whole_line(label: str, text: str) -> Text:
     return Text(f"  {label:<{_LABEL_WIDTH}}  {text}", no_wrap=True, overflow="ignore")
 
 
-def _results_table(record: StudyRecord) -> Table:
+def _results_table(record: StudyRecord, checks: Sequence[CheckResult]) -> Table:
     table, results = _results(), test_results(record)
     if results is not None:
         metric = results.recommended.metric
@@ -105,6 +108,10 @@ def _results_table(record: StudyRecord) -> Table:
         validation = value_interval(final.validation, chosen)
         runs = pluralise(final.validation.n, "run")
         _add_validation(table, chosen.name, validation, runs, None if results is None else results.optimism)
+    recalls = [f"{row.name} {percent(row.recall)} of {row.images}" for row in weakest_classes(record)]
+    is_imbalanced = any(check.code == Imbalance.code and check.is_failed for check in checks)
+    if recalls and (chosen.class_mean or is_imbalanced):
+        table.add_row("", "lowest recall", _one_line(join_words(recalls)))
     return table
 
 

@@ -131,6 +131,7 @@ def _fit_section(record: StudyRecord) -> TemplateData | None:
     profile = FitProfile.from_dict(record.profile)
     return TemplateData(
         profile=profile,
+        weights="initial" if record.config.weights == "none" else "pretrained",
         sentences=tuple(conclusions.suggestions(profile)),
         uncertainty_text=conclusions.uncertainty_text([profile]),
         measures=measures.measure_rows(profile),

@@ -10,6 +10,7 @@ from nbt.report.templating import escape_markdown, fenced
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import profile_dict
 from tests.sample_study import (
+    config,
     empty_study,
     evaluated_study,
     finals,
@@ -259,8 +260,12 @@ def test_fit_section_requires_a_profile() -> None:
     assert "Not measured: LEEP: no <head>" in page.text
     assert "Not measured: LEEP: no \\<head\\>" in text
     assert "unit 5, features.4: 60.0 % ± 1.5, pretrained weights" in page.text
+    random = sample_study(profile=profile_dict(), config=config(weights="none"))
+    for rendered in (Page(html(random)).text, markdown(random)):
+        assert "Fit of the initial weights" in rendered
+        assert "It starts from random weights" in rendered
     for rendered in (Page(html(sample_study())).text, markdown(sample_study())):
-        assert "Fit of the pretrained weights" not in rendered
+        assert "Fit of the" not in rendered
         assert "fit.json" not in rendered
 
 
