@@ -46,7 +46,7 @@ rather than by results, were tried together and kept: degrees of freedom of the 
 with those of the sum by Satterthwaite; and an intraclass correlation of fixed images, with two images added to the
 number of independent ones. What they cannot mend: in 20 images with an accuracy of .97, .6 are wrong on average, which
 does not show the variance; and a training noise of .05 is above the expected .041. The stored results, of 1,000 studies
-per cell, have 45 failures in 1,152 cells: 22 by width, all with 20 images and most with an accuracy of .97, 11 by a
+per cell, have 45 failures in 1,152 cells: 22 by width, most with 20 images and an accuracy of .97, 11 by a
 coverage of 92.3 to 93 %, and 15 by false differences, most with the larger training noise.
 
 The second part simulates the finals: three finalists equal to the default recipe, looked at after 3, 4 and 5 runs. It
