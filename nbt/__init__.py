@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from nbt._version import __version__
 
 if TYPE_CHECKING:
-    from nbt.api import load_task, search
+    from nbt.api import load_task, search, train
     from nbt.api._continual import continual
     from nbt.api._evaluate import evaluate
+    from nbt.api._export import export
     from nbt.api._predict import predict
     from nbt.fit.profile_builder import profile_fit
     from nbt.inference.model import TransferModel, load_model
@@ -28,12 +29,14 @@ __all__ = [
     "__version__",
     "continual",
     "evaluate",
+    "export",
     "fine_tune",
     "load_model",
     "load_task",
     "predict",
     "profile_fit",
     "search",
+    "train",
 ]
 
 _LAZY_IMPORTS = {
@@ -42,12 +45,14 @@ _LAZY_IMPORTS = {
     "TransferSettings": "nbt.settings",
     "continual": "nbt.api",
     "evaluate": "nbt.api",
+    "export": "nbt.api",
     "fine_tune": "nbt.training.fine_tune",
     "load_model": "nbt.inference.model",
     "load_task": "nbt.api",
     "predict": "nbt.api",
     "profile_fit": "nbt.fit.profile_builder",
     "search": "nbt.api",
+    "train": "nbt.api",
 }
 
 

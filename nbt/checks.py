@@ -141,6 +141,14 @@ def sort_results(results: Iterable[CheckResult]) -> tuple[CheckResult, ...]:
     return tuple(sorted(results, key=lambda r: (STATES.index(r.state), SEVERITIES.index(r.severity), r.code)))
 
 
+def log_failed(results: Iterable[CheckResult]) -> None:
+    """Logs failed checks, one line each; the command line shows the severity of the check as that of the line."""
+    for result in sort_results(results):
+        if result.is_failed:
+            text = f"{result.code}: {result.message} {result.advice}"
+            logging.getLogger("nbt").warning("%s", text, extra={"severity": result.severity})
+
+
 def check_codes(codes: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
     """Returns the codes that the user wants to ignore, in upper case.
 

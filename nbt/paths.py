@@ -22,16 +22,20 @@ def bundled_folder(name: str) -> Path:
     raise FileNotFoundError(f"{name}/ is neither inside the nbt package nor next to it; reinstall nbt-transfer")
 
 
+def cache_root() -> Path:
+    """Returns the user's cache (`$NBT_CACHE`, else `$XDG_CACHE_HOME/nbt`, else `~/.cache/nbt`), which may not exist."""
+    return Path(os.environ.get("NBT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nbt")
+
+
 def cache_folder(*parts: str) -> Path:
-    """Creates and returns a folder in the user's cache (`$NBT_CACHE`, else `$XDG_CACHE_HOME/nbt`, else `~/.cache/nbt`).
+    """Creates and returns a folder in the user's cache, see `cache_root`.
 
     The cache holds only data that can be recreated: decoded images, downloads and source models pretrained by nbt.
 
     Raises:
         NbtError: The folder cannot be created.
     """
-    root = os.environ.get("NBT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nbt"
-    folder = Path(root).joinpath(*parts)
+    folder = cache_root().joinpath(*parts)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

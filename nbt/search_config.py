@@ -134,6 +134,12 @@ class SearchConfig:
 
     Raises:
         UsageError: A value is of another type, out of range, or excludes another.
+
+    Example:
+        >>> import nbt
+        >>> config = nbt.SearchConfig(dataset="digits", budget="2h", workers=2)
+        >>> print(config.command())
+        nbt search --dataset digits --budget 2h --workers 2
     """
 
     dataset: str = _option(
@@ -331,6 +337,13 @@ class SearchConfig:
         metavar="CODE[,CODE]",
         help="Checks of data and result to leave out, such as NBT203; may be repeated.",
         when_none="none",
+    )
+    images: bool = _option(
+        True,
+        kind="flag",
+        role="run",
+        flag="--no-images",
+        help="Leave the images out of the report, for private data; the names of their files remain.",
     )
     out: str = _option("reports", kind="path", role="run", metavar="DIR", help="Folder of the reports.")
     fresh: bool = _option(

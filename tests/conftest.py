@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from tests.browser import axe, browser  # noqa: F401 - fixtures
+
 # On a busy machine any example may be slow, so there is no deadline.
 hypothesis_settings.register_profile(
     "nbt", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]

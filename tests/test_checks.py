@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nbt.checks import Check, CheckResult, check_codes, run_checks
+from nbt.checks import Check, CheckResult, check_codes, log_failed, run_checks
+from nbt.cli.display.output import Output
 from nbt.errors import UsageError
 
 
@@ -51,3 +52,14 @@ def test_result_survives_json() -> None:
     (result,) = run_checks([_Negative()], [-1])
     assert CheckResult.from_dict({**result.to_dict(), "later": 1}) == result
     assert result.to_dict()["documentation"] == "docs/checks.md#nbt901"
+
+
+def test_failed_checks_are_lines_with_their_severity(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().configure()
+    log_failed([*run_checks([_Negative()], [-1]), *run_checks([_Zero()], [4])])
+    assert capsys.readouterr().err == (
+        "error: NBT902: A zero. Remove it.\nwarning: NBT901: Some are negative. Remove them.\n"
+    )
+    Output().configure(verbosity=-1)
+    log_failed(run_checks([_Negative()], [-1, 4]))
+    assert capsys.readouterr().err == ""

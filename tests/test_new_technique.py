@@ -23,7 +23,7 @@ import torch
 import nbt
 from nbt.errors import UsageError
 from nbt.report.settings_table import flat_settings, recipe_summary, setting_descriptions
-from nbt.report.study.tables import setting_rows
+from nbt.report.study.cards.recipe import setting_rows
 from nbt.seeds import generator
 from nbt.settings import SETTINGS, FieldRule, Setting, Technique, TransferSettings, register, repair, unregister
 from nbt.task.task import Task

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from nbt.api._check import check
+from nbt.api._check import CheckedDataset, check, check_dataset
 from nbt.api._continual import ContinualOutcome, check_streams, continual
 from nbt.api._evaluate import evaluate
+from nbt.api._export import export
 from nbt.api._fit import Recommendation, fit, recommend
 from nbt.api._load_task import TaskOptions, as_task, load_task
 from nbt.api._predict import predict
@@ -17,6 +18,7 @@ from nbt.api.results import SearchResult, TrainResult
 from nbt.tuning.storage.stream_record import StreamObserver
 
 __all__ = [
+    "CheckedDataset",
     "ContinualOutcome",
     "Recommendation",
     "SearchResult",
@@ -25,9 +27,11 @@ __all__ = [
     "TrainResult",
     "as_task",
     "check",
+    "check_dataset",
     "check_streams",
     "continual",
     "evaluate",
+    "export",
     "fit",
     "load_task",
     "predict",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._streams import PlannedStream, StreamSource, check_streams_to_run, is_finished
 from nbt.errors import UsageError, require_positive
+from nbt.object_html import short_repr, table_html
 from nbt.paths import check_writable_folder
 from nbt.progress import Progress
 from nbt.search_config import AUTO, check_workers
@@ -37,6 +38,28 @@ class ContinualOutcome:
 
     comparison: Comparison
     report_path: Path
+
+    def __repr__(self) -> str:
+        rows = [f"{method} {' '.join(accuracy.split())}" for method, accuracy, _ in self._rows()]
+        return short_repr("ContinualOutcome", [self._title(), *rows])
+
+    def _repr_html_(self) -> str:
+        header = ("method", "average accuracy", "forgetting, points")
+        return table_html(self._title(), [header, *self._rows(), ("report", str(self.report_path), "")])
+
+    def _title(self) -> str:
+        config = self.comparison.config
+        stream = f"{config.settings.tasks} tasks, {config.settings.scenario}-incremental"
+        return f"{config.dataset}, {config.backbone}: {stream}"
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """Returns method, average accuracy and forgetting of each method, with intervals, as text."""
+        from nbt.report.metric_text import interval_text
+
+        return [
+            (runs.method, interval_text(runs.average_accuracy), interval_text(runs.forgetting).replace(" %", ""))
+            for runs in self.comparison.methods
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result in JSON types: the path of the report and the content of `stream.json`."""
@@ -85,6 +108,13 @@ def continual(
     Raises:
         UsageError: An argument is invalid; raised before any training.
         NbtError: A stream cannot continue; finished tasks stay stored.
+
+    Example:
+        >>> import nbt
+        >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+        >>> outcome = nbt.continual(task, scenario="class", methods=["probe"], tasks=2, workers=1, progress=False)
+        >>> outcome
+        ContinualOutcome(digits, conv3(width=8): 2 tasks, class-incremental, probe ...)
     """
     from nbt.display.progress import shown_progress
     from nbt.display.stream_progress import StreamProgress

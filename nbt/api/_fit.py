@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from nbt.api._load_task import TaskOptions, callback_of, load_task
+from nbt.api._load_task import TaskOptions, callback_of, load_silently, load_task
 from nbt.api._strategy import load_transferred_priors
 from nbt.errors import UsageError, require_positive
 from nbt.settings import TransferSettings
@@ -44,10 +44,11 @@ def fit(
     from nbt.fit.source_means import source_class_means
 
     seed, progress = options.get("seed", 0), callback_of(options)
-    profiles = []
+    profiles: list[FitProfile] = []
     for backbone, weights in backbones:
         task_options: TaskOptions = {**options, "backbone": backbone, "weights": weights}
-        task = load_task(dataset, **task_options)
+        # The data are the same for all backbones, and so are most checks.
+        task = (load_silently if profiles else load_task)(dataset, **task_options)
         means = None
         if source_data is not None:
             means = source_class_means(task, source_data, seed=seed, progress=progress)

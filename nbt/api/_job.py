@@ -56,6 +56,7 @@ def _make_estimator(prepared: PreparedSearch, task: Task, record: StudyRecord, e
     from nbt.fit.sampling import DEFAULT_SAMPLES
     from nbt.tuning.baseline_recipes import baseline_recipes
     from nbt.tuning.job_estimate import JobEstimator, mean_relative_cost
+    from nbt.tuning.relative_cost import cost_model
 
     if task.scenario is not None:
         return None
@@ -65,15 +66,15 @@ def _make_estimator(prepared: PreparedSearch, task: Task, record: StudyRecord, e
         epoch_seconds, workers = _measure_epoch(n_train, engine, workers)
     if epoch_seconds is None:
         return None
-    baselines = [settings for _, settings in baseline_recipes(epochs)]
+    baselines, model = [settings for _, settings in baseline_recipes(epochs)], cost_model(record)
     return JobEstimator(
         prepared.budget,
         epochs,
         max_folds=prepared.options.final_seeds,
         epoch_seconds=epoch_seconds,
         workers=workers,
-        relative_cost=mean_relative_cost(prepared.space, epochs, baselines, prepared.budget.trials),
-        retraining_cost=1.0 + len(task.split.val) / n_train,
+        relative_cost=mean_relative_cost(model, prepared.space, epochs, baselines, prepared.budget.trials),
+        retraining_cost=model.retraining,
         profile_share=0.0 if record.profile is not None else min(1.0, DEFAULT_SAMPLES / n_train),
         spent_epochs=record.epochs_spent,
     )

@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from nbt.checks import log_failed
 from nbt.errors import UsageError
 from nbt.machine.cores import limit_spinning
 from nbt.progress import Progress as ProgressCallback
@@ -47,7 +48,8 @@ class TaskOptions(TypedDict, total=False):
 def load_task(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
     """Loads a dataset and the pretrained weights to transfer to it; see `nbt.task.load.load_task`.
 
-    Default weights that nbt trains itself (conv3 and conv4 for digits) are trained at first use and cached.
+    Default weights that nbt trains itself (conv3 and conv4 for digits) are trained at first use and cached. Failed
+    checks of the data are logged; all results are in `Task.checks`.
 
     Args:
         dataset: A known name, a folder with one subfolder per class, a folder with train/val/test subfolders of that
@@ -57,7 +59,19 @@ def load_task(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
     Raises:
         UsageError: An argument is invalid.
         NbtError: A file cannot be downloaded or written.
+
+    Example:
+        >>> import nbt
+        >>> nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+        Task(digits, conv3(width=8), weights none, 5 classes, 28 px, ... training, ... validation and ... test images)
     """
+    task = load_silently(dataset, **options)
+    log_failed(task.checks)
+    return task
+
+
+def load_silently(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
+    """Loads a task as `load_task` does, for callers that show the checks of the data themselves."""
     limit_spinning()
     from nbt.display.progress import Progress, shown_progress
     from nbt.task.load import load_task as load

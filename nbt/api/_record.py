@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from nbt.api._load_task import TaskOptions, callback_of, load_task
 from nbt.errors import UsageError, nearest, require_positive
-from nbt.paths import check_writable_file
+from nbt.paths import absolute_path, check_outside, check_writable_file
 from nbt.progress import Progress
 from nbt.search_config import AUTO, check_workers
 
@@ -83,6 +83,7 @@ def record(
     check_workers(workers)
     if design not in DESIGNS:
         raise UsageError(f"design {design!r}: {nearest(design, DESIGNS)}")
+    check_outside("--out", path, absolute_path(dataset))
     task = monitor_test_images(load_task(dataset, **options))
     searched = applicable_space(searched, task)
     header = dataclasses.replace(make_table_header(task, searched, epochs), design=design)
@@ -198,6 +199,7 @@ def record_studies(
     left_out: dict[str, str] = {}
     for name in names:
         record = read_study(url, name)
+        check_outside("--out", out, record.config.dataset)
         try:
             tables.append(table_from_study(record, table_space))
         except UsageError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.api._job import start_monitor
-from nbt.api._load_task import load_task
+from nbt.api._load_task import load_silently
 from nbt.api._prepared_search import PreparedSearch, make_study_config
 from nbt.api._search_run import SearchRun
 from nbt.api._strategy import load_transferred_priors, make_strategy
@@ -65,6 +65,17 @@ def search(
     Raises:
         UsageError: An option is unknown or invalid, or the stored study of this name has another configuration.
         NbtError: The search cannot continue; finished trials stay stored.
+
+    Example:
+        >>> import nbt
+        >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+        >>> quick = {"heuristics": False, "pruner": "none", "workers": 1, "progress": False}
+        >>> result = nbt.search(task, budget=1, epochs=1, **quick)
+        >>> result.recommended.epochs
+        1
+        >>> result.trials[["number", "state", "epochs"]]
+           number     state  epochs
+        0       0  complete       1
     """
     from nbt.display.progress import shown_progress
     from nbt.display.search_progress import SearchProgress
@@ -153,7 +164,7 @@ def _load_task(task: SearchConfig | Task | str | Path, config: SearchConfig, pro
     if not isinstance(task, SearchConfig | str | Path):
         return task
     options = {name: getattr(config, name) for name in _TASK_FIELDS if name != "dataset"}
-    return load_task(config.dataset, progress=progress, **options)
+    return load_silently(config.dataset, progress=progress, **options)
 
 
 def _check_metric(name: str, task: Task) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from nbt.api.results import SearchResult
 from nbt.errors import NbtError
 from nbt.settings import TransferSettings, repair
 from nbt.tuning.job_clock import FINALS, REPORT, TRAIN, TRIALS
-from nbt.tuning.storage.records import StudyObserver
+from nbt.tuning.storage.records import StudyObserver, StudyRecord
 
 if TYPE_CHECKING:
     from nbt.tuning.engines.base import Engine
@@ -108,8 +109,6 @@ class SearchRun:
         }
 
     def _run_phases(self, export: Path) -> None:
-        from nbt.report.study.calibration import study_temperature
-        from nbt.training.export.model_folder import store_temperature
         from nbt.tuning.controller import SearchController
         from nbt.tuning.finals.finals import Finals
         from nbt.tuning.finals.retraining import Retraining
@@ -142,7 +141,8 @@ class SearchRun:
         monitor.enter(FINALS)
         finals = Finals(
             self.store,
-            seeds=self._final_folds(),
+            seeds=self.prepared.options.final_seeds,
+            max_cost=self._affordable_cost(),
             surrogate=None if config.scenario else self.strategy.surrogate,
             checkpoints=checkpoints,
             observers=observers,
@@ -153,16 +153,14 @@ class SearchRun:
         retraining = Retraining(self.store, export=None if config.scenario else export, checkpoints=checkpoints)
         self.engine.run(ProgressTrialSource(retraining, self.prepared.progress))
         if config.scenario is None:
-            store_temperature(export, study_temperature(self.store.record()))
+            _complete_model_folder(export, self.store.record())
 
-    def _final_folds(self) -> int:
-        """Returns the maximum number of runs per finalist: fewer if a budget in time has no room for them."""
-        from nbt.tuning.finals.plan import plan_finals
-
-        folds, estimator = self.prepared.options.final_seeds, self.monitor.estimator
+    def _affordable_cost(self) -> float:
+        """Returns what finals and last training may cost at most: the rest of a budget in time."""
+        estimator = self.monitor.estimator
         if self.prepared.budget.seconds is None or estimator is None:
-            return folds
-        return plan_finals(estimator.allowed_trainings(self.monitor.clock.total), folds).folds
+            return math.inf
+        return estimator.affordable_cost(self.monitor.clock.total)
 
     def _store_prior_diagnostics(self) -> None:
         """Stores the diagnostics of the priors, see `nbt.tuning.prior_diagnostics.diagnose_priors`."""
@@ -174,3 +172,27 @@ class SearchRun:
             self.store.put_prior_diagnostics(diagnose_priors(self.strategy.surrogate, self.store.record().trials))
         except Exception as error:  # only the report needs them; they must neither end the search nor hide its error
             _log.warning("the diagnostics of the priors could not be stored: %s", error)
+
+
+def _complete_model_folder(folder: Path, record: StudyRecord) -> None:
+    """Adds temperature, test results and model card to the folder of the recommended model.
+
+    A model whose training diverged was not exported; the folder may then hold an earlier one.
+    """
+    from nbt.inference.model_card import complete_model_folder
+    from nbt.report.study.calibration import study_temperature
+    from nbt.training.export.model_folder import was_trained_with
+    from nbt.tuning.finals.finals import recommended_final
+    from nbt.tuning.finals.test_results import class_results, test_results
+
+    if not was_trained_with(folder, recommended_final(record).settings):
+        return
+    results, predictions = test_results(record), record.test_predictions("recommended")
+    complete_model_folder(
+        folder,
+        temperature=study_temperature(record),
+        test=None if results is None else results.recommended,
+        predictions=predictions,
+        majority=None if results is None else results.majority,
+        classes=() if predictions is None else class_results(predictions, record.class_names, record.class_images),
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 from nbt.errors import UsageError
 from nbt.metrics import METRICS
+from nbt.paths import check_outside
 from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 
@@ -35,6 +36,7 @@ def report(
     out: str | Path = "reports",
     *,
     ignore: str | Sequence[str] | None = None,
+    images: bool = True,
 ) -> Path:
     """Writes the report of a study from the storage.
 
@@ -43,6 +45,7 @@ def report(
         storage: URL of the Optuna storage; `.nbt/studies.db` when None.
         out: Folder of the reports.
         ignore: Codes of checks to leave out, such as "NBT203"; those of the last search when None.
+        images: Whether the report may show images; False also if the search was told so.
 
     Returns:
         The absolute path of the HTML file.
@@ -56,8 +59,10 @@ def report(
     from nbt.tuning.storage.studies import read_study, resolve_storage
 
     record = read_study(resolve_storage(storage), study)
+    check_outside("--out", out, record.config.dataset)
     # The storage may have been moved since the search.
-    search = record.search_config().replace(storage=storage, out=out)
+    search = record.search_config()
+    search = search.replace(storage=storage, out=out, images=images and search.images)
     if ignore is not None:
         search = search.replace(ignore=ignore)
         check_ignored(search.ignore)

@@ -15,7 +15,7 @@ from nbt.progress import Progress as ProgressCallback
 from nbt.report.stored_values import finite
 from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
-from nbt.training.export.model_folder import check_export, store_temperature
+from nbt.training.export.model_folder import check_export
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.storage.records import FinalRun, TestRecord
 
@@ -108,6 +108,13 @@ def train(
     Raises:
         UsageError: An argument is invalid.
         NbtError: A run failed or diverged.
+
+    Example:
+        >>> import nbt
+        >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+        >>> result = nbt.train(task, nbt.TransferSettings(epochs=1), seeds=2, workers=1, progress=False)
+        >>> len(result.runs), result.test.n == len(task.split.test)
+        (2, True)
     """
     from nbt.display.progress import Progress, shown_progress
 
@@ -164,9 +171,19 @@ def _train(
     ]
     validation = score_interval(scores, design)
     calibration = _calibration(source, last)
-    if export is not None and calibration is not None:
-        store_temperature(export, calibration.temperature)
-    return TrainResult(source.settings, runs, validation, test, *_test_results(loaded, test, last), export, calibration)
+    result, majority, classes = _test_results(loaded, test, last)
+    if export is not None:
+        from nbt.inference.model_card import complete_model_folder
+
+        complete_model_folder(
+            export,
+            temperature=1.0 if calibration is None else calibration.temperature,
+            test=result,
+            predictions=last.predictions,
+            majority=majority,
+            classes=classes,
+        )
+    return TrainResult(source.settings, runs, validation, test, result, majority, classes, export, calibration)
 
 
 def _test_results(

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.checks import CheckResult
-from nbt.metrics import METRICS
+from nbt.metrics import DEFAULT_METRIC, METRICS
+from nbt.object_html import short_repr, table_html
+from nbt.report.formatting import pluralise
+from nbt.report.metric_text import value_text
+from nbt.report.settings_table import recipe_summary
+from nbt.report.study.result_rows import ResultRow, guess_rows, model_rows, study_rows, validation_row
 from nbt.settings import TransferSettings
 from nbt.tuning.finals.test_results import ClassResult, TestResult, optimism, test_results
 from nbt.tuning.intervals import Interval, difference_interval, interval_json, value_interval
@@ -18,7 +23,9 @@ from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
+    from nbt.inference.model import TransferModel
     from nbt.training.calibration import Calibration
 
 
@@ -33,6 +40,18 @@ class SearchResult:
 
     record: StudyRecord
     report_path: Path
+
+    def __repr__(self) -> str:
+        rows = [f"{row.label} {' '.join(row.value.split())}" for row in study_rows(self.record)]
+        facts = [f"study {self.record.config.name!r}", f"recommends {self.record.recommended}", *rows]
+        return short_repr("SearchResult", [*facts, f"{len(self.record.trials)} trials"])
+
+    def _repr_html_(self) -> str:
+        failed = [(result.code, result.message, result.advice) for result in self.checks if result.is_failed]
+        rows = [*study_rows(self.record), ("settings", recipe_summary(self.recommended), "")]
+        report = ("report", str(self.report_path), "")
+        title = f"{self.record.config.name}: {self.record.verdict}"
+        return table_html(title, [*rows, *failed, report])
 
     @property
     def recommended(self) -> TransferSettings:
@@ -68,6 +87,45 @@ class SearchResult:
         from nbt.report.study.test_section import confusion_frame
 
         return confusion_frame(self.record)
+
+    def plot_history(self) -> Figure:
+        """Draws the value of each trial and the best so far; see `nbt.report.study.figures.draw_history`."""
+        from nbt.report.study.figures import draw_history
+
+        return draw_history(self.record)
+
+    def plot_importances(self) -> Figure:
+        """Draws which settings matter; see `nbt.report.study.figures.draw_importances`.
+
+        Raises:
+            NbtError: The study has too few trials.
+        """
+        from nbt.report.study.figures import draw_importances
+
+        return draw_importances(self.record)
+
+    def plot_confusion(self) -> Figure:
+        """Draws the confusion matrix of the test images; see `nbt.report.study.figures.draw_confusion`.
+
+        Raises:
+            NbtError: No predictions are stored.
+        """
+        from nbt.report.study.figures import draw_confusion
+
+        return draw_confusion(self.record)
+
+    def model(self, device: str | None = None) -> TransferModel:
+        """Loads the trained model; see `nbt.load_model`.
+
+        Args:
+            device: Device of the model; a GPU if there is one when None.
+
+        Raises:
+            UsageError: The search was of streams of tasks, or the model was removed.
+        """
+        from nbt.inference.model import load_model
+
+        return load_model(self.report_path.parent / "model", device)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the result in JSON types: study, report, recommended settings, values of the metric, and cost."""
@@ -148,6 +206,15 @@ class TrainResult:
     export: Path | None
     calibration: Calibration | None = None
 
+    def __repr__(self) -> str:
+        return short_repr("TrainResult", [f"{row.label} {' '.join(row.value.split())}" for row in training_rows(self)])
+
+    def _repr_html_(self) -> str:
+        model = [] if self.export is None else [("model", str(self.export), "")]
+        return table_html(
+            "TrainResult", [*training_rows(self), ("settings", recipe_summary(self.settings), ""), *model]
+        )
+
     @property
     def optimism(self) -> Interval | None:
         """Validation mean minus test value, with its interval."""
@@ -171,6 +238,16 @@ class TrainResult:
             "calibration": None if self.calibration is None else dataclasses.asdict(self.calibration),
             "model": None if self.export is None else str(self.export),
         }
+
+
+def training_rows(result: TrainResult) -> list[ResultRow]:
+    """Returns the results of a training with known settings as rows of text."""
+    runs = pluralise(result.validation.n, "seed")
+    validation = validation_row(DEFAULT_METRIC, result.validation, runs, result.optimism)
+    values = {name: interval.mean for name, interval in result.result.metrics.items() if name != DEFAULT_METRIC}
+    others = ", ".join(f"{METRICS[name].label} {value_text(name, value)}" for name, value in values.items())
+    more = [ResultRow("other metrics", others, "")] if others else []
+    return [*model_rows(result.result), *more, *guess_rows(result.majority), validation]
 
 
 def _test_json(result: TestResult | None) -> dict[str, Any] | None:

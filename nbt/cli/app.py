@@ -23,8 +23,8 @@ from nbt.tuning.engines.interrupts import InterruptGuard
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 COMMANDS = (
-    *("search", "train", "predict", "evaluate", "report", "sync", "studies"),
-    *("fit", "record", "replay", "check", "cache", "datasets", "backbones", "spaces", "ui"),
+    *("search", "train", "predict", "evaluate", "export", "report", "sync", "studies"),
+    *("fit", "record", "replay", "check", "cache", "datasets", "backbones", "spaces", "ui", "doctor"),
     *("pretrain", "inject", "continual"),
 )
 

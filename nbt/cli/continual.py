@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbt.cli.display.output import Output, interval_text, percent, relative_path
+from nbt.cli.display.output import Output, percent, relative_path
 from nbt.cli.options.checks import check_task
 from nbt.cli.options.common import Command, given_parameters
 from nbt.cli.options.continual import (
@@ -26,8 +26,8 @@ from nbt.training.recipe.checks import check_starting_weights
 if TYPE_CHECKING:
     from nbt.task.options import TaskOptions
 
-_CLASS_STREAM_TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "seed")
-_TASK_STREAM_TASK_OPTIONS = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "seed")
+_CLASS_STREAM_TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "resize", "seed")
+_TASK_STREAM_TASK_OPTIONS = ("data_dir", "backbone", "weights", "image_size", "classes", "shots", "resize", "seed")
 _STANDARD_OPTIONS = ("epochs", "batch_size")
 _PATH_OPTIONS = ("data_dir", "file", "folder")
 
@@ -97,6 +97,7 @@ def class_stream_text(facts: Mapping[str, Any]) -> list[str]:
     Args:
         facts: Dataset, backbone, weights, and `ClassStreamResult.to_dict()`.
     """
+    from nbt.report.metric_text import interval_text
     from nbt.tuning.intervals import accuracy_interval
 
     accuracy = interval_text(accuracy_interval(facts["accuracies"]))

@@ -12,6 +12,7 @@ from nbt.cli.display.output import Output
 from nbt.cli.options.checks import check_experience, check_task
 from nbt.cli.options.common import AT_LEAST_ONE, Command, comparison_options, config_option, given_parameters
 from nbt.errors import UsageError
+from nbt.paths import check_outside
 
 _RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
 
@@ -68,8 +69,10 @@ def command(
     _check_option_combination(click.get_current_context())
     pairs = pair_backbones_with_weights(backbone, weights)
     for name, file in pairs:
-        check_task({"dataset": dataset, "backbone": name, "weights": file, **options})
+        task = check_task({"dataset": dataset, "backbone": name, "weights": file, **options})
     check_files(plot, source_data)
+    if plot is not None:
+        check_outside("--plot", plot, task.source.path)
     check_experience(experience)
     check_space(space)
     from nbt.display.progress import Progress

@@ -11,7 +11,7 @@ from nbt.cli.display.output import Output, percent
 from nbt.cli.options.checks import check_task
 from nbt.cli.options.common import AT_LEAST_ONE, Command, choice_option, config_option
 from nbt.errors import UsageError
-from nbt.paths import check_writable_file
+from nbt.paths import check_outside, check_writable_file
 from nbt.settings import PRETRAIN_SCHEMES, ZAP_SCALES
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ _EPISODE_OPTIONS = ("episodes", "inner_lr")
 @config_option("image_size", show_default="that of the backbone")
 @config_option("classes")
 @config_option("shots", help="Use only N images per class.")
+@config_option("resize")
 @config_option("seed", help="Seed of weights, order, zaps and images.")
 @click.option(
     "--out",
@@ -94,11 +95,13 @@ def command(out: Output, dataset: str, backbone: str, file: str | None, **option
 
     Finished trainings are cached. The same command resumes a training that was stopped.
     """
-    names = ("data_dir", "image_size", "classes", "shots", "seed")
+    names = ("data_dir", "image_size", "classes", "shots", "resize", "seed")
     task = {"dataset": dataset, "backbone": backbone, "weights": "none", **{name: options[name] for name in names}}
-    check_task(task)
+    checked = check_task(task)
     settings = settings_from_options(dataset, backbone, options)
     check_file(file)
+    if file is not None:
+        check_outside("--out", file, checked.source.path)
     from nbt.display.progress import Progress
 
     with Progress(out.progress_mode) as progress:
@@ -174,6 +177,7 @@ def train(task: dict[str, Any], settings: PretrainSettings, progress: Any) -> tu
         task["image_size"] or default_image_size(spec),
         classes=task["classes"],
         shots=task["shots"],
+        resize=task["resize"],
         seed=task["seed"],
         progress=progress,
     )

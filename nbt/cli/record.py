@@ -19,7 +19,7 @@ from nbt.cli.options.common import (
     workers_option,
 )
 from nbt.errors import UsageError
-from nbt.paths import check_writable_file
+from nbt.paths import check_outside, check_writable_file
 
 if TYPE_CHECKING:
     from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
@@ -191,7 +191,7 @@ def check_options(options: dict[str, Any], table: str) -> None:
     if not table.endswith(".parquet"):
         raise UsageError(f"--out {table}: the name of a recorded table ends in .parquet")
     check_writable_file("--out", table)
-    check_task(options)
+    check_outside("--out", table, check_task(options).source.path)
     Space.load(options["space"])
 
 

@@ -15,13 +15,14 @@ from nbt.paths import check_writable_folder
 @config_option("storage")
 @config_option("out")
 @config_option("ignore", show_default="that of the search")
-def command(out: Output, study: str, storage: str | None, folder: str, ignore: tuple[str, ...]) -> None:
+@config_option("images")
+def command(out: Output, study: str, storage: str | None, folder: str, ignore: tuple[str, ...], images: bool) -> None:
     """Rewrite the report of a study from the storage."""
     check_study(study, storage)
     check_writable_folder("--out", folder)
     from nbt import api
 
-    path = api.report(study, storage, folder, ignore=ignore or None)
+    path = api.report(study, storage, folder, ignore=ignore or None, images=images)
     if out.json:
         out.print_json({"study": study, "report": path})
     else:

@@ -78,7 +78,7 @@ def command(ctx: click.Context, /, out: Output, file: str | None, export: str | 
 
     with Progress(out.progress_mode) as progress:
         if origin:
-            progress.announce(f"training with {origin}")
+            progress.keep(f"training with {origin}")
         from nbt import api
 
         result = api.train(dataset, settings, export=folder, progress=progress.update, **options)

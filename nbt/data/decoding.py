@@ -33,6 +33,7 @@ class FileFacts(NamedTuple):
         low: Least finite value, for such values.
         high: Greatest finite value, for such values.
         not_finite: Number of values that are not finite.
+        bits: Numbers of integers by their bits, see `nbt.data.value_range.ValueStatistics`.
     """
 
     width: int
@@ -42,11 +43,12 @@ class FileFacts(NamedTuple):
     low: float = 0.0
     high: float = 0.0
     not_finite: int = 0
+    bits: tuple[int, ...] = ()
 
     @property
     def values(self) -> ValueStatistics:
         """Statistics of the values."""
-        return ValueStatistics(self.kind, self.low, self.high, self.not_finite)
+        return ValueStatistics(self.kind, self.low, self.high, self.not_finite, self.bits)
 
 
 class DecodedImage(NamedTuple):
@@ -71,8 +73,8 @@ def decode_image(path: Path, size: int, resize: str = "crop", ranges: ValueRange
     image = read_image(path, size, ranges)
     square = RESIZE[resize](image.rgb, size)
     upright = square if image.transpose is None else square.transpose(image.transpose)
-    kind, low, high, not_finite = image.statistics
-    return DecodedImage(np.asarray(upright), FileFacts(*image.size, image.mode, kind, low, high, not_finite))
+    kind, low, high, not_finite, bits = image.statistics
+    return DecodedImage(np.asarray(upright), FileFacts(*image.size, image.mode, kind, low, high, not_finite, bits))
 
 
 def decode_file(path: Path, size: int, resize: str = "crop") -> Pixels:

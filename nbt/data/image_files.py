@@ -6,12 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 
 from nbt.data.formats import HIDDEN, is_hidden, reason_to_pass_over
 
 SYSTEM_FOLDER = "hidden, thumbnail or system folder"
 OUTPUT_FOLDER = "report or model of nbt"
+LOOP = "link to a folder that was read already, or that holds the link"
+SPECIAL = "pipe, socket or device"
 SYSTEM_REASONS = (HIDDEN, SYSTEM_FOLDER, OUTPUT_FOLDER)
 """Reasons to pass over what is not part of a dataset, whatever it holds."""
 
@@ -78,33 +81,55 @@ def sort_class_names(names: Iterable[str]) -> list[str]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Returns the folders inside `folder` that are not hidden, sorted by name."""
+    """Returns the folders inside `folder` that are not hidden, sorted by name, without links to what holds it."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if not is_hidden(entry.name) and entry.is_dir()]
-    return [folder / name for name in sorted(names)]
+    return [folder / name for name in sorted(names) if not _is_loop(folder / name, set())]
 
 
 def scan_files(folder: Path, *, recursive: bool = True) -> Iterator[Path | PassedOver]:
     """Yields the image files in `folder` and below it in a fixed order, and the files and folders that are passed over.
 
-    Hidden, thumbnail and system folders, and folders that nbt wrote, are not entered.
+    Hidden, thumbnail and system folders, and folders that nbt wrote, are not entered. Links to folders are followed,
+    but every target is entered once only.
 
     Args:
         folder: The folder.
         recursive: Whether to descend into folders.
     """
-    for parent, folders, files in os.walk(folder):
+    entered = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=True):
         if any(names.issubset(files) for names in _OUTPUT_FILES):
             folders.clear()
             yield PassedOver(Path(parent), OUTPUT_FOLDER)
             continue
         for name in sorted(filter(is_hidden, folders)):
             yield PassedOver(Path(parent, name), SYSTEM_FOLDER)
-        folders[:] = sorted(name for name in folders if recursive and not is_hidden(name))
+        loops = {name for name in sorted(folders) if not is_hidden(name) and _is_loop(Path(parent, name), entered)}
+        yield from (PassedOver(Path(parent, name), LOOP) for name in sorted(loops))
+        folders[:] = sorted(name for name in folders if recursive and not is_hidden(name) and name not in loops)
         for name in sorted(files):
             path = Path(parent, name)
-            reason = reason_to_pass_over(path)
+            reason = SPECIAL if _is_special(path) else reason_to_pass_over(path)
             yield PassedOver(path, reason) if reason else path
+
+
+def _is_loop(path: Path, entered: set[str]) -> bool:
+    """Returns whether a path is a link to a folder that holds it or was entered; adds the target of a link."""
+    if not path.is_symlink():
+        return False
+    target = os.path.realpath(path)
+    is_loop = target in entered or Path(os.path.realpath(path.parent)).is_relative_to(target)
+    entered.add(target)
+    return is_loop
+
+
+def _is_special(path: Path) -> bool:
+    """Returns whether a path is no file, so that reading it may never end; a missing file is none."""
+    try:
+        return not S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def image_files(folder: Path) -> Iterator[Path]:

@@ -12,7 +12,15 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from nbt.data.formats import NEEDS_HEIF, heif_is_installed, is_heif, readable_formats, reason_of_suffix
-from nbt.data.value_range import ValueRange, ValueRanges, ValueStatistics, own_range, to_8_bit, value_statistics
+from nbt.data.value_range import (
+    ValueRange,
+    ValueRanges,
+    ValueStatistics,
+    count_bits,
+    own_range,
+    to_8_bit,
+    value_statistics,
+)
 
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 """Largest number of pixels that are decoded; Pillow's limit against decompression bombs. JPEG counts as it is decoded,
@@ -174,7 +182,9 @@ def _convert_16_bit_colours(
     The upper 8 bits tell how many of the 16 are in use; all bits are read only where the range makes a difference.
     """
     upper = np.asarray(image)[..., :3]
-    statistics = ValueStatistics("uint16", 0.0, float(int(upper.max()) * 256 + 255))
+    # The lower bits count as set.
+    possible = upper.astype(np.uint16) * 256 + 255
+    statistics = ValueStatistics("uint16", 0.0, float(possible.max()), bits=count_bits(possible))
     transpose = _TRANSPOSES.get(_orientation(image))
     value_range = ranges.get("uint16") or own_range(statistics)
     if value_range == own_range(statistics):

@@ -336,12 +336,13 @@ def _read_cache(path: Path, n_items: int, size: int) -> _Contents | None:
     try:
         metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         reasons = {int(index): str(reason) for index, reason in metadata["unreadable"]}
-        facts = tuple(FileFacts(*values) for values in metadata["facts"])
+        facts = tuple(FileFacts(*values[:7], *map(tuple, values[7:8])) for values in metadata["facts"])
         ranges = {kind: (float(low), float(high)) for kind, (low, high) in metadata["ranges"].items()}
         array = np.load(path, mmap_mode="r")
         if array.dtype != np.uint8 or array.shape != (n_items - len(reasons), size, size, 3):
             return None
-        if len(facts) != len(array):
+        # Earlier versions did not count the bits of integers.
+        if len(facts) != len(array) or any(f.kind in ("uint16", "int32") and f.low >= 0 and not f.bits for f in facts):
             return None
         if array.nbytes > MEMORY_LIMIT:
             return _Contents(array, reasons, facts, ranges)

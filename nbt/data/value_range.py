@@ -19,6 +19,9 @@ ValueRanges = Mapping[str, ValueRange]
 
 # A float beyond this multiple of what is usual over the images is taken for a marker or a fault.
 _OUTLIER_FACTOR = 10.0
+# Integers with two bits more than all but this share of the values are taken for defects of a sensor.
+_DEFECT_SHARE = 1e-4
+_DEFECT_BITS = 2
 # A larger float marks missing data, as in GeoTIFF.
 _LARGEST_FLOAT = 1e30
 
@@ -31,22 +34,30 @@ class ValueStatistics(NamedTuple):
         low: Least finite value; 0 where no value is finite.
         high: Greatest finite value; 0 where no value is finite.
         not_finite: Number of values that are not finite.
+        bits: Numbers of integers of 0, 1, 2, ... bits; empty for floats and where there are negative values.
     """
 
     kind: str = ""
     low: float = 0.0
     high: float = 0.0
     not_finite: int = 0
+    bits: tuple[int, ...] = ()
 
 
 def value_statistics(values: npt.NDArray[np.generic]) -> ValueStatistics:
     """Returns the statistics of the values of an image, of any shape and of more than 8 bits."""
     if values.dtype.kind != "f":
         kind = "uint16" if values.dtype.newbyteorder("=") == np.uint16 else "int32"
-        return ValueStatistics(kind, float(values.min()), float(values.max()))
+        low = float(values.min())
+        return ValueStatistics(kind, low, float(values.max()), bits=() if low < 0 else count_bits(values))
     finite = values[_is_finite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     return ValueStatistics("float", low, high, values.size - finite.size)
+
+
+def count_bits(values: npt.NDArray[np.generic]) -> tuple[int, ...]:
+    """Returns the numbers of integers of 0, 1, 2, ... bits, of which none is negative."""
+    return tuple(np.bincount(np.frexp(values)[1].ravel()).tolist())
 
 
 def own_range(statistics: ValueStatistics) -> ValueRange:
@@ -60,7 +71,8 @@ def find_value_ranges(statistics: Iterable[ValueStatistics]) -> dict[str, ValueR
     """Returns the value ranges of a dataset.
 
     Integers have the range 0 ... 2^b - 1 of the bits b in use, 8 or more, or with negative values the range from the
-    least to the greatest. Floats have the range 0 ... 1, 0 ... 255 or 0 ... 65535 where they use it, else that from the
+    least to the greatest. Two or more bits that at most one in 10,000 values uses, as of defects of a sensor, do not
+    count. Floats have the range 0 ... 1, 0 ... 255 or 0 ... 65535 where they use it, else that from the
     least to the greatest value; values that are ten times as large as those of the median image are out of range.
 
     Args:
@@ -103,7 +115,15 @@ def bits_in_use(value_range: ValueRange) -> int | None:
 
 def _integer_range(statistics: list[ValueStatistics]) -> ValueRange:
     low, high = min(item.low for item in statistics), max(item.high for item in statistics)
-    return (low, high) if low < 0 else (0.0, float(2 ** max(int(high).bit_length(), 8) - 1))
+    if low < 0:
+        return low, high
+    largest = max(int(high).bit_length(), 8)
+    counts = np.zeros(max(33, largest + 1), dtype=np.int64)
+    for item in statistics:
+        counts[: len(item.bits)] += np.array(item.bits, dtype=np.int64)
+    n_longer = counts.sum() - counts.cumsum()
+    usual = max(int((n_longer > _DEFECT_SHARE * counts.sum()).sum()), 8) if counts.any() else largest
+    return 0.0, float(2 ** (usual if largest - usual >= _DEFECT_BITS else largest) - 1)
 
 
 def _float_range(statistics: list[ValueStatistics]) -> ValueRange:

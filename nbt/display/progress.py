@@ -67,6 +67,10 @@ class Progress:
         self._announcement = text
         self._line(text)
 
+    def keep(self, text: str) -> None:
+        """Shows a line that stays, above the display where there is one."""
+        self._line(text, keep=True)
+
     def update(self, label: str, done: int, total: int) -> None:
         """Shows the progress of an activity; see `nbt.progress.Progress`.
 

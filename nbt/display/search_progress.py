@@ -19,6 +19,7 @@ from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
+from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
 from nbt.tuning.job_clock import FINALS, PROFILE, REPORT, TRAIN, TRIALS, JobEstimate
 from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
 
@@ -70,6 +71,11 @@ class SearchProgress(Progress, StudyObserver):
         if self._estimate is None:
             parts = (f"{_PHASE_NAMES[phase]} {duration(estimate.phases[phase])}" for phase in _PHASE_NAMES)
             self._line(f"the whole search takes about {duration(estimate.total)}: {', '.join(parts)}")
+            if estimate.finals_share > MAX_FINALS_SHARE:
+                self._line(
+                    "finals and last training take more than half of the time of the trials: a comparison needs "
+                    f"{MIN_FINALISTS} recipes on {MIN_FOLDS} folds; a larger --budget lowers their share"
+                )
         self._estimate, self._estimated_at = estimate, self._clock()
 
     def study_started(self, record: StudyRecord) -> None:
@@ -89,7 +95,7 @@ class SearchProgress(Progress, StudyObserver):
         """Shows the failed checks of the data, the worst first, above the display."""
         for result in sort_results(data_checks(record)):
             if result.is_failed:
-                self._line(f"{result.severity} {result.code}: {result.message} {result.advice}", keep=True)
+                self.keep(f"{result.severity} {result.code}: {result.message} {result.advice}")
 
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """Adds a line for the trial."""

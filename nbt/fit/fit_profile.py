@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nbt.object_html import short_repr, table_html
+
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT_VERSION = 1
+
+_SHOWN_MEASURES = ("ridge_accuracy", "advantage", "logme", "knn_accuracy")
 
 LAYER_COLUMNS = (
     "unit",
@@ -50,6 +55,32 @@ class FitProfile:
     layers: pd.DataFrame
     facts: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        measures = [f"{name} {value:.3g}" for name, value in self.scalars.items() if name in _SHOWN_MEASURES]
+        return short_repr("FitProfile", [*self._subject(), *measures, f"{len(self.layers)} units"])
+
+    def _repr_html_(self) -> str:
+        rows = [(name, f"{value:.4g}") for name, value in self.scalars.items()]
+        left_out = f"left out: {', '.join(self.left_out)}; " if self.left_out else ""
+        note = f"{left_out}.layers has {len(self.layers)} units, .plot() draws them"
+        return table_html(f"FitProfile of {', '.join(self._subject())}", rows, note)
+
+    def _subject(self) -> list[str]:
+        """Returns dataset, backbone and weights, as far as they are known."""
+        return [str(self.facts[name]) for name in ("dataset", "backbone", "weights") if name in self.facts]
+
+    def plot(self) -> Any:
+        """Draws the ridge probe of each unit at pretrained and at random weights, and the gain.
+
+        Returns:
+            A `matplotlib.figure.Figure`, which a notebook shows.
+
+        Raises:
+            ValueError: The profile has no units.
+        """
+        # As pandas does with its plotting backend: the figures are in a package that uses this one.
+        return importlib.import_module("nbt.report.fit.plots").draw_profiles([self])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the profile in JSON types; NaN and infinite values become None."""

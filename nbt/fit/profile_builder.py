@@ -98,6 +98,14 @@ def profile_fit(
     Raises:
         ValueError: `samples` is smaller than the number of classes, or `source_means` has another number of features.
         UsageError: The device is unknown or not available.
+
+    Example:
+        >>> import nbt
+        >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+        >>> profile = nbt.profile_fit(task, samples=60)
+        >>> profile.layers[["unit", "depth"]].round(2)
+              unit  depth
+        0 ...
     """
     index = draw_sample(task.labels, task.split.train, samples, seed)
     means = source_means or task.source_means

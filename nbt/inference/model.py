@@ -47,7 +47,8 @@ def load_model(folder: str | Path, device: str | None = None) -> TransferModel:
     """Loads a trained model.
 
     Args:
-        folder: The folder `model/` of a study, or a folder written by `nbt train --export`.
+        folder: The folder `model/` of a study, a folder written by `nbt train --export`, or a file written by
+            `nbt export --format safetensors`.
         device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
 
     Raises:
@@ -88,6 +89,7 @@ class TransferModel:
         metadata: The card of the model folder (`model.json`): backbone, dataset, normalisation and others.
         path: Path of the model folder.
         device: Device on which the model runs.
+        module: Maps normalised images, (n, 3, H, H), to logits, (n, C), divided by the temperature.
 
     Example:
         >>> model = nbt.load_model("model")
@@ -106,7 +108,7 @@ class TransferModel:
         self.path, self.device, self.metadata = path, device, card
         self.class_names: tuple[str, ...] = tuple(card["class_names"])
         self.image_size: int = card["image_size"]
-        self._module = module.to(device).to(memory_format=torch.channels_last).eval()
+        self.module = module.to(device).to(memory_format=torch.channels_last).eval()
         ranges = {kind: (low, high) for kind, (low, high) in card.get("value_ranges", {}).items()}
         self._decode_options = DecodeOptions(card.get("resize", "crop"), ranges)
         self._mean = torch.tensor(card["mean"], device=device)
@@ -157,7 +159,7 @@ class TransferModel:
         source, errors = find_images(images, recursive=recursive), dict[int, str]()
         top, n = min(top, len(self.class_names)), len(source.items)
         values, classes = np.full((n, top), np.nan, dtype=np.float32), np.zeros((n, top), dtype=np.int64)
-        with contextlib.closing(self._map(self._module, source, errors, progress)) as batches:
+        with contextlib.closing(self._map(self.module, source, errors, progress)) as batches:
             for index, logits in batches:
                 best = logits.softmax(dim=1).topk(top)
                 values[index], classes[index] = best.values.cpu().numpy(), best.indices.cpu().numpy()
@@ -178,7 +180,7 @@ class TransferModel:
         """
 
         def classify(batch: torch.Tensor) -> torch.Tensor:
-            return self._module(batch).float().softmax(dim=1)  # type: ignore[no-any-return]
+            return self.module(batch).float().softmax(dim=1)  # type: ignore[no-any-return]
 
         return self._collect(classify, len(self.class_names), images, recursive, progress)
 
@@ -195,7 +197,7 @@ class TransferModel:
         Raises:
             UsageError: As in `predict`.
         """
-        backbone = cast(Backbone, self._module.base if isinstance(self._module, FirstOrder) else self._module)
+        backbone = cast(Backbone, self.module.base if isinstance(self.module, FirstOrder) else self.module)
         return self._collect(backbone.features, backbone.feature_dim, images, recursive, progress)
 
     def evaluate(
@@ -242,7 +244,7 @@ class TransferModel:
         labelled = self._labelled(data, part, ignore_unknown, progress)
         source, errors = labelled.source, dict[int, str]()
         scores = np.full((len(source.items), len(self.class_names)), np.nan)
-        with contextlib.closing(self._map(self._module, source, errors, progress)) as batches:
+        with contextlib.closing(self._map(self.module, source, errors, progress)) as batches:
             for index, logits in batches:
                 scores[index] = logits.double().log_softmax(dim=1).cpu().numpy()
         read = np.setdiff1d(np.arange(len(scores)), list(errors)).astype(np.int32)
@@ -294,7 +296,7 @@ class TransferModel:
         `metadata["resize"]` says how images were made square (`crop` if it is missing: the shorter side is scaled, and
         the centre is cropped). The module shares its weights with the model.
         """
-        return ImageClassifier(self._module, self._mean, self._std).eval()
+        return ImageClassifier(self.module, self._mean, self._std).eval()
 
     @torch.no_grad()
     def _map(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,8 @@ from nbt.models.encoders import ENCODER_BUILDERS, ENCODER_IMAGE_SIZES
 from nbt.models.units import Decomposition, decompose
 
 _FALLBACK_IMAGE_SIZE = 224
+_DRY_RUN_IMAGES = 2
+_LAYERS_WITH_PRODUCTS = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
 # The published weights of GoogLeNet and Inception expect images rescaled from ImageNet's statistics; without
 # `init_weights` torchvision warns of a future change; the auxiliary heads are not used.
 _INCEPTION_ARGUMENTS = {"transform_input": True, "init_weights": True, "aux_logits": False}
@@ -152,34 +155,96 @@ def build_on_meta_device(
         return model, _decompose(spec, model, image_size)
 
 
-@lru_cache(maxsize=256)
+@dataclass(frozen=True)
+class UnitWork:
+    """The work of a unit in a forward pass of one image, from which `nbt.tuning.relative_cost` estimates its duration.
+
+    Attributes:
+        products: Multiplications of the modules that are convolutions, linear layers or PyTorch's attention; those
+            of functions are not counted.
+        elements: Elements of the outputs of all layers; those of the layers that need several passes over the memory
+            count more than once.
+    """
+
+    products: float
+    elements: float
+
+
 def feature_dim(spec: BackboneSpec, image_size: int) -> int:
     """Returns the number of features D of a backbone for images of `image_size` pixels, by a dry run.
 
     Raises:
         UsageError: The arguments or the image size do not fit the architecture.
     """
+    return _dry_run(spec, image_size)[0]
+
+
+def unit_work(spec: BackboneSpec, image_size: int) -> tuple[UnitWork, ...]:
+    """Returns the work of each unit for images of `image_size` pixels, by the same dry run.
+
+    Raises:
+        UsageError: The arguments or the image size do not fit the architecture.
+    """
+    return _dry_run(spec, image_size)[1]
+
+
+@lru_cache(maxsize=256)
+def _dry_run(spec: BackboneSpec, image_size: int) -> tuple[int, tuple[UnitWork, ...]]:
     if image_size < 1:
         raise UsageError(f"image size {image_size}: expected 1 pixel or more")
     if spec.name in ENCODER_BUILDERS:
         # The encoders are small; the meta device would import PyTorch's compiler, which takes seconds.
         with _seeded_cpu_generator(0):
             parts = _decompose(spec, _build_library_model(spec), image_size)
-        hidden = torch.zeros(2, 3, image_size, image_size)
+        hidden = torch.zeros(_DRY_RUN_IMAGES, 3, image_size, image_size)
     else:
         _, parts = build_on_meta_device(spec, image_size)
-        hidden = torch.empty(2, 3, image_size, image_size, device="meta")
+        hidden = torch.empty(_DRY_RUN_IMAGES, 3, image_size, image_size, device="meta")
+    work = []
     try:
         with torch.no_grad():
             for _, unit in parts.units:
-                hidden = unit(hidden)
-            return int(parts.neck(hidden).shape[1])
+                with _count_work(unit) as counted:
+                    hidden = unit(hidden)
+                work.append(UnitWork(*(count / _DRY_RUN_IMAGES for count in counted)))
+            return int(parts.neck(hidden).shape[1]), tuple(work)
     except _BUILD_ERRORS as error:
         default_size = default_image_size(spec)
         raise UsageError(
             f"backbone {spec.text} does not work with images of {image_size} px ({one_line_message(error)}); "
             f"use its default size: --image-size {default_size}"
         ) from error
+
+
+def _memory_passes(layer: nn.Module) -> int:
+    """Returns how often the output of a layer counts, from a profile of conv3 on a CPU."""
+    if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
+        return 8  # it copies the maps from channels_last and back
+    if isinstance(layer, nn.modules.pooling._MaxPoolNd):
+        return 16  # four per element of the input, for the indices and the scattered gradient, at a stride of 2
+    return 1
+
+
+@contextmanager
+def _count_work(unit: nn.Module) -> Iterator[list[int]]:
+    """Counts the products and the output elements of the layers of a unit that run inside the context."""
+    counted = [0, 0]
+
+    def count(layer: nn.Module, _: Any, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        if isinstance(layer, _LAYERS_WITH_PRODUCTS):
+            channels = output.shape[1 if isinstance(layer, nn.modules.conv._ConvNd) else -1]
+            weights = sum(weight.numel() for weight in layer.parameters(recurse=False) if weight.ndim > 1)
+            counted[0] += weights * output.numel() // channels
+        counted[1] += _memory_passes(layer) * output.numel()
+
+    layers = [m for m in unit.modules() if isinstance(m, _LAYERS_WITH_PRODUCTS) or not list(m.children())]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        yield counted
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def default_image_size(spec: BackboneSpec) -> int:

@@ -48,3 +48,24 @@ def guess_text(metric: str) -> str:
     if metric in ("auroc", "log_loss"):
         return "guessing by the class frequencies"
     return "always guessing the largest class"
+
+
+def interval_text(interval: Interval, *, signed: bool = False) -> str:
+    """Formats a mean share with its interval, as in "84.1 %  [82.9, 85.3]"."""
+    mean = f"{100 * interval.mean:{'+' if signed else ''}.1f} %"
+    if interval.low is None or interval.high is None:
+        return mean
+    sign = "+" if signed else ""
+    return f"{mean}  [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
+
+
+def metric_interval_text(metric: str, interval: Interval, *, signed: bool = False) -> str:
+    """Formats a value of a metric, or a signed difference, with its interval, as in "84.1 %  [82.9, 85.3]"."""
+    if is_share(metric):
+        text = interval_text(interval, signed=signed)
+        return text.replace(" %", " points") if signed else text
+    sign = "+" if signed else ""
+    mean = f"{interval.mean:{sign}.3f} nats"
+    if interval.low is None or interval.high is None:
+        return mean
+    return f"{mean}  [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"

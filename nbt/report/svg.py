@@ -31,6 +31,8 @@ INK, MUTED, GRID, BEST, FULL, PRUNED, DEFAULT, PAPER = _ROLES
 
 # Width of all drawings in inches.
 _WIDTH = 4.6
+# Number of characters beyond which three entries of a legend do not fit beside each other.
+_LONG_LABEL = 21
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -48,11 +50,11 @@ STYLE: Any = {
     "grid.linewidth": 0.7,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
     "text.color": INK,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 9.0,
     "legend.handlelength": 1.6,
     "legend.columnspacing": 1.2,
     "figure.facecolor": "none",
@@ -100,7 +102,8 @@ def render_svg(name: str, title: str, height: float, draw: Callable[[Axes], Hand
         FigureCanvasSVG(figure)
         handles = draw(figure.add_subplot())
         if handles:
-            figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=3)
+            columns = 2 if max(map(len, handles)) > _LONG_LABEL else 3
+            figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=columns)
         return _to_svg(figure, title)
 
 

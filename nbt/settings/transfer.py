@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from nbt.errors import UsageError
+from nbt.object_html import short_repr, table_html
 from nbt.settings.declaration import SETTINGS, Setting, declared_settings, documented, setting_field
 from nbt.settings.rule import FieldRule
 from nbt.yaml_loader import dump_yaml_mapping, parse_yaml_mapping
@@ -137,6 +138,14 @@ class TransferSettings(_Group):
     Raises:
         UsageError: A value breaks its rule, or values cannot be combined.
         TypeError: A name is unknown.
+
+    Example:
+        >>> import nbt
+        >>> settings = nbt.TransferSettings(frozen_depth=0.5, head_lr=0.05)
+        >>> settings
+        TransferSettings(frozen_depth=0.5, head_lr=0.05)
+        >>> nbt.TransferSettings.from_yaml(settings.to_yaml()) == settings
+        True
     """
 
     transfer_depth: float = setting_field(
@@ -329,6 +338,19 @@ class TransferSettings(_Group):
         vars(self).update(_DEFAULTS)
         vars(self).update(self._changes(values))
         self._check_combination()
+
+    def __repr__(self) -> str:
+        changed = [f"{name}={value!r}" for name, value, default in self._values() if value != default]
+        return short_repr("TransferSettings", changed)
+
+    def _repr_html_(self) -> str:
+        changed = [(name, value, f"default {default}") for name, value, default in self._values() if value != default]
+        note = f"{len(SETTINGS) - len(changed)} {'other ' if changed else ''}settings have their defaults"
+        return table_html("TransferSettings", changed, note)
+
+    def _values(self) -> list[tuple[str, Any, Any]]:
+        """Returns name, value and default of every setting."""
+        return [(name, self.value(name), setting.default) for name, setting in SETTINGS.items()]
 
     def __getstate__(self) -> dict[str, Any]:
         modules = [SETTINGS.module(name) for name, _ in self.extensions]

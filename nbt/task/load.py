@@ -83,7 +83,7 @@ def load_task(
     return Task(
         dataset=options.source.dataset,
         class_names=data.listing.class_names,
-        fingerprint=_fingerprint(data.listing, size, options),
+        fingerprint=task_fingerprint(data.listing, size, options),
         content_hash=data.listing.content_hash,
         images=data.images,
         labels=data.listing.labels,
@@ -127,7 +127,7 @@ def _load_weights(options: TaskOptions, pretrained: PretrainedProvider | None) -
     return size, load_pretrained_weights(spec, options.weights, image_size=size)
 
 
-def _fingerprint(listing: Listing, size: int, options: TaskOptions) -> str:
+def task_fingerprint(listing: Listing, size: int, options: TaskOptions) -> str:
     """Returns a hash of the listing and of the options that select images or their size."""
     shots = None if options.shots is None else [options.shots, options.seed]
     selection: dict[str, Any] = {"classes": options.classes, "shots": shots, "image_size": size}

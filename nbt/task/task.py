@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nbt.checks import CheckResult
 from nbt.models.weights import SourceClassMeans
+from nbt.object_html import short_repr, table_html
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +99,28 @@ class Task:
     checks: tuple[CheckResult, ...] = ()
     copied_test: tuple[int, ...] = ()
     contents: bytes | None = None
+
+    def __repr__(self) -> str:
+        return short_repr("Task", [str(value) for _, value in self._facts()])
+
+    def _repr_html_(self) -> str:
+        failed = [result.code for result in self.checks if result.is_failed]
+        return table_html("Task", self._facts(), f"failed checks of the data: {', '.join(failed)}" if failed else "")
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Returns what defines the task, as names and texts."""
+        split = self.split
+        facts = {
+            "dataset": self.dataset,
+            "backbone": self.backbone.text,
+            "weights": f"weights {self.weights}",
+            "classes": f"{self.n_classes} classes",
+            "image size": f"{self.image_size} px",
+            "images": f"{len(split.train)} training, {len(split.val)} validation and {len(split.test)} test images",
+            "teacher": "" if self.teacher is None else f"teacher {self.teacher.name}",
+            "stream": "" if self.scenario is None else f"{self.tasks} tasks, scenario {self.scenario}",
+        }
+        return [(name, text) for name, text in facts.items() if text]
 
     @property
     def n_classes(self) -> int:

@@ -90,6 +90,12 @@ def fine_tune(
     Raises:
         UsageError: The recipe is invalid for this task, see `check_recipe`, or the network cannot be linearised. It is
             raised before training starts.
+
+    Example:
+        >>> import nbt
+        >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+        >>> [epoch.epoch for epoch in nbt.fine_tune(task, nbt.TransferSettings(epochs=2))]
+        [1, 2]
     """
     started = time.perf_counter()
     check_recipe(settings, len(task.split.train))

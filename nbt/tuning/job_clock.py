@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,9 +29,20 @@ class JobEstimate:
         return sum(self.phases.values())
 
     @property
+    def finals_share(self) -> float:
+        """Seconds of finals and last training relative to those of the trials; infinite without trials."""
+        return finals_share(self.phases)
+
+    @property
     def left(self) -> float:
         """Seconds until the end."""
         return max(0.0, self.total - self.elapsed)
+
+
+def finals_share(seconds: Mapping[str, float]) -> float:
+    """Returns the seconds of finals and last training relative to those of the trials; infinite without trials."""
+    trials = seconds.get(TRIALS, 0.0)
+    return (seconds.get(FINALS, 0.0) + seconds.get(TRAIN, 0.0)) / trials if trials else math.inf
 
 
 class JobClock:

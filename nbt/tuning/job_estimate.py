@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
@@ -11,9 +12,9 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.baseline_recipes import default_recipe
 from nbt.tuning.budget import Budget
-from nbt.tuning.finals.plan import FinalsPlan, allowed_trainings, plan_finals
+from nbt.tuning.finals.plan import MAX_FINALISTS, FinalsPlan, plan_finals
 from nbt.tuning.job_clock import FINALS, PHASES, PROFILE, REPORT, TRAIN, TRIALS, JobClock, JobEstimate
-from nbt.tuning.relative_cost import relative_cost
+from nbt.tuning.relative_cost import CostModel
 from nbt.tuning.space.sampling import sample_many_params
 from nbt.tuning.space.space import Space
 
@@ -29,18 +30,21 @@ _REPORT_SECONDS = 3.0
 _MARGIN = 1.1
 
 
-def mean_relative_cost(space: Space, epochs: int, first: Iterable[TransferSettings], trials: int | None) -> float:
+def mean_relative_cost(
+    model: CostModel, space: Space, epochs: int, first: Iterable[TransferSettings], trials: int | None
+) -> float:
     """Returns the estimated mean cost of the epochs of a search relative to the default recipe.
 
     Args:
+        model: Estimates the cost of trainings.
         space: The search space, from which the settings of later trials are assumed to be drawn at random.
         epochs: Epochs of a full trial.
         first: Settings of the first trials.
         trials: Number of trials; None for a budget in time.
     """
     params = sample_many_params(space, np.random.default_rng(0), _SPACE_SAMPLES)
-    later = fmean(relative_cost(space.settings(values, epochs)) for values in params)
-    known = [relative_cost(settings) for settings in first][:trials]
+    later = fmean(model.epoch(space.settings(values, epochs)) for values in params)
+    known = [model.epoch(settings) for settings in first][:trials]
     n_later = max(0, (20 if trials is None else trials) - len(known))
     return (sum(known) + n_later * later) / (len(known) + n_later)
 
@@ -126,24 +130,21 @@ class JobEstimator:
         Args:
             elapsed: Seconds so far.
         """
-        plan = plan_finals(0, self._max_folds)
-        return _MARGIN * (elapsed + self._profile_seconds + self._trial_length + self._closing_seconds(plan))
+        closing = self._closing_seconds(self._plan(0))
+        return _MARGIN * (elapsed + self._profile_seconds + self._trial_length + closing)
 
     def closing_seconds(self, epochs: int) -> float:
         """Returns the seconds of finals, last training and report after trials of so many epochs."""
         return self._closing_seconds(self._plan(epochs))
 
-    def allowed_trainings(self, elapsed: float) -> float:
-        """Returns the trainings that finals and last training may take when the trials have ended.
+    def affordable_cost(self, elapsed: float) -> float:
+        """Returns the trainings of the default recipe for which a budget in time has room after the trials.
 
         Args:
             elapsed: Seconds so far.
         """
-        allowed = allowed_trainings(self._spent_epochs, self._trial_epochs)
-        if self._budget.seconds is None:
-            return allowed
-        seconds = self._budget.seconds - elapsed - _REPORT_SECONDS
-        return min(allowed, seconds * self._workers / (_OVERHEAD * self._trial_length * self._relative_cost))
+        seconds = (self._budget.seconds or math.inf) - elapsed - _REPORT_SECONDS
+        return seconds * self._workers / (_OVERHEAD * self._trial_length)
 
     @property
     def _trial_length(self) -> float:
@@ -164,7 +165,9 @@ class JobEstimator:
         return _PROFILE_SECONDS + _PROFILE_COST * self._profile_share * self._epoch_seconds
 
     def _plan(self, epochs: int) -> FinalsPlan:
-        return plan_finals(allowed_trainings(epochs, self._trial_epochs), self._max_folds)
+        cost, retraining = self._relative_cost, self._retraining_cost
+        costs = [cost] * (MAX_FINALISTS - 1)
+        return plan_finals(cost * epochs / self._trial_epochs, costs, self._max_folds, retraining=retraining)
 
     def _predicted(self, trials_so_far: float) -> dict[str, float]:
         """Returns the predicted seconds of each phase; the trials of a budget in time are left out."""
@@ -178,8 +181,7 @@ class JobEstimator:
 
     def _finals_seconds(self, plan: FinalsPlan) -> float:
         runs, ended = self._final_runs or (plan.finalists * plan.folds, [])
-        default_share = 1.0 / plan.finalists
-        length = self._trial_length * (default_share + (1.0 - default_share) * self._relative_cost)
+        length = self._trial_length * (1.0 + (plan.finalists - 1) * self._relative_cost) / plan.finalists
         return self._spread(sum(ended) + max(0, runs - len(ended)) * (fmean(ended) if ended else length))
 
     @property

@@ -1,14 +1,124 @@
-"""The cost of a training relative to that of the default recipe, estimated from its settings without a clock."""
+"""The cost of a training relative to that of the default recipe, estimated without a clock.
+
+It depends on the settings, the units of the backbone, the image size and the numbers of images alone, so that decisions
+that use it are the same on every machine. The constants are fitted to measured CPU times, see
+`studies/training_cost.py`.
+"""
 
 from __future__ import annotations
 
-from nbt.settings import TransferSettings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-# Cost of an epoch with all units frozen relative to the default recipe; it is that of computing the frozen features of
-# each view once, spread over the epochs of a trial (0.21 in a linear probe on digits).
-_FROZEN_COST = 0.2
+from nbt.models.backbone import UnitWork, unit_work
+from nbt.models.backbone_spec import parse_backbone
+from nbt.settings import TransferSettings, repair
+from nbt.transfer.transfer_depth import frozen_units
+from nbt.tuning.storage.records import StudyRecord
+
+# Duration of an element of a layer's output in products: activations, normalisation, and memory traffic.
+_ELEMENT = 8.0
+# A training step takes as long as three forward passes: the gradients of the weights and of the inputs.
+_STEP = 3.0
+# Duration of a training step of the head on cached features relative to the step of the default recipe.
+_HEAD_STEP = 0.015
+# Duration of a forward pass through the frozen units, without gradients, relative to one in a step.
+_FROZEN_PASS = 0.9
+# A step of the first-order expansion computes the network and its directional derivatives.
+_LINEARIZED = 2.2
+# What a step costs whatever its number of images, relative to the rest of a step of 32 images.
+_STEP_OVERHEAD = 0.2
+_REFERENCE_BATCH = 32
+_AUGMENTATION = {"color": 1.1, "rand": 1.15}
+_DEFAULT_VALIDATION = 1 / 3
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Estimates the cost of trainings of a task.
+
+    Attributes:
+        units: Share of each unit in the work of a forward pass, from the input; they sum to 1.
+        validation: Validation images per training image.
+    """
+
+    units: tuple[float, ...]
+    validation: float
+
+    @classmethod
+    def of(cls, backbone: str, image_size: int, facts: Mapping[str, Any]) -> CostModel:
+        """Returns the model of a task.
+
+        Args:
+            backbone: Text of the backbone.
+            image_size: Height and width in pixels.
+            facts: Facts about the dataset, see `nbt.task.summary.dataset_summary`.
+
+        Raises:
+            UsageError: The backbone cannot be built.
+        """
+        n_train, n_val = facts.get("train_images"), facts.get("validation_images")
+        validation = n_val / n_train if n_train and n_val is not None else _DEFAULT_VALIDATION
+        return cls(unit_shares(unit_work(parse_backbone(backbone), image_size)), validation)
+
+    @property
+    def retraining(self) -> float:
+        """Cost of an epoch on training and validation images, without a validation, relative to one of a trial."""
+        return _STEP * (1.0 + self.validation) / (_STEP + self.validation)
+
+    def training(self, settings: TransferSettings, epochs: int | None = None) -> float:
+        """Returns the cost of a training in epochs of the default recipe.
+
+        The features of the frozen units are computed once per view, as if no other trial had computed them.
+
+        Args:
+            settings: The recipe.
+            epochs: Number of epochs after which the training is stopped; None for all.
+        """
+        settings = repair(settings)
+        epochs = settings.epochs if epochs is None else epochs
+        bottom, top = frozen_units(settings, len(self.units))
+        views = 1 if settings.augmentation == "none" else settings.views
+        below, above = sum(self.units[:bottom]), 1.0 - sum(self.units[:bottom])
+        forward = above * (1.0 + self.validation)
+        # The gradients of the weights of a frozen unit above trained ones are not computed.
+        backward = ((_STEP - 1.0) * above - sum(self.units[top.start : top.stop])) * (1.0 - settings.stall)
+        step = (forward + backward) * self._factor(settings) + _HEAD_STEP * (_STEP + self.validation)
+        frozen = _FROZEN_PASS * below * (min(views, epochs) + min(1, epochs) * self.validation)
+        return (epochs * step + frozen) / ((_STEP + self.validation) * (1.0 + _HEAD_STEP))
+
+    def epoch(self, settings: TransferSettings) -> float:
+        """Returns the mean cost of an epoch of a recipe relative to the default recipe."""
+        return self.training(settings) / settings.epochs
+
+    @staticmethod
+    def _factor(settings: TransferSettings) -> float:
+        """Returns the factor of the settings that change the duration of the steps of the units that train."""
+        batch = (1.0 + _STEP_OVERHEAD * _REFERENCE_BATCH / settings.batch_size) / (1.0 + _STEP_OVERHEAD)
+        linearized = _LINEARIZED if settings.linearized else 1.0
+        return batch * linearized * _AUGMENTATION.get(settings.augmentation, 1.0)
+
+
+# A backbone that is not known.
+_EQUAL_UNITS = CostModel(units=(0.1,) * 10, validation=_DEFAULT_VALIDATION)
 
 
 def relative_cost(settings: TransferSettings) -> float:
-    """Returns the estimated cost of an epoch relative to the default recipe, which trains all units, 0 ... 1."""
-    return _FROZEN_COST + (1.0 - _FROZEN_COST) * (1.0 - settings.frozen_depth)
+    """Returns the mean cost of an epoch relative to the default recipe, for a backbone of ten equal units."""
+    return _EQUAL_UNITS.epoch(settings)
+
+
+def cost_model(record: StudyRecord) -> CostModel:
+    """Returns the model of the task of a study.
+
+    Raises:
+        UsageError: The backbone cannot be built.
+    """
+    return CostModel.of(record.config.backbone, record.config.image_size, record.dataset)
+
+
+def unit_shares(work: Sequence[UnitWork]) -> tuple[float, ...]:
+    """Returns the share of each unit in the duration of a forward pass."""
+    durations = [unit.products + _ELEMENT * unit.elements for unit in work]
+    return tuple(duration / sum(durations) for duration in durations)

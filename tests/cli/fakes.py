@@ -158,6 +158,7 @@ class FakeApi(types.ModuleType):
             "study_recipe": (RECOMMENDED, SearchConfig(dataset="digits")),
             "predict": [],
             "evaluate": None,
+            "export": None,
         }
         for name in self.results:
             setattr(self, name, self._answer(name))

@@ -85,6 +85,52 @@ def test_needs_no_torch(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_what_was_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part, images in (("train", 10), ("test", 4)):
+        save_classes(tmp_path / "birds" / part, {"a": images, "b": images})
+    options = ["check", "--dataset", str(tmp_path / "birds"), "--image-size", "16", "-q", "--ignore", COPIES]
+    assert run(options) == 0
+    assert "28 images of 2 classes: 16 training, 4 validation, 8 test (training, test official)" in (
+        capsys.readouterr().out
+    )
+    run([*options, "--json"])
+    read = json.loads(capsys.readouterr().out)
+    assert (read["images"], read["classes"], read["class_names"]) == (28, 2, ["a", "b"])
+    assert read["parts"] == {"training": 16, "validation": 4, "test": 8}
+
+
+def test_a_fatal_error_is_in_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_classes(tmp_path / "birds", {"a": 6})
+    assert run(["check", "--dataset", str(tmp_path / "birds"), "--json"]) == 2
+    captured = capsys.readouterr()
+    read = json.loads(captured.out)
+    assert "has one class only (a)" in read["error"] and read["checks"] == []
+    assert captured.err == f"error: {read['error']}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("record", ["--trials", "3", "--out", "birds/t.parquet"]),
+        ("fit", ["--plot", "birds/plot.png"]),
+        ("pretrain", ["--out", "birds/w.safetensors"]),
+        ("continual", ["--scenario", "class", "--out", "birds/reports"]),
+    ],
+)
+def test_every_command_refuses_to_write_into_the_dataset(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    options: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = save_classes(tmp_path / "birds", {"a": 6, "b": 6})
+    assert run([command, "--dataset", "birds", *options]) == 2
+    assert f"is inside the dataset {folder}" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+
+
 @pytest.mark.parametrize("command", ["search", "train"])
 def test_nothing_is_written_into_the_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
     folder = save_classes(tmp_path / "birds", {"a": 6, "b": 6})

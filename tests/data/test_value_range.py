@@ -19,7 +19,7 @@ from nbt.data.value_range import (
 @pytest.mark.parametrize(
     ("values", "statistics"),
     [
-        (np.array([[3, 4095]], np.uint16), ValueStatistics("uint16", 3, 4095)),
+        (np.array([[3, 4095]], np.uint16), ValueStatistics("uint16", 3, 4095, bits=(0, 0, 1, *[0] * 9, 1))),
         (np.array([[-5, 70000]], np.int32), ValueStatistics("int32", -5, 70000)),
         (np.array([[0.25, 0.5]], np.float32), ValueStatistics("float", 0.25, 0.5)),
         (np.array([np.nan, np.inf, -np.inf, 3e38, 0.5], np.float32), ValueStatistics("float", 0.5, 0.5, 4)),
@@ -99,3 +99,19 @@ def test_the_range_of_16_bit_values_holds_all_and_uses_the_upper_half(values: li
     (_, high) = find_value_ranges([value_statistics(np.array(values, np.uint16))])["uint16"]
     assert max(values) <= high and (high == 255 or high / 2 < max(values))
     assert to_8_bit(np.array([0, high]), (0, high)).tolist() == [0, 255]
+
+
+class TestDefects:
+    def test_a_few_hot_values_do_not_count(self) -> None:
+        usual = np.full((100, 100), 4000, np.uint16)
+        hot = usual.copy()
+        hot[3, 4] = 65535
+        statistics = [value_statistics(values) for values in (usual, hot)]
+        assert find_value_ranges(statistics) == {"uint16": (0.0, 4095.0)}
+        assert is_out_of_range(statistics[1], find_value_ranges(statistics))
+
+    @pytest.mark.parametrize(("value", "n"), [(8000, 1), (65535, 30)])
+    def test_one_bit_more_or_many_values_count(self, value: int, n: int) -> None:
+        values = np.full((100, 100), 4000, np.uint16)
+        values.ravel()[:n] = value
+        assert find_value_ranges([value_statistics(values)]) == {"uint16": (0.0, float(2 ** value.bit_length() - 1))}

@@ -211,6 +211,8 @@ def test_the_whole_is_announced_once_before_the_first_trial(
     assert err() == [
         "the whole search takes about 2 min 23 s: fit profile 6.0 s, trials 1 min 20 s, finals 40 s, "
         "last training 10 s, report 3.0 s",
+        "finals and last training take more than half of the time of the trials: a comparison needs 2 recipes on 3 "
+        "folds; a larger --budget lowers their share",
         "study birds; budget 5",
         "trial 2 failed: ValueError: no; about 1 min 43 s left, 0 of 20 epochs, 0.0 s so far",
         "finals: at most 10 runs with new seeds and folds, about 1 min 43 s left",
@@ -326,7 +328,7 @@ def test_time_left_and_best_value_are_visible_at_every_width(
 def test_a_display_in_a_notebook(clock: Clock, ipython: FakeIPython) -> None:
     with SearchProgress(python_mode(None), clock=clock) as progress:
         progress.study_started(make_record(config=replace(make_record().config, name="<b>birds</b>")))
-        progress._line("warning NBT102: <few> images", keep=True)
+        progress.keep("warning NBT102: <few> images")
         clock.now += 10.0
         progress.epoch_finished(0, EpochResult(1, 1.0, 1.0, 0.5, 0.5), 1)
         progress.epoch_finished(0, EpochResult(2, 1.0, 1.0, 0.5, 0.5), 2)

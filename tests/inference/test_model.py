@@ -16,10 +16,10 @@ import nbt
 from nbt.errors import UsageError
 from nbt.inference import model as model_module
 from nbt.inference.model import TransferModel, load_model
+from nbt.inference.model_card import complete_model_folder
 from nbt.settings import TransferSettings
 from nbt.training.evaluation import evaluate_model
 from nbt.training.export.exported_model import export_model
-from nbt.training.export.model_folder import store_temperature
 from tests.inference.conftest import SETTINGS, Trained
 from tests.training.export.test_exported_model import write_images
 
@@ -157,7 +157,7 @@ def test_predictions_use_the_value_ranges_of_the_training(trained: Trained, tmp_
 
 def test_the_temperature_calibrates_the_probabilities(trained: Trained, model: TransferModel, tmp_path: Path) -> None:
     shutil.copytree(trained.folder, tmp_path / "model")
-    store_temperature(tmp_path / "model", 2.0)
+    complete_model_folder(tmp_path / "model", temperature=2.0)
     calibrated = load_model(tmp_path / "model")
     pixels = np.asarray(trained.task.images.array[:8])
     assert calibrated.temperature == 2.0

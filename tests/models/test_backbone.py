@@ -20,6 +20,7 @@ from nbt.models.backbone import (
     default_image_size,
     feature_dim,
     random_unit_state,
+    unit_work,
 )
 from nbt.models.backbone_spec import backbone_names, parse_backbone
 from nbt.models.encoders import ENCODER_BUILDERS
@@ -334,3 +335,19 @@ def test_each_family_can_be_trained_through_its_units() -> None:
     model = build_backbone(parse_backbone("densenet121"), 3, image_size=32).train()
     model(torch.randn(4, 3, 32, 32)).logsumexp(dim=1).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_work_of_the_units() -> None:
+    """conv4(width=4) pads: 27 weights per filter; InstanceNorm counts 8 times, a pooled element 16 times."""
+    first, second, *_ = unit_work(parse_backbone("conv4(width=4)"), 32)
+    assert first.products == 32 * 32 * 4 * 27
+    assert first.elements == 32 * 32 * 4 * (1 + 8 + 1) + 16 * 16 * 4 * 16
+    assert second.products == 16 * 16 * 4 * 36
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_16"])
+def test_work_is_close_to_published_numbers(name: str) -> None:
+    """Billions of multiplications per image, torchvision's documentation."""
+    published = {"resnet18": 1.814, "vit_b_16": 17.564}
+    total = sum(unit.products for unit in unit_work(parse_backbone(name), 224)) / 1e9
+    assert 0.7 * published[name] < total <= published[name] * 1.01

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
-from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.baseline_recipes import baseline_recipes, default_recipe
 from nbt.tuning.budget import Budget
 from nbt.tuning.finals.plan import plan_finals
 from nbt.tuning.job_clock import FINALS, PREPARE, PROFILE, REPORT, TRAIN, TRIALS, JobClock
 from nbt.tuning.job_estimate import JobEstimator, mean_relative_cost
-from nbt.tuning.relative_cost import relative_cost
+from nbt.tuning.relative_cost import CostModel
 from nbt.tuning.space.space import Space
 from tests.tuning.fakes import FakeClock
 
 OVERHEAD, REPORT_SECONDS = 1.1, 3.0
+MODEL = CostModel(units=(0.5, 0.3, 0.2), validation=1 / 3)
 
 
 def estimator(budget: str = "20", **changes: Any) -> JobEstimator:
@@ -36,14 +37,14 @@ class TestBeforeTheFirstTrial:
         clock = JobClock(time)
         time.now += 4.0
         estimate = estimator(retraining_cost=1.25, profile_share=0.5).estimate(clock)
-        # 20 trials allow ten trainings after them: two finalists (of which one is the default recipe) on four folds.
-        assert plan_finals(10, 5).trainings == 10
+        # 20 trials cost ten trainings of the default recipe, because an epoch costs half: the least finals take more.
+        assert plan_finals(10, [0.5] * 3, 5, retraining=1.25).cost == 3 * 1.5 + 1.25 * 1.5
         assert estimate.phases == pytest.approx(
             {
                 PREPARE: 4.0,
                 PROFILE: 2.0 + 0.5 * 2.0,
                 TRIALS: OVERHEAD * 200 * 2.0 * 0.5,
-                FINALS: OVERHEAD * 4 * 20.0 * (1.0 + 0.5),
+                FINALS: OVERHEAD * 3 * 20.0 * (1.0 + 0.5),
                 TRAIN: OVERHEAD * 20.0 * (1.0 + 0.5) * 1.25,
                 REPORT: REPORT_SECONDS,
             }
@@ -60,17 +61,24 @@ class TestBeforeTheFirstTrial:
     def test_a_budget_in_time_is_the_whole(self) -> None:
         assert estimator("10m").estimate(JobClock(FakeClock())).total == pytest.approx(600.0)
 
-    def test_frozen_units_are_cheaper(self) -> None:
-        assert relative_cost(TransferSettings()) == 1.0
-        assert relative_cost(TransferSettings(frozen_depth=1.0)) == pytest.approx(0.2)
-        assert relative_cost(TransferSettings(frozen_depth=0.5)) == pytest.approx(0.6)
+    @pytest.mark.parametrize(("cost", "folds"), [(0.5, 3), (1.0, 4), (1.25, 4)])
+    def test_cheap_trials_get_small_finals(self, cost: float, folds: int) -> None:
+        phases = estimator(relative_cost=cost).estimate(JobClock(FakeClock())).phases
+        assert phases[FINALS] == pytest.approx(OVERHEAD * folds * 20.0 * (1.0 + cost))
+
+    def test_the_share_of_the_finals(self) -> None:
+        estimate = estimator().estimate(JobClock(FakeClock()))
+        assert estimate.finals_share == pytest.approx((3 * 1.5 + 1.5) / 10)
 
     def test_the_mean_cost_counts_the_baseline_recipes_and_draws_the_others_from_the_space(self) -> None:
         space = Space.load("non_binary")
         first = [settings for _, settings in baseline_recipes(10)]
-        assert mean_relative_cost(space, 10, first, 4) == pytest.approx((1.0 + 0.2 + 1.0 + 1.0) / 4)
+        baselines = sum(map(MODEL.epoch, first))
+        assert mean_relative_cost(MODEL, space, 10, first, 4) == pytest.approx(baselines / 4)
         frozen = space.without(["transfer_depth", "frozen_depth"]).with_fixed(frozen_depth=1.0)
-        assert mean_relative_cost(frozen, 10, first, 8) == pytest.approx((3.2 + 4 * 0.2) / 8)
+        later = mean_relative_cost(MODEL, frozen, 10, [], 8)
+        assert 0.05 < later < 0.3
+        assert mean_relative_cost(MODEL, frozen, 10, first, 8) == pytest.approx((baselines + 4 * later) / 8)
 
 
 class TestRefinement:
@@ -107,9 +115,8 @@ class TestTime:
         assert tested.closing_seconds(10) == tested.closing_seconds(160)
         assert tested.closing_seconds(300) > tested.closing_seconds(160)
 
-    def test_finals_have_half_of_what_the_trials_took_and_no_more_than_the_time_left(self) -> None:
-        tested = estimator("10m")
-        tested.add_epoch(default_recipe(10), epochs(2.0, 1)[0], epochs_spent=300)
-        assert tested.allowed_trainings(100.0) == 15.0
-        assert tested.allowed_trainings(500.0) < 15.0
-        assert plan_finals(tested.allowed_trainings(10_000.0), 5).trainings == 8
+    def test_finals_cost_no_more_than_the_time_left(self) -> None:
+        tested = estimator("10m", workers=2)
+        assert tested.affordable_cost(100.0) == pytest.approx((600.0 - 100.0 - REPORT_SECONDS) * 2 / (OVERHEAD * 20.0))
+        assert tested.affordable_cost(10_000.0) < 0.0
+        assert estimator("10").affordable_cost(100.0) == math.inf

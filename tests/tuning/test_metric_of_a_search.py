@@ -69,8 +69,10 @@ def test_the_best_trial_by_the_metric_is_found_and_recommended(tmp_path: Path, m
 def test_the_report_shows_the_value_of_the_metric_with_its_name(tmp_path: Path, metric: str, text: str) -> None:
     record, _, _ = search(tmp_path, metric)
     data = build_report(record, tmp_path)
-    assert (data.tiles[0].label, data.tiles[0].value) == (f"Validation {METRICS[metric].label}", text)
-    assert text in {row.accuracy for row in data.trials} and text in {row.accuracy for row in data.finals}
+    [tile, *_] = data["answer"].content.tiles
+    assert (tile.label, tile.value) == (f"Validation {METRICS[metric].label}", text)
+    for table in (data["trials"].content.table, data["finals"].content.finalists):
+        assert text in {cell.text for row in table.rows for cell in row.cells}
     frame = trials_frame(record)
     assert set(frame["metric"]) == {metric} and frame["val_balanced_accuracy"].max() == 0.9
 

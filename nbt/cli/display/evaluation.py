@@ -8,11 +8,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nbt.cli.display.output import interval_text, metric_interval_text
 from nbt.cli.display.tables import grid
 from nbt.inference.evaluation import ModelEvaluation
 from nbt.metrics import METRICS
 from nbt.report.formatting import percent, pluralise
+from nbt.report.metric_text import interval_text, metric_interval_text
 from nbt.report.study.test_section import MAX_CLASSES, MAX_MATRIX_CLASSES
 from nbt.tuning.finals.test_results import class_name, confusion_matrix, largest_confusions
 from nbt.tuning.intervals import Interval

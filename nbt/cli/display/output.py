@@ -17,8 +17,6 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from nbt.tuning.intervals import Interval
-
 
 class Output:
     """Output of one command, configured by `-v`, `-q` and `--json` before the command runs.
@@ -100,7 +98,8 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
+            severity = getattr(record, "severity", record.levelname.lower())
+            print(f"{severity}: {record.getMessage()}", file=sys.stderr)
         except Exception:
             self.handleError(record)
 
@@ -147,34 +146,11 @@ def to_strict(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def percent(share: float | None, *, signed: bool = False) -> str:
+def percent(share: float | None) -> str:
     """Formats a share 0 ... 1, as in "84.1 %"; None becomes "-"."""
     if share is None:
         return "-"
-    return f"{100 * share:{'+' if signed else ''}.1f} %"
-
-
-def interval_text(interval: Interval, *, signed: bool = False) -> str:
-    """Formats a mean share with its interval, as in "84.1 %  [82.9, 85.3]"."""
-    mean = percent(interval.mean, signed=signed)
-    if interval.low is None or interval.high is None:
-        return mean
-    sign = "+" if signed else ""
-    return f"{mean}  [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
-
-
-def metric_interval_text(metric: str, interval: Interval, *, signed: bool = False) -> str:
-    """Formats a value of a metric, or a signed difference, with its interval, as in "84.1 %  [82.9, 85.3]"."""
-    from nbt.report.metric_text import is_share
-
-    if is_share(metric):
-        text = interval_text(interval, signed=signed)
-        return text.replace(" %", " points") if signed else text
-    sign = "+" if signed else ""
-    mean = f"{interval.mean:{sign}.3f} nats"
-    if interval.low is None or interval.high is None:
-        return mean
-    return f"{mean}  [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+    return f"{100 * share:.1f} %"
 
 
 def relative_path(path: Path) -> Path:

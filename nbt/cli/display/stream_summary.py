@@ -8,9 +8,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from nbt.cli.display.output import interval_text
 from nbt.cli.display.tables import grid
 from nbt.report.formatting import duration
+from nbt.report.metric_text import interval_text
 from nbt.report.streams.comparison import Comparison, MethodStreams
 from nbt.report.streams.report_data import matrix_cells
 from nbt.report.streams.text import bytes_text, notes

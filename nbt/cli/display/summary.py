@@ -10,21 +10,16 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nbt.api.results import TrainResult
+from nbt.api.results import TrainResult, training_rows
 from nbt.checks import CheckResult
-from nbt.cli.display.output import metric_interval_text, relative_path
+from nbt.cli.display.output import relative_path
 from nbt.cli.display.tables import grid
-from nbt.data.checks.imbalance import Imbalance
-from nbt.metrics import DEFAULT_METRIC, METRICS
-from nbt.report.formatting import duration, join_words, one_line, percent, pluralise
-from nbt.report.metric_text import guess_text, value_text
+from nbt.report.formatting import duration, join_words, one_line, pluralise
 from nbt.report.settings_table import recipe_summary
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
-from nbt.report.study.test_section import weakest_classes
+from nbt.report.study.result_rows import ResultRow, study_rows
 from nbt.settings import TransferSettings
-from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
-from nbt.tuning.intervals import Interval, value_interval
 from nbt.tuning.storage.records import StudyRecord
 
 _MAX_CHECKS = 2
@@ -45,11 +40,10 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
     table = _facts()
     table.add_row("", "settings", _one_line(f"{name}: {recipe_summary(recommended)}"))
     table.add_row("", "cost", _one_line(_cost(record)))
-    checks = study_checks(record)
     return [
         Text(f"{record.config.name}: {record.verdict or f'{name} is recommended.'}", style="bold"),
-        _results_table(record, checks),
-        *_check_lines(checks),
+        _results(study_rows(record)),
+        *_check_lines(study_checks(record)),
         table,
         _whole_line("report", str(report)),
         *([] if record.config.scenario else [_predict_line(report.parent / "model")]),
@@ -58,16 +52,12 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
 
 def training_summary(result: TrainResult, model: Path | None) -> list[RenderableType]:
     """Returns the results of a training with known settings, and the folder of its model if it was exported."""
-    table = _results()
-    _add_model(table, result.result)
-    others = [
-        f"{METRICS[n].label} {value_text(n, v.mean)}" for n, v in result.result.metrics.items() if n != DEFAULT_METRIC
-    ]
-    if others:
-        table.add_row("", "other metrics", _one_line(", ".join(others)))
-    _add_test(table, "guessing", result.majority, guess_text(result.result.metric))
-    _add_validation(table, DEFAULT_METRIC, result.validation, pluralise(result.validation.n, "seed"), result.optimism)
-    return [table, *([] if model is None else [_whole_line("model", str(model)), _predict_line(model)])]
+    rows = training_rows(result)
+    facts = _facts()
+    for row in rows:
+        if not row.remark:
+            facts.add_row("", row.label, _one_line(row.value))
+    return [_results(rows), facts, *([] if model is None else [_whole_line("model", str(model)), _predict_line(model)])]
 
 
 def _facts() -> Table:
@@ -79,11 +69,14 @@ def _facts() -> Table:
     return table
 
 
-def _results() -> Table:
-    """Returns a table of labels, values with intervals, and remarks, which alone are cut off on narrow terminals."""
+def _results(rows: Sequence[ResultRow]) -> Table:
+    """Returns a table of the results with remarks, which alone are cut off on narrow terminals."""
     table = _facts()
     table.columns[2].no_wrap = True
     table.add_column()
+    for row in rows:
+        if row.remark:
+            table.add_row("", row.label, row.value, _one_line(row.remark))
     return table
 
 
@@ -94,53 +87,6 @@ def _predict_line(model: Path) -> Text:
 def _whole_line(label: str, text: str) -> Text:
     """Returns a line for copying: the terminal wraps it, so that it stays one line."""
     return Text(f"  {label:<{_LABEL_WIDTH}}  {text}", no_wrap=True, overflow="ignore")
-
-
-def _results_table(record: StudyRecord, checks: Sequence[CheckResult]) -> Table:
-    table, results = _results(), test_results(record)
-    if results is not None:
-        metric = results.recommended.metric
-        _add_model(table, results.recommended)
-        _add_test(table, "default recipe", results.baseline, _difference_remark(results))
-        _add_test(table, "guessing", results.majority, guess_text(metric))
-    final, chosen = record.final(record.recommended or ""), METRICS[record.config.metric]
-    if final is not None:
-        validation = value_interval(final.validation, chosen)
-        runs = pluralise(final.validation.n, "run")
-        _add_validation(table, chosen.name, validation, runs, None if results is None else results.optimism)
-    recalls = [f"{row.name} {percent(row.recall)} of {row.images}" for row in weakest_classes(record)]
-    is_imbalanced = any(check.code == Imbalance.code and check.is_failed for check in checks)
-    if recalls and (chosen.class_mean or is_imbalanced):
-        table.add_row("", "lowest recall", _one_line(join_words(recalls)))
-    return table
-
-
-def _add_model(table: Table, result: TestResult) -> None:
-    """Adds the test result of the model, also without the test images that have a copy in training or validation."""
-    _add_test(table, f"test {METRICS[result.metric].label}", result, pluralise(result.n, "image"))
-    if result.without_copies is not None:
-        copies = pluralise(result.n - result.without_copies.n, "image")
-        _add_test(table, "without copies", result.without_copies, f"without {copies} copied from training")
-
-
-def _add_test(table: Table, label: str, result: TestResult | None, remark: str) -> None:
-    if result is not None and result.value is not None:
-        table.add_row("", label, metric_interval_text(result.metric, result.value), _one_line(remark))
-
-
-def _add_validation(table: Table, metric: str, validation: Interval, runs: str, optimism: Interval | None) -> None:
-    difference = "" if optimism is None else f"; minus test {_difference(metric, optimism)}"
-    table.add_row("", "validation", metric_interval_text(metric, validation), _one_line(f"{runs}{difference}"))
-
-
-def _difference_remark(results: TestResults) -> str:
-    if results.difference is None:
-        return "the same images"
-    return f"difference {_difference(results.recommended.metric, results.difference)}"
-
-
-def _difference(metric: str, interval: Interval) -> str:
-    return metric_interval_text(metric, interval, signed=True).replace(f" {METRICS[metric].difference_unit}", "")
 
 
 def _check_lines(results: Sequence[CheckResult]) -> list[RenderableType]:

@@ -79,6 +79,7 @@ _COMMON: tuple[Callable[[Any], Any], ...] = (
     config_option("backbone", help="Architecture of the weights, such as 'conv3(width=256)'; see nbt backbones."),
     config_option("weights", help=f"{WEIGHTS_HELP[:-1]}; see nbt pretrain."),
     config_option("image_size"),
+    config_option("resize"),
     config_option(
         "classes",
         show_default="all; stream: 600, or all if fewer",

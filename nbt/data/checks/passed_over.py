@@ -6,7 +6,10 @@ from nbt.checks import Check, CheckResult
 from nbt.data.checks.subject import CheckedData
 from nbt.data.checks.wording import counted
 from nbt.data.formats import NOT_AN_IMAGE
-from nbt.data.image_files import SYSTEM_REASONS, describe_passed_over
+from nbt.data.image_files import LOOP, SYSTEM_REASONS, describe_passed_over
+from nbt.data.readers.manifest import REPEATED
+
+_HARMLESS = (NOT_AN_IMAGE, REPEATED, LOOP)
 
 
 class PassedOverFiles(Check[CheckedData]):
@@ -23,11 +26,11 @@ class PassedOverFiles(Check[CheckedData]):
         files = [file for file in subject.listing.passed_over if file.reason not in SYSTEM_REASONS]
         if not files:
             return self.passed("Every file was read.")
-        images_first = sorted(files, key=lambda file: file.reason == NOT_AN_IMAGE)
+        images_first = sorted(files, key=lambda file: file.reason in _HARMLESS)
         return self.failed(
             f"{counted(len(files), 'file')} passed over: {describe_passed_over(files)}.",
             "Move images into the folder of their class or convert them; other files may stay.",
             count=len(files),
             examples=(f"{subject.file_name(file.path)}: {file.reason}" for file in images_first),
-            severity="info" if images_first[0].reason == NOT_AN_IMAGE else None,
+            severity="info" if images_first[0].reason in _HARMLESS else None,
         )

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from nbt.checks import Check, CheckResult
+from nbt.checks import MAX_EXAMPLES, Check, CheckResult
 from nbt.data.checks.subject import CheckedData
 from nbt.data.readers.split_names import other_words, split_of_name
 
 _SEPARATE = "put the class folders into train/, val/ and test/"
+
+
+def _shared_subfolders(subject: CheckedData) -> list[str]:
+    """Returns the names of the folders that every class folder holds, if it holds two or more and no others."""
+    layout = subject.listing.layout
+    if layout is None or subject.paths is None:
+        return []
+    inner: dict[str, set[str]] = {}
+    for path in subject.paths:
+        parent = next(part for part in layout.parts.values() if path.is_relative_to(part))
+        label, *folders = path.relative_to(parent).parts[:-1]
+        inner.setdefault(label, set()).add(folders[0] if folders else "")
+    first, *others = inner.values()
+    is_shared = len(first) > 1 and "" not in first and all(names == first for names in others)
+    return sorted(first) if is_shared else []
 
 
 class SplitFolders(Check[CheckedData]):
@@ -34,6 +49,15 @@ class SplitFolders(Check[CheckedData]):
                 f"If this is wrong, {_SEPARATE}.",
                 count=len(examples),
                 examples=examples,
+            )
+        inner = _shared_subfolders(subject)
+        if inner:
+            return self.failed(
+                f"The folders {', '.join(subject.class_names[:MAX_EXAMPLES])} were read as classes; each holds the "
+                f"folders {', '.join(inner[:MAX_EXAMPLES])}, which were not.",
+                f"If the inner folders are the classes, join the outer ones, or {_SEPARATE}.",
+                count=len(subject.class_names),
+                severity="warning",
             )
         alike = [name for name in subject.class_names if split_of_name(name) and not other_words(name)]
         if alike:

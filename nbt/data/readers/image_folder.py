@@ -89,7 +89,7 @@ def _pass_over_beside(folder: Path, part: Path, layout: Layout, files: LabelledF
         files.passed_over.extend(_loose_files(folder / parent))
         for child in subfolders(folder / parent):
             if not any(part.is_relative_to(child) for part in parts):
-                found = scan_files(child)
+                found = list(scan_files(child)) or [PassedOver(child, EMPTY)]
                 files.passed_over.extend(
                     file if isinstance(file, PassedOver) else PassedOver(file, BESIDE_SPLITS) for file in found
                 )

@@ -18,6 +18,7 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 """Suffixes of manifests."""
 
 MISSING = "named in the manifest, but missing"
+REPEATED = "line that repeats another one"
 
 _DELIMITERS = ",;\t|"
 # Suffixes that are tried where a manifest names images without one.
@@ -62,7 +63,7 @@ def parse_manifest(text: str, folder: Path, *, source: str, is_file: IsFile = os
         is_file: Returns whether a path is an existing file.
 
     Returns:
-        One entry per image, in order; repeated lines count once. Missing images are passed over.
+        One entry per image, in order. Missing images and repeated lines are passed over.
 
     Raises:
         UsageError: A column is missing or misspelt, a line has too few or too many fields, a value is empty, a split is
@@ -73,6 +74,7 @@ def parse_manifest(text: str, folder: Path, *, source: str, is_file: IsFile = os
     splits = read_splits(texts, [number for number, _ in lines], columns.split_name, source)
     rows: dict[Path, tuple[LabelledFile, int]] = {}
     missing: dict[Path, PassedOver] = {}
+    repeated: list[PassedOver] = []
     for (number, fields), split in zip(lines, splits, strict=True):
         where = f"{source}, line {number}"
         name, label = fields[columns.path].strip(), fields[columns.label].strip()
@@ -83,12 +85,13 @@ def parse_manifest(text: str, folder: Path, *, source: str, is_file: IsFile = os
             path = Path(os.path.normpath(folder / name))
             missing[path] = PassedOver(path, MISSING)
         else:
-            _add_row(rows, LabelledFile(path, label, split), number, where)
+            if not _add_row(rows, LabelledFile(path, label, split), number, where):
+                repeated.append(PassedOver(path, REPEATED))
     if missing and not rows:
         shown = ", ".join(str(path) for path in list(missing)[:_MAX_NAMES_SHOWN])
         more = ", ..." if len(missing) > _MAX_NAMES_SHOWN else ""
         raise UsageError(f"{source}: no such file: {shown}{more}; all {len(missing)} images are missing")
-    return LabelledFiles([row for row, _ in rows.values()], list(missing.values()))
+    return LabelledFiles([row for row, _ in rows.values()], [*missing.values(), *repeated])
 
 
 def _decode(content: bytes) -> str:
@@ -161,9 +164,10 @@ def _spellings(name: str) -> Iterator[str]:
         yield from (slashed + suffix for suffix in _USUAL_SUFFIXES)
 
 
-def _add_row(rows: dict[Path, tuple[LabelledFile, int]], row: LabelledFile, line: int, where: str) -> None:
-    """Adds a row, unless the same image is present already with the same label and split."""
+def _add_row(rows: dict[Path, tuple[LabelledFile, int]], row: LabelledFile, line: int, where: str) -> bool:
+    """Adds a row, and returns True, unless the same image is present already with the same label and split."""
     earlier, first = rows.setdefault(row.path, (row, line))
     for field, old, new in (("label", earlier.label, row.label), ("split", earlier.split, row.split)):
         if old != new:
             raise UsageError(f"{where}: {row.path.name} has the {field} {new!r}, but {old!r} in line {first}")
+    return first == line

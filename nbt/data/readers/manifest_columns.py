@@ -5,18 +5,28 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from nbt.data.image_files import SPLIT_ALIASES
 from nbt.errors import UsageError, nearest
 
 _PATHS = ("path", "image_path", "img_path", "file_path", "filepath", "imagepath", "relative_path", "relpath")
-_FILES = ("file", "filename", "file_name", "image", "img", "image_name", "img_name", "image_file", "image_filename")
-PATH_COLUMNS = (*_PATHS, *_FILES, "image_id", "img_id", "id", "name")
+_FILES = (
+    "file",
+    "filename",
+    "file_name",
+    "image",
+    "img",
+    "image_name",
+    "img_name",
+    "image_file",
+    "image_filename",
+)
+PATH_COLUMNS = (*_PATHS, *_FILES, "fname", "image_id", "img_id", "id", "name")
 LABEL_COLUMNS = (
     *("label", "labels", "class", "class_name", "classname", "label_name", "class_label", "category", "category_name"),
-    *("target", "species", "diagnosis", "tag", "y", "class_id", "label_id", "category_id"),
+    *("target", "species", "diagnosis", "tag", "dx", "y", "class_id", "label_id", "category_id"),
 )
 _FOLD_COLUMN = "fold"
 # Columns of yes or no: the split of "yes", and that of "no".
@@ -113,6 +123,8 @@ def read_splits(values: Sequence[str], numbers: Sequence[int], column: str, sour
             f"{source}, line {numbers[values.index(first)]}: unknown split {first!r}; {expected}; the column "
             f"{column!r} has these unknown values: {listed}{more}; correct them, or rename the column if it is no split"
         )
+    if column not in _YES_NO_COLUMNS:
+        _check_one_name_per_split(splits, source)
     return [splits[value] or "" for value in values]
 
 
@@ -140,9 +152,33 @@ def _unknown(names: Iterable[str]) -> list[str]:
 
 def _read_split(value: str, column: str) -> str | None:
     """Returns the split that a value names; None for an unknown value."""
-    key = re.sub(r"[^a-z0-9]", "", value.lower())
+    key = _key(value)
     if not value:
         return ""
     if column in _YES_NO_COLUMNS and key in (*_YES, *_NO):
         return _YES_NO_COLUMNS[column][key in _NO]
-    return _SPLIT_VALUES.get(key) or _SPLIT_VALUES.get(re.sub(r"(set|split|data|images)$", "", key))
+    return _SPLIT_VALUES.get(key) or _SPLIT_VALUES.get(_stem(key))
+
+
+def _key(value: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", value.lower())
+
+
+def _stem(key: str) -> str:
+    return re.sub(r"(set|split|data|images)$", "", key)
+
+
+def _check_one_name_per_split(splits: Mapping[str, str | None], source: str) -> None:
+    """Checks that no split has two names in one file, as folders must not have.
+
+    Raises:
+        UsageError: Two values that differ in more than their spelling mean the same split.
+    """
+    names: dict[str, tuple[str, str]] = {}
+    for value in sorted(filter(None, splits)):
+        split, stem = splits[value] or "", _stem(_key(value))
+        first, other = names.setdefault(split, (stem, value))
+        if first != stem:
+            raise UsageError(
+                f"{source}: {other!r} and {value!r} are both {split}; give each split one name, and other images none"
+            )

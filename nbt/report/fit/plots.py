@@ -11,20 +11,20 @@ from nbt.errors import NbtError, UsageError, nearest
 from nbt.files import atomic_file
 from nbt.fit.fit_profile import FitProfile
 from nbt.report import svg
+from nbt.report.figures import LIGHT_COLORS, light_style, notebook_figure
 from nbt.report.fit.measures import accuracy_text, gain_of_unit, images, knee_unit_count, profile_names
 from nbt.report.formatting import one_line, truncated
 from nbt.tuning.intervals import accuracy_standard_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg")
 
 # Palette of Okabe and Ito; dashes distinguish random from pretrained weights, and markers distinguish the backbones.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _MARKERS = "osD^vPX"
-_LIGHT_COLORS = {svg.INK: "#16202b", svg.MUTED: "#5b6875", svg.GRID: "#dfe4ea", svg.PAPER: "#ffffff"}
-_DPI = 160
 _DASHED = (0, (5, 2))
 _MAX_NAME_LENGTH = 44
 
@@ -113,18 +113,25 @@ def fit_figure(profiles: Sequence[FitProfile], kind: str) -> bytes:
         profiles: At least one profile.
         kind: "png" or "svg".
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    buffer = io.BytesIO()
+    # Without a date, equal profiles yield equal files.
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    with light_style("fit"):
+        draw_profiles(profiles).savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
 
-    style = {
-        key: _LIGHT_COLORS.get(value, value) if isinstance(value, str) else value for key, value in svg.STYLE.items()
-    }
-    style |= {"figure.facecolor": "white", "savefig.transparent": False, "svg.hashsalt": "fit"}
+
+def draw_profiles(profiles: Sequence[FitProfile]) -> Figure:
+    """Returns the figure of `write_fit_plot`.
+
+    Raises:
+        ValueError: A profile has no units.
+    """
+    if not all(len(profile.layers) for profile in profiles):
+        raise ValueError("a profile has no units, so there is nothing to draw")
     names = [truncated(name, _MAX_NAME_LENGTH) for name in profile_names(profiles)]
-    with rc_context(style):
-        figure = Figure(figsize=(9.6, 3.6 + 0.2 * -(-len(profiles) // 2)), layout="constrained", dpi=_DPI)
-        FigureCanvasAgg(figure)
+    with light_style("fit"):
+        figure = notebook_figure(9.6, 3.6 + 0.2 * -(-len(profiles) // 2))
         left, right = figure.subplots(1, 2)
         for index, (name, profile) in enumerate(zip(names, profiles, strict=True)):
             _draw_profile(left, right, index, name, profile)
@@ -132,18 +139,14 @@ def fit_figure(profiles: Sequence[FitProfile], kind: str) -> bytes:
         right.set_title("gain over random weights (ring: knee)", loc="left", fontsize=9)
         left.set_ylabel("accuracy")
         right.set_ylabel("points of accuracy")
-        right.axhline(0, color=_LIGHT_COLORS[svg.MUTED], linewidth=0.8)
+        right.axhline(0, color=LIGHT_COLORS[svg.MUTED], linewidth=0.8)
         for axes in (left, right):
             axes.set_xlabel("depth: share of the units, from the input")
             svg.percent_axis(axes.xaxis)
         svg.percent_axis(left.yaxis)
         right.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.4g}" if value else "0")
         figure.legend(handles=left.get_legend_handles_labels()[0], loc="outside upper left", ncols=2)
-        buffer = io.BytesIO()
-        # Without a date, equal profiles yield equal files.
-        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, metadata=metadata)
-        return buffer.getvalue()
+    return figure
 
 
 def _draw_profile(left: Axes, right: Axes, index: int, name: str, profile: FitProfile) -> None:

@@ -100,7 +100,7 @@ def task_curves(runs: MethodStreams) -> str:
             axes.plot(after, matrix[task:, task], color=svg.FULL, alpha=alpha, marker="o", markersize=4, gid=tip)
             if tasks <= _MAX_LABELS:
                 start = (task + 1, float(matrix[task, task]))
-                axes.annotate(str(task + 1), start, (0, 5), textcoords="offset points", ha="center", fontsize=8.5)
+                axes.annotate(str(task + 1), start, (0, 5), textcoords="offset points", ha="center", fontsize=9)
         _style_axes(axes, "accuracy on each task")
         return {}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from nbt.metrics import METRICS, Metric
@@ -67,14 +68,14 @@ def learning_curves(record: StudyRecord) -> str | None:
     return render_svg("curves", "Learning curves of all trials", 3.2, draw)
 
 
-def accuracy_by_trial(record: StudyRecord) -> str | None:
-    """Draws the accuracy of each trial by its number, the best so far and its standard error; None without accuracies.
+def best_by_cost(record: StudyRecord) -> str | None:
+    """Draws the score of each trial and the best so far, with its standard error, against the epochs spent.
 
-    The axis covers the full-length trials; pruned trials below that range, diverged and failed trials lie on its lower
-    edge. Interrupted trials are left out, because another trial continues them.
+    None without scores. A trial lies at the epochs of all trials that ended before it and its own. The axis of scores
+    covers the full-length trials; pruned trials below that range, diverged and failed trials lie on its lower edge.
     """
     metric = METRICS[record.config.metric]
-    trials = [trial for trial in record.trials if trial.end not in ("running", "interrupted")]
+    trials, spent = _ended_trials(record)
     measured = [trial for trial in trials if _score(trial, metric) is not None]
     if not measured:
         return None
@@ -84,28 +85,28 @@ def accuracy_by_trial(record: StudyRecord) -> str | None:
 
     def draw(axes: Axes) -> Handles:
         handles: Handles = {}
-        numbers, reached = _best_so_far(trials, metric)
-        if numbers:
-            (handles["best so far"],) = axes.step(numbers, reached, where="post", color=BEST, linewidth=1.6)
+        costs, reached = _best_so_far(trials, spent, metric)
+        if costs:
+            (handles["best so far"],) = axes.step(costs, reached, where="post", color=BEST, linewidth=1.6)
             if record.noise is not None:
                 lower = [max(value - record.noise, 0.0) for value in reached]
                 upper = [min(value + record.noise, 1.0) for value in reached]
-                band = axes.fill_between(numbers, lower, upper, step="post", color=BEST, alpha=0.15, linewidth=0)
+                band = axes.fill_between(costs, lower, upper, step="post", color=BEST, alpha=0.15, linewidth=0)
                 handles["± 1 standard error"] = band
-        for trial in trials:
+        for trial, cost in zip(trials, spent, strict=True):
             label, style = _marker_style(trial, best, baseline, metric)
             accuracy = _score(trial, metric)
             where = floor if accuracy is None else max(accuracy, floor)
             tip = tooltip_id(_describe(trial, metric))
-            (point,) = axes.plot([trial.number], [where], linestyle="", gid=tip, clip_on=False, zorder=3, **style)
+            (point,) = axes.plot([cost], [where], linestyle="", gid=tip, clip_on=False, zorder=3, **style)
             handles.setdefault(label, point)
-        axes.set(xlabel="trial", ylabel=_axis_label(metric))
+        axes.set(xlabel="epochs spent", ylabel=_axis_label(metric))
         integer_axis(axes.xaxis)
         axes.set_ylim(bottom=floor)
         score_axis(axes.yaxis, metric)
         return handles
 
-    return render_svg("trials", f"Validation {metric.label} of each trial", 3.2, draw)
+    return render_svg("trials", f"Best validation {metric.label} against the epochs spent", 3.2, draw)
 
 
 def finalists(record: StudyRecord) -> str | None:
@@ -144,9 +145,7 @@ def importance_bars(record: StudyRecord, max_rows: int = 12) -> str | None:
         axes.set_yticks(range(len(rows)), [truncated(name, _MAX_LABEL_LENGTH) for name, _ in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         for row, share in enumerate(values):
-            axes.annotate(
-                percent(share, 0), (share, row), (4, 0), textcoords="offset points", va="center", fontsize=8.5
-            )
+            axes.annotate(percent(share, 0), (share, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
         axes.set(xlim=(0, max(values) * 1.18), ylim=(-0.6, len(rows) - 0.4))
         axes.xaxis.set_visible(False)
         axes.grid(visible=False)
@@ -204,16 +203,26 @@ def _points(trial: TrialRecord, metric: Metric) -> list[tuple[int, float]]:
     ]
 
 
-def _best_so_far(trials: Sequence[TrialRecord], metric: Metric) -> tuple[list[int], list[float]]:
-    """Returns trial numbers and the best full-length accuracy up to each, from the first full-length trial on."""
-    numbers: list[int] = []
+def _ended_trials(record: StudyRecord) -> tuple[list[TrialRecord], list[int]]:
+    """Returns the trials that ended, in this order, with the epochs that the study had then spent.
+
+    Interrupted trials are left out, because another trial continues them.
+    """
+    ended = [trial for trial in record.trials if trial.end not in ("running", "interrupted")]
+    ended.sort(key=lambda trial: (0.0 if trial.finished is None else trial.finished.timestamp(), trial.number))
+    return ended, list(accumulate(trial.epochs_spent for trial in ended))
+
+
+def _best_so_far(trials: Sequence[TrialRecord], spent: Sequence[int], metric: Metric) -> tuple[list[int], list[float]]:
+    """Returns the epochs spent and the best full-length score up to each trial, from the first full-length one on."""
+    costs: list[int] = []
     reached: list[float] = []
-    for trial in trials:
-        accuracy = _score(trial, metric) if trial.state == "complete" else None
-        if accuracy is not None or reached:
-            numbers.append(trial.number)
-            reached.append(max([*reached[-1:], *([] if accuracy is None else [accuracy])]))
-    return numbers, reached
+    for trial, cost in zip(trials, spent, strict=True):
+        score = _score(trial, metric) if trial.state == "complete" else None
+        if score is not None or reached:
+            costs.append(cost)
+            reached.append(max([*reached[-1:], *([] if score is None else [score])]))
+    return costs, reached
 
 
 def _line_style(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from nbt.metrics import METRICS
 from nbt.report.fit.correlation import unit_count
 from nbt.report.formatting import difference_number, percent, score_text
 from nbt.report.study.headline import error_text
 from nbt.report.study.recommendation import StudyRecommendation
 from nbt.settings import TransferSettings
-from nbt.tuning.finals.plan import MIN_FOLDS, N_RETRAININGS, allowed_trainings, plan_finals
+from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
+from nbt.tuning.job_clock import finals_share
 from nbt.tuning.storage.records import StudyRecord
 
 _EQUAL_RATES = 0.95
@@ -106,13 +109,14 @@ def finals_sentence(record: StudyRecord) -> str:
         f"validation images, {part}, and the variation between runs; those of the differences are corrected for the "
         "number of candidates and of looks at them (Bonferroni)."
     )
-    trainings = sum(len(final.runs) for final in record.finals) + N_RETRAININGS
-    allowed = allowed_trainings(record.epochs_spent, record.config.epochs)
-    if trainings <= max(allowed, 0):
+    share = finals_share(record.clock)
+    if not 0.0 < share < math.inf:
         return text
+    text = f"{text} With the last training, they took {percent(share, 0)} of the time of the trials"
+    if share <= MAX_FINALS_SHARE:
+        return f"{text}."
     return (
-        f"{text} With the last training, they are {trainings} trainings, more than half of what the trials took; a "
-        f"comparison with the default recipe needs {plan_finals(0, MIN_FOLDS).trainings} in any case."
+        f"{text}; a comparison with the default recipe needs {MIN_FINALISTS} recipes on {MIN_FOLDS} folds in any case."
     )
 
 

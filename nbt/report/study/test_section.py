@@ -31,7 +31,7 @@ from nbt.tuning.storage.records import StudyRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_MATRIX_CLASSES = 12
+MAX_MATRIX_CLASSES = 20
 """Largest number of classes whose confusion matrix is shown as a whole."""
 
 MAX_CLASSES = 40
@@ -40,17 +40,11 @@ MAX_CLASSES = 40
 _MAX_CONFUSIONS = 15
 
 
-def test_section(record: StudyRecord) -> TemplateData:
-    """Returns the data of the section; without a test result, only the sentence that says so."""
+def test_section(record: StudyRecord) -> TemplateData | None:
+    """Returns the data of the section; None before the test evaluation."""
     results = test_results(record)
     if results is None:
-        return TemplateData(
-            sentences=(_no_test_sentence(record.test_evaluations),),
-            columns=(),
-            metrics=(),
-            classes=None,
-            matrix=None,
-        )
+        return None
     predictions = record.test_predictions("recommended")
     return TemplateData(
         sentences=_sentences(record, results),
@@ -107,11 +101,12 @@ def _class_results(record: StudyRecord, predictions: Predictions) -> list[ClassR
     return class_results(predictions, record.class_names, record.class_images)
 
 
-def _no_test_sentence(evaluations: int) -> str:
+def no_test_clause(evaluations: int) -> str:
+    """Returns why there is no test result, as a clause."""
     if evaluations == 0:
-        return "The test images have not been evaluated."
+        return "the test images have not been evaluated"
     often = "once" if evaluations == 1 else f"{evaluations} times"
-    return f"The test images were evaluated {often} in this study, but not for this recommendation."
+    return f"the test images were evaluated {often} in this study, but not for this recommendation"
 
 
 def _sentences(record: StudyRecord, results: TestResults) -> tuple[str, ...]:

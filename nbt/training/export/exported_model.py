@@ -11,18 +11,20 @@ import torch
 from torch import nn
 
 from nbt._version import __version__
-from nbt.errors import UsageError
+from nbt.errors import UsageError, one_line_message
 from nbt.models.backbone import Backbone, build_backbone
 from nbt.models.backbone_spec import parse_backbone
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.export.model_folder import (
     CARD_FILE,
+    CARD_KEY,
     DECODING_FORMAT,
     FORMAT,
     LINEARIZED_FORMAT,
     NORM_FORMAT,
     WEIGHTS_FILE,
+    check_card,
     read_card,
     replace_folder,
 )
@@ -42,7 +44,7 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
     Raises:
         UsageError: The folder holds other files, which are kept, or cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     backbone = model.model if isinstance(model, FirstOrder) else model
     norm = backbone.feature_norm.mode if isinstance(backbone.feature_norm, FeatureNorm) else "none"
@@ -67,34 +69,53 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
         card |= {"format": DECODING_FORMAT, "value_ranges": dict(task.images.value_ranges)}
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with replace_folder(folder) as temporary:
-        save_file(state, temporary / WEIGHTS_FILE)
+        # Not save_file, which gives the file the mode 0600.
+        (temporary / WEIGHTS_FILE).write_bytes(save(state))
         (temporary / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def load_module(folder: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
-    """Returns the model of a folder, in evaluation mode on the CPU, and its model card.
+def load_module(path: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
+    """Returns the model of a folder or file, in evaluation mode on the CPU, and its card.
 
     The model divides its logits by the temperature of the card, which calibrates its probabilities, if there is one.
 
+    Args:
+        path: A model folder, or a file of `nbt export --format safetensors`.
+
     Raises:
-        UsageError: The folder is not a model folder, or its weights do not match its card.
+        UsageError: It is not a model, or its weights do not match its card.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    card = read_card(folder)
+    card, weights = (_read_file_card(path), path) if path.is_file() else (read_card(path), path / WEIGHTS_FILE)
     spec = parse_backbone(card["backbone"])
     backbone = build_backbone(spec, len(card["class_names"]), image_size=card["image_size"])
     backbone.feature_norm = make_feature_norm(card.get("feature_norm", "none"), backbone.feature_dim)
     model = FirstOrder(backbone) if card.get("linearized") else backbone
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        model.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{folder / WEIGHTS_FILE}: the weights cannot be loaded ({reason})") from error
+        raise UsageError(f"{weights}: the weights cannot be loaded ({one_line_message(error, 200)})") from error
     if card.get("temperature", 1.0) != 1.0:
         model.register_forward_hook(partial(_divide_logits, card["temperature"]))
     return model.eval(), card
+
+
+def _read_file_card(path: Path) -> dict[str, Any]:
+    """Returns the card in the metadata of a file of safetensors.
+
+    Raises:
+        UsageError: The file is damaged or has no card.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads(file.metadata()[CARD_KEY])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is not a model of nbt export ({one_line_message(error)})") from error
+    return check_card(card, str(path))
 
 
 def _divide_logits(temperature: float, _model: nn.Module, _inputs: Any, logits: torch.Tensor) -> torch.Tensor:

@@ -12,13 +12,16 @@ from typing import Any
 
 from nbt._version import __version__
 from nbt.errors import UsageError
-from nbt.files import write_all
 from nbt.paths import check_writable_folder
 from nbt.settings import TransferSettings, repair
 
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
-MODEL_FILES = (CARD_FILE, WEIGHTS_FILE)
+README_FILE = "README.md"
+CARD_KEY = "nbt"
+"""Name of the card in the metadata of a model in one file."""
+
+MODEL_FILES = (CARD_FILE, WEIGHTS_FILE, README_FILE)
 """Names of all files in a model folder."""
 
 FORMAT = 1
@@ -42,13 +45,13 @@ _ENTRIES: dict[str, type] = {
 
 
 def find_model(folder: str | Path) -> Path:
-    """Returns the path of a model folder.
+    """Returns the path of a model folder, or of a model in one file of safetensors.
 
     Raises:
         UsageError: The folder is not a model folder; if it contains one, the message names it.
     """
     path = Path(folder)
-    if (path / CARD_FILE).is_file():
+    if path.is_file() or (path / CARD_FILE).is_file():
         return path
     if (path / "model" / CARD_FILE).is_file():
         raise UsageError(f"{folder} is not a model folder; did you mean {path / 'model'}?")
@@ -145,24 +148,11 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         yield temporary
         check_export(path)
         # The card is deleted last: a folder with a card is a model folder, which a later export may replace.
-        for name in (WEIGHTS_FILE, CARD_FILE):
+        for name in (README_FILE, WEIGHTS_FILE, CARD_FILE):
             (path / name).unlink(missing_ok=True)
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def store_temperature(folder: Path, temperature: float) -> None:
-    """Writes the temperature by which `load_model` divides the logits to the card of a model folder.
-
-    A card without it, as of version 0.1, means a temperature of 1.
-
-    Raises:
-        OSError: The card cannot be read or written.
-    """
-    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    if card.get("temperature", 1.0) != temperature:
-        write_all(folder, {CARD_FILE: json.dumps({**card, "temperature": temperature}, indent=2) + "\n"})
 
 
 def was_trained_with(folder: Path, settings: TransferSettings) -> bool:

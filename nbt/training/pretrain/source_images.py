@@ -11,13 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nbt.data.image_store import decode_images
+from nbt.checks import CheckResult, log_failed, run_checks
+from nbt.data.checks.registry import DATA_CHECKS
+from nbt.data.checks.subject import CheckedData
+from nbt.data.image_store import ImageStore, decode_images
 from nbt.data.listing import Listing
 from nbt.data.readers.digits import read_digits
 from nbt.data.registry import read_dataset
 from nbt.data.resolve import DatasetSource
+from nbt.data.splits import Split
 from nbt.errors import UsageError
 from nbt.progress import Progress
+
+_CHECKS_OF_PARTS = ("NBT102", "NBT105", "NBT107")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +54,7 @@ def load_source_images(
     *,
     classes: int | Sequence[int] | None = None,
     shots: int | None = None,
+    resize: str = "crop",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> SourceImages:
@@ -58,6 +65,7 @@ def load_source_images(
         image_size: Height and width in pixels.
         classes: Number of classes from the start, or labels of the classes; None for all.
         shots: Maximum number of images per class, drawn with `seed`; None for all.
+        resize: How images become square, see `nbt.data.decoding.RESIZE`.
         seed: Seed of the draw.
         progress: Called during downloads and decoding.
 
@@ -70,13 +78,32 @@ def load_source_images(
     listing = listing.select_classes(classes) if isinstance(classes, int) else _select_classes(listing, classes)
     if shots is not None:
         listing = listing.take(_limit_shots(listing.labels, shots, seed))
-    store, kept = decode_images(listing.items, image_size, progress=progress)
+    listing = listing.with_hashes()
+    store, kept = decode_images(
+        listing.items,
+        image_size,
+        progress=progress,
+        resize=resize,
+        hashes=listing.hashes,
+        dataset=source.dataset,
+    )
     decoded = listing if len(kept) == len(listing) else listing.take(kept)
     counts = np.bincount(decoded.labels, minlength=len(decoded.class_names))
     if (counts == 0).any():
         class_name = decoded.class_names[int(counts.argmin())]
         raise UsageError(f"{decoded.name}: class {class_name!r} has no image to pretrain on")
-    return SourceImages(decoded.name, decoded.class_names, store.array, decoded.labels, _digest(decoded, image_size))
+    if decoded.hashes is not None:
+        log_failed(_check(decoded, store, resize))
+    digest = _digest(decoded, image_size, resize)
+    return SourceImages(decoded.name, decoded.class_names, store.array, decoded.labels, digest)
+
+
+def _check(listing: Listing, images: ImageStore, resize: str) -> tuple[CheckResult, ...]:
+    """Returns the results of the checks of the data that concern images without parts."""
+    none = np.empty(0, dtype=np.int64)
+    split = Split(np.arange(len(listing), dtype=np.int64), none, none)
+    data = CheckedData(listing=listing, images=images, split=split, resize=resize, dataset=listing.name)
+    return run_checks(DATA_CHECKS, data, ignore=_CHECKS_OF_PARTS)
 
 
 def _select_classes(listing: Listing, classes: Sequence[int] | None) -> Listing:
@@ -95,5 +122,6 @@ def _limit_shots(labels: npt.NDArray[np.int64], shots: int, seed: int) -> npt.ND
     return np.sort(np.concatenate(parts))
 
 
-def _digest(listing: Listing, image_size: int) -> str:
-    return hashlib.sha256(json.dumps([listing.digest(), image_size]).encode()).hexdigest()[:20]
+def _digest(listing: Listing, image_size: int, resize: str) -> str:
+    more = [listing.content_hash, *([] if resize == "crop" else [resize])] if listing.hashes is not None else []
+    return hashlib.sha256(json.dumps([listing.digest(), image_size, *more]).encode()).hexdigest()[:20]

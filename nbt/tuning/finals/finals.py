@@ -13,10 +13,10 @@ from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.finals.finalists import Finalist, choose_finalists
-from nbt.tuning.finals.plan import allowed_trainings, is_cheaper, plan_finals
+from nbt.tuning.finals.plan import MAX_FINALISTS, FinalsPlan, is_cheaper, plan_finals
 from nbt.tuning.finals.winner import SelectionState, count_looks, describe_comparison, select_finalist
 from nbt.tuning.observers import ObserverGroup
-from nbt.tuning.relative_cost import relative_cost
+from nbt.tuning.relative_cost import cost_model
 from nbt.tuning.run_scores import RunScore, paired_difference
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.reader import read_runs, score_of, validation_design
@@ -30,7 +30,7 @@ class Finals(TrialSource):
 
     Run i of every finalist uses the seed `study seed + i` and fold i of the training and validation images, so that
     differences are paired; fold 0 is the split of the trials. Official validation images are the same in all runs. The
-    numbers of finalists and of folds follow from the epochs that the trials took, see
+    numbers of finalists and of folds follow from the relative cost of the trials, see
     `nbt.tuning.finals.plan.plan_finals`. Every run is stored when it ends, so that a resumed study repeats none; runs
     of version 0.1, whose splits were drawn one by one, are not mixed with them. The decision is stored after the last
     run; `finished` is true from the start if no runs are missing.
@@ -38,6 +38,8 @@ class Finals(TrialSource):
     Args:
         store: The study, locked by this driver.
         seeds: Maximum number of folds, 2 or more.
+        max_cost: What finals and last training may cost at most, in trainings of the default recipe; for a budget in
+            time.
         surrogate: Model of the search, which chooses the finalists; None chooses them by their values.
         checkpoints: Folder for the checkpoints of running trials; None disables checkpoints.
         observers: Observers of the study.
@@ -51,16 +53,20 @@ class Finals(TrialSource):
         store: StudyStore,
         *,
         seeds: int = 5,
+        max_cost: float = math.inf,
         surrogate: PriorSurrogate | None = None,
         checkpoints: Path | None = None,
         observers: Sequence[StudyObserver] = (),
     ) -> None:
         check_final_seeds(seeds)
         record = store.record()
-        plan = plan_finals(allowed_trainings(record.epochs_spent, record.config.epochs), seeds)
+        *challengers, default = choose_finalists(record, MAX_FINALISTS, surrogate)
+        plan = _plan(record, challengers, seeds, max_cost)
         self._store, self._max_seeds, self._checkpoints = store, plan.folds, checkpoints
         self._observers = ObserverGroup(observers)
-        self._finalists = choose_finalists(record, plan.finalists, surrogate)
+        self._finalists = [*challengers[: plan.finalists - 1], default]
+        model = cost_model(record)
+        self._costs = {finalist.name: model.epoch(finalist.settings) for finalist in self._finalists}
         self._comparisons = max(1, len(self._finalists) - 1) * count_looks(plan.folds)
         self._metric = record.config.metric
         self._design = validation_design(record.dataset, self._comparisons, self._metric)
@@ -166,7 +172,7 @@ class Finals(TrialSource):
             max_seeds=self._max_seeds,
             failed=self._failed,
             design=self._design,
-            costs={finalist.name: relative_cost(finalist.settings) for finalist in self._finalists},
+            costs=self._costs,
         )
 
     def _store_decision(self) -> None:
@@ -196,9 +202,8 @@ class Finals(TrialSource):
         ]
         entries.sort(key=lambda entry: self._sort_key(str(entry["name"]), leader, runs))
         difference = paired_difference(self._scores[leader], self._scores.get(DEFAULT_RECIPE, {}), self._design)
-        costs = {finalist.name: relative_cost(finalist.settings) for finalist in self._finalists}
         dearer = self._state.best if self._state.best != leader else DEFAULT_RECIPE
-        cheaper_than = dearer if dearer is not None and is_cheaper(costs[leader], costs[dearer]) else None
+        cheaper_than = dearer if dearer is not None and is_cheaper(self._costs[leader], self._costs[dearer]) else None
         decision = {
             "candidates": entries,
             "recommended": leader,
@@ -209,7 +214,7 @@ class Finals(TrialSource):
                 METRICS[self._metric],
                 self._mean(default_runs),
                 cheaper_than=cheaper_than,
-                costs=costs,
+                costs=self._costs,
             ),
             "folds": True,
             "comparisons": self._comparisons,
@@ -226,6 +231,14 @@ class Finals(TrialSource):
     def _mean(self, runs: Sequence[FinalRun]) -> float:
         """Returns the mean score of runs, 0 without any."""
         return math.fsum(run.score(self._metric) for run in runs) / max(1, len(runs))
+
+
+def _plan(record: StudyRecord, challengers: Sequence[Finalist], folds: int, max_cost: float) -> FinalsPlan:
+    """Returns the size of the finals of a study, from the relative costs of its trials and of the finalists."""
+    model, length = cost_model(record), record.config.epochs
+    trials = math.fsum(model.training(trial.settings, trial.trained) for trial in record.trials) / length
+    costs = [model.training(finalist.settings) / length for finalist in challengers]
+    return plan_finals(trials, costs, folds, retraining=model.retraining, max_cost=max_cost)
 
 
 def recommended_final(record: StudyRecord) -> FinalRecord:

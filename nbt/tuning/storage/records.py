@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nbt.metrics import DEFAULT_METRIC, METRICS
+from nbt.object_html import short_repr
 from nbt.search_config import PRUNERS, SearchConfig, split_codes
 from nbt.settings import TransferSettings
 from nbt.training.metrics import Predictions
@@ -327,6 +328,11 @@ class StudyRecord:
     class_names: Sequence[str] = ()
     class_images: Sequence[int] = ()
     load_predictions: LoadPredictions = field(default=no_predictions, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        counts = [f"{count} {status}" for status, count in self.counts().items() if count]
+        facts = [self.config.name, f"{len(self.trials)} trials", *counts, f"recommended {self.recommended}"]
+        return short_repr("StudyRecord", facts)
 
     def search_config(self) -> SearchConfig:
         """Returns the options of the last session; derived from the rest of the record if they are not stored."""

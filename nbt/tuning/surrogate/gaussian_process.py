@@ -172,6 +172,21 @@ class GaussianProcess:
         prior_variance = self.kernel.amplitude + _MEAN_PRIOR_VARIANCE + (0.0 if basis is None else (basis**2).sum(0))
         return cross.T @ self._weights, np.maximum(prior_variance - (solved**2).sum(0), 1e-9)
 
+    def difference(self, points: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Returns the posterior mean and variance of the difference of the function between pairs of points, (pairs,).
+
+        Args:
+            points: Points, (pairs, coordinates).
+            others: The points whose values are subtracted, (pairs, coordinates); their basis functions are the same.
+        """
+        from scipy.linalg import solve_triangular
+
+        change = self._cross_covariance(points, None) - self._cross_covariance(others, None)
+        solved = solve_triangular(self._cholesky_factor, change, lower=True, check_finite=False)
+        between = self.kernel.amplitude * np.exp(-0.5 * (((points - others) / self.kernel.length_scales) ** 2).sum(1))
+        variance = 2.0 * (self.kernel.amplitude - between) - (solved**2).sum(0)
+        return change.T @ self._weights, np.maximum(variance, 0.0)
+
     def mean(self, points: FloatArray, basis: FloatArray | None = None) -> FloatArray:
         """Returns the posterior mean only, which is much faster than `predict`; the arguments are the same."""
         return np.asarray(self._cross_covariance(points, basis).T @ self._weights)

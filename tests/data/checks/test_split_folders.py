@@ -43,3 +43,15 @@ def test_usual_names_pass(tmp_path: Path) -> None:
 
 def test_datasets_without_folders() -> None:
     assert check_results("digits", 28)["NBT101"].state == "not_applicable"
+
+
+def test_class_folders_that_hold_the_same_folders_may_be_folds(tmp_path: Path) -> None:
+    for fold in ("fold1", "fold2", "fold3"):
+        save_classes(tmp_path / fold, CLASSES)
+    result = check_results(tmp_path)["NBT101"]
+    assert result.is_failed and (result.severity, result.count) == ("warning", 3)
+    assert result.message == (
+        "The folders fold1, fold2, fold3 were read as classes; each holds the folders cat, dog, which were not."
+    )
+    save_image(tmp_path / "fold1" / "cow" / "1.png")
+    assert check_results(tmp_path)["NBT101"].state == "passed"

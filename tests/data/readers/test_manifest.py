@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbt.data.image_files import LabelledFile, PassedOver
-from nbt.data.readers.manifest import MISSING, parse_manifest, read_manifest
+from nbt.data.readers.manifest import MISSING, REPEATED, parse_manifest, read_manifest
 from nbt.errors import UsageError
 from tests.data.pictures import save_image
 
@@ -217,3 +217,19 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
     else:
         assert all(row.label and row.label == row.label.strip() and row.split == "" for row in rows)
         assert len({row.path for row in rows}) == len(rows)
+
+
+def test_two_names_of_one_split_are_refused(tmp_path: Path) -> None:
+    text = "path,label,split\na.png,cat,train\nb.png,dog,val\nc.png,dog,dev\n"
+    with pytest.raises(UsageError, match="'dev' and 'val' are both val; give each split one name"):
+        parse(text)
+    assert [row.split for row in parse(text.replace("dev", "VAL").replace("val\n", "val set\n"))] == [
+        "train",
+        "val",
+        "val",
+    ]
+
+
+def test_repeated_lines_are_counted() -> None:
+    files = parse_manifest("path,label\na.png,cat\na.png,cat\n", FOLDER, source="m.csv", is_file=lambda path: True)
+    assert files.passed_over == [PassedOver(FOLDER / "a.png", REPEATED)]

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -16,11 +17,9 @@ from nbt.report.streams.comparison import Comparison, compare_methods
 from nbt.report.streams.report_data import build_stream_report
 from nbt.report.streams.text import bytes_text
 from nbt.report.streams.write import write_streams
-from tests.report.study.test_browser import browser, measure, run
+from tests.browser import MEASURE, WIDTHS, OpenedPage
 from tests.report.study.test_render import HOSTILE, Page
 from tests.sample_stream import BETTER, MATRIX, make_scores, make_stream
-
-__all__ = ["browser"]  # a fixture
 
 HIGHER = tuple(tuple(min(x + 0.03, 1.0) for x in row) for row in BETTER)
 
@@ -204,16 +203,17 @@ def test_sizes_in_memory() -> None:
     ]
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("comparison", [two_methods(3), hostile()], ids=["several", "hostile"])
-def test_page_fits_and_loads_on_phone_and_desktop(browser: str, comparison: Comparison, tmp_path: Path) -> None:
+def test_page_fits_and_loads_at_all_widths(browser: Any, comparison: Comparison, tmp_path: Path) -> None:
     path = write_streams(comparison, tmp_path / "reports")
-    document, console = run(browser, path, tmp_path / "profile")
-    assert console == []
-    assert "</footer>" in document
-    for measured in measure(browser, path.read_text(encoding="utf-8"), tmp_path):
-        assert measured["scroll"] <= measured["width"], measured["wide"]
-        assert measured["wide"] == []
+    for width in WIDTHS:
+        opened = OpenedPage(browser, path, width)
+        measured = opened.page.evaluate(MEASURE)
+        assert measured["scroll"] <= measured["width"] and measured["wide"] == []
         assert measured["letters"] >= 8.5
+        assert opened.messages == [] and opened.outside == []
+        opened.close()
 
 
 def test_section_on_commands_requires_a_command(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from nbt.report.study.hardware import (
     trial_location,
     used_several_locations,
 )
-from nbt.report.study.tables import trial_rows
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 from tests.sample_study import CREATED, curve, interrupted, sample_study, spread_study, trial
 
@@ -56,7 +55,6 @@ def test_single_location_has_no_table() -> None:
     assert hardware_section(record).rows == ()
     assert hardware_text(record) == "NVIDIA H200, bf16 on GPU 3 of alpha"
     assert hardware_text(study(ran(0, 0, 20))) == "cpu, float32 on alpha"
-    assert {row.location for row in trial_rows(record)} == {""}
 
 
 def test_trials_without_location_do_not_count_as_a_location() -> None:

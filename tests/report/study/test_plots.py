@@ -1,6 +1,8 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import timedelta
 from xml.etree import ElementTree
 
 import pytest
@@ -9,6 +11,7 @@ from nbt.metrics import METRICS
 from nbt.report.study import plots
 from nbt.tuning.storage.records import StudyRecord
 from tests.sample_study import (
+    CREATED,
     curve,
     diverged_curve,
     empty_study,
@@ -19,7 +22,7 @@ from tests.sample_study import (
     with_config,
 )
 
-ALL = (plots.learning_curves, plots.accuracy_by_trial, plots.finalists, plots.importance_bars)
+ALL = (plots.learning_curves, plots.best_by_cost, plots.finalists, plots.importance_bars)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -56,15 +59,22 @@ def test_line_styles_distinguish_kinds_of_trials() -> None:
     assert (svg or "").count("stroke-dasharray") >= 2, "kinds must differ by more than colour"
 
 
-def test_accuracy_by_trial_shows_the_best_so_far_with_its_noise() -> None:
-    svg = plots.accuracy_by_trial(sample_study())
+def test_best_by_cost_shows_the_best_so_far_with_its_noise() -> None:
+    svg = plots.best_by_cost(sample_study())
     assert {"best so far", "± 1 standard error", "diverged or failed"} <= set(texts(svg))
     assert len(tips(svg)) == 18
-    assert "± 1 standard error" not in texts(plots.accuracy_by_trial(sample_study(noise=None)))
+    assert "± 1 standard error" not in texts(plots.best_by_cost(sample_study(noise=None)))
+
+
+def test_the_cost_is_that_of_the_trials_that_ended_before() -> None:
+    late, early = trial(0, curve=curve(0.5)), trial(1, "pruned", curve=curve(0.3, epochs=4))
+    late = replace(late, finished=(early.finished or CREATED) + timedelta(minutes=5))
+    trials, spent = plots._ended_trials(empty_study(trials=(late, early)))
+    assert ([trial.number for trial in trials], spent) == ([1, 0], [4, 16])
 
 
 def test_interrupted_trial_is_not_drawn() -> None:
-    svg = plots.accuracy_by_trial(empty_study(trials=(trial(0, curve=curve(0.5)), interrupted(1))))
+    svg = plots.best_by_cost(empty_study(trials=(trial(0, curve=curve(0.5)), interrupted(1))))
     assert tips(svg) == ["trial 0: 50.0 %, full length"]
     assert "diverged or failed" not in texts(svg)
 
@@ -77,8 +87,8 @@ def test_best_so_far_counts_full_length_trials_only() -> None:
         trial(3, curve=curve(0.4)),
         trial(4, curve=curve(0.6)),
     )
-    numbers, reached = plots._best_so_far(trials, METRICS["accuracy"])
-    assert numbers == [1, 2, 3, 4]
+    numbers, reached = plots._best_so_far(trials, [1, 2, 3, 4, 5], METRICS["accuracy"])
+    assert numbers == [2, 3, 4, 5]
     assert reached == [0.5, 0.5, 0.5, 0.6]
 
 
@@ -134,9 +144,9 @@ def test_empty_studies_have_no_drawings(draw: object) -> None:
 
 def test_single_points_are_drawn() -> None:
     record = empty_study(trials=(trial(0, "running", curve=curve(0.4, epochs=1)),))
-    assert plots.accuracy_by_trial(record) is None
+    assert plots.best_by_cost(record) is None
     assert len(tips(plots.learning_curves(record))) == 1
-    assert plots.accuracy_by_trial(empty_study(trials=(trial(0, "pruned", curve=curve(0.4, epochs=1)),))) is not None
+    assert plots.best_by_cost(empty_study(trials=(trial(0, "pruned", curve=curve(0.4, epochs=1)),))) is not None
     assert all_drawings(unfinished_study())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.export.exported_model import export_model, load_module
-from nbt.training.export.model_folder import read_card, store_temperature
+from nbt.training.export.model_folder import read_card
 from nbt.training.fine_tune import fine_tune
 from nbt.training.worker.context import WorkerContext
 from nbt.transfer.fast import FeatureNorm
@@ -139,9 +140,58 @@ def test_the_temperature_of_the_card_divides_the_logits(
     task, _, folder = trained
     copy = tmp_path / "model"
     shutil.copytree(folder, copy)
-    store_temperature(copy, 1.0)
-    assert "temperature" not in read_card(copy), "1 is the temperature of a card without one"
-    store_temperature(copy, 2.0)
-    assert read_card(copy)["temperature"] == 2.0
+    card = read_card(copy)
+    assert "temperature" not in card, "1 is the temperature of a card without one"
+    (copy / "model.json").write_text(json.dumps({**card, "temperature": 2.0}))
     inputs = torch.rand(2, 3, task.image_size, task.image_size)
     assert torch.allclose(load_module(copy)[0](inputs), load_module(folder)[0](inputs) / 2.0)
+
+
+def test_files_have_the_modes_of_other_files(trained: tuple[Task, WorkerContext, Path], tmp_path: Path) -> None:
+    task, context, _ = trained
+    export_model(context.model, task, TransferSettings(), tmp_path / "model")
+    (tmp_path / "other").touch()
+    (tmp_path / "folder").mkdir()
+    expected = (tmp_path / "other").stat().st_mode
+    assert {path.stat().st_mode for path in (tmp_path / "model").iterdir()} == {expected}
+    assert (tmp_path / "model").stat().st_mode == (tmp_path / "folder").stat().st_mode
+
+
+class Code:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> object:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("damage", ["code", "an entry", "the classes", "another shape", "a number"])
+def test_a_damaged_or_dangerous_folder_gives_one_line_and_runs_nothing(
+    trained: tuple[Task, WorkerContext, Path], tmp_path: Path, damage: str
+) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(trained[2], copy)
+    card, marker = read_card(copy), tmp_path / "executed"
+    message = r"model\.json: the card is damaged"
+    if damage == "code":
+        (copy / "weights.safetensors").write_bytes(pickle.dumps(Code(marker)))
+        message = r"weights\.safetensors: the weights cannot be loaded"
+    elif damage == "an entry":
+        del card["backbone"]
+        message += r" \(backbone\)"
+    elif damage == "the classes":
+        card["class_names"] = card["class_names"][:-1]
+        message = r"weights\.safetensors: the weights cannot be loaded .*size mismatch for head"
+    elif damage == "another shape":
+        card["mean"] = [0.5]
+    else:
+        card["image_size"] = "28"
+        message += r" \(image_size\)"
+    if damage != "code":
+        (copy / "model.json").write_text(json.dumps(card))
+    with pytest.raises(UsageError, match=message) as caught:
+        load_module(copy)
+    assert "\n" not in str(caught.value)
+    assert not marker.exists()

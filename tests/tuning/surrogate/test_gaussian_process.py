@@ -264,3 +264,20 @@ class TestFit:
         covariance = np.ones((60, 60)) * 1e6
         factor = _cholesky(covariance.copy())
         assert np.abs(factor @ factor.T - covariance).max() <= 1e-3 * 1e6
+
+
+def test_the_difference_of_two_points_has_the_variance_of_their_joint_posterior() -> None:
+    rng = np.random.default_rng(3)
+    points, values = rng.random((12, 2)), rng.normal(size=12)
+    kernel = Kernel(np.array([0.4, 0.8]), 1.3, 0.05)
+    process = GaussianProcess.with_kernel(kernel, points, values, noise=0.1)
+    a, b = rng.random((3, 2)), rng.random((3, 2))
+    both = np.concatenate([a, b])
+    covariance = kernel.covariance_between(points, points) + 9.0 + np.eye(12) * (0.15 + 1e-8)
+    cross = kernel.covariance_between(points, both) + 9.0
+    joint = kernel.covariance_between(both, both) + 9.0 - cross.T @ np.linalg.solve(covariance, cross)
+    expected = [joint[i, i] + joint[i + 3, i + 3] - 2 * joint[i, i + 3] for i in range(3)]
+    mean, variance = process.difference(a, b)
+    assert variance == pytest.approx(expected, rel=1e-6)
+    assert mean == pytest.approx(process.predict(a)[0] - process.predict(b)[0])
+    assert process.difference(a, a)[1] == pytest.approx([0.0] * 3, abs=1e-9)

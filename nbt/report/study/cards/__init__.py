@@ -1,0 +1,1 @@
+"""The cards of a study's report: one class and one pair of templates per card."""

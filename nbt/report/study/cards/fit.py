@@ -1,0 +1,52 @@
+"""The card "fit": how well the pretrained weights fit the images, measured before the search."""
+
+from __future__ import annotations
+
+from nbt.fit.fit_profile import FitProfile
+from nbt.report.fit import conclusions, measures
+from nbt.report.fit.correlation_section import correlation_section
+from nbt.report.fit.plots import layer_curves
+from nbt.report.formatting import TemplateData
+from nbt.report.study.cards.card import Card, NotApplicable, StudyView
+from nbt.report.table import Column, table_of
+
+
+class Fit(Card):
+    """The fit profile of the study."""
+
+    name = "fit"
+    title = "Fit of the weights"
+
+    def content(self, study: StudyView) -> TemplateData | NotApplicable:
+        """Returns conclusions, the measures, and their correlation with the accuracy of the trials."""
+        if study.record.profile is None:
+            return NotApplicable("the fit profile of this study was not measured")
+        profile = FitProfile.from_dict(study.record.profile)
+        correlation = correlation_section(study.record)
+        return TemplateData(
+            sentences=tuple(conclusions.suggestions(profile)),
+            uncertainty=conclusions.uncertainty_text([profile]),
+            drawing=layer_curves(profile),
+            measures=table_of(
+                "Measures of fit",
+                measures.measure_rows(profile),
+                n_shown=len(measures.measure_rows(profile)),
+                label=Column("measure", "w"),
+                value=Column("value", "n"),
+                meaning=Column("meaning", "wide remark"),
+            ),
+            left_out=tuple(measures.missing_measure_lines([profile])),
+            correlation_sentence="" if correlation is None else correlation.sentence,
+            correlation=None
+            if correlation is None or not correlation.rows
+            else table_of(
+                "Correlation of the measures with accuracy",
+                correlation.rows,
+                label=Column("unit measure", "w"),
+                transfer=Column("at transfer depth", "n"),
+                transfer_baseline=Column("baseline", "n"),
+                frozen=Column("at frozen depth", "n"),
+                frozen_baseline=Column("baseline", "n"),
+                trials=Column("trials", "n wide"),
+            ),
+        )

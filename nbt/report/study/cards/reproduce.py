@@ -1,0 +1,43 @@
+"""The card "reproduce": the command of the search, versions and fingerprints, and further commands."""
+
+from __future__ import annotations
+
+from nbt._version import __version__
+from nbt.report.formatting import Fact, TemplateData
+from nbt.report.study.cards.card import Card, StudyView
+from nbt.report.study.reproduce import commands
+
+
+class Reproduce(Card):
+    """How to run the search again, and what made its result."""
+
+    name = "reproduce"
+    title = "Reproduce and continue"
+
+    def content(self, study: StudyView) -> TemplateData:
+        """Returns the command of the search, other commands, fingerprints and files."""
+        record = study.record
+        listed = commands(
+            record, study.folder, has_settings=study.recommendation is not None, has_model=study.has_model
+        )
+        return TemplateData(
+            commands=listed,
+            fingerprints=_fingerprints(study),
+            has_model=study.has_model,
+            has_profile=record.profile is not None,
+            has_classes=record.test_predictions("recommended") is not None,
+        )
+
+
+def _fingerprints(study: StudyView) -> tuple[Fact, ...]:
+    config = study.record.config
+    values = {
+        "nbt": __version__,
+        "Seed": str(config.seed),
+        "Images, labels and parts": config.data_hash,
+        "Bytes of the images": config.content_hash,
+        "Weights": config.weights_hash,
+        "Search space": config.space_hash,
+        "Teacher": config.teacher_hash,
+    }
+    return tuple(Fact(label, value[:16]) for label, value in values.items() if value)

@@ -1,0 +1,22 @@
+from nbt.report.study.cards.fit import Fit
+from tests.fit_profiles import profile_dict
+from tests.report.study.cards.views import content, reason, rendered
+from tests.sample_study import sample_study, study_with_priors
+
+
+def test_fit_requires_a_profile() -> None:
+    record = sample_study(profile=profile_dict(left_out={"leep": "no <head>"}))
+    for kind, missing in (("html", "LEEP: no &lt;head&gt;"), ("md", "LEEP: no \\<head\\>")):
+        text = rendered(Fit(), record, kind)
+        for fact in ("suggests transferring all units", "60.0 % ± 1.5", "over 1000 training images", missing):
+            assert fact in text, fact
+    assert "unit 5, features.4: 60.0 % ± 1.5, pretrained weights" in content(Fit(), record).drawing
+    assert "was not measured" in reason(Fit(), sample_study())
+
+
+def test_correlation_with_the_accuracy_of_the_trials() -> None:
+    card = content(Fit(), study_with_priors(profile=profile_dict()))
+    assert "not a random sample of settings" in card.correlation_sentence
+    assert [column.label for column in card.correlation.columns][:2] == ["unit measure", "at transfer depth"]
+    few = content(Fit(), sample_study(profile=profile_dict(), trials=()))
+    assert "requires 8 full-length trials" in few.correlation_sentence and few.correlation is None
