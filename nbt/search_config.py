@@ -18,6 +18,7 @@ from typing import Any
 from nbt.errors import UsageError, nearest
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.paths import absolute_path
+from nbt.settings.belief import beliefs_text
 from nbt.settings.continual import SCENARIOS
 from nbt.uris import redact_uri
 from nbt.yaml_loader import dump_yaml_mapping, key_lines, parse_yaml_mapping
@@ -29,13 +30,16 @@ PRUNERS = ("fit", "asha", "none")
 BACKBONE_HELP = "Architecture, such as 'mobilenet_v2(width_mult=0.35)'; see nbt backbones."
 WEIGHTS_HELP = "Pretrained weights: those of the backbone (default), random ones (none), or a file."
 
+DEFAULT_EPOCHS = 12
+"""Epochs of a trial where neither the command nor the search space says otherwise."""
+
 REQUIRED = ("dataset", "budget")
 """Options without which no search starts; they may be given on the command line or in a configuration file."""
 
 AUTO = "auto"
 """Value of an option that is chosen from the resources of the machine or cluster."""
 
-KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers", "codes")
+KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers", "codes", "beliefs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,8 @@ class Option:
 
     Attributes:
         kind: One of `KINDS`. "budget" is a whole number or a text such as "2h", "gpus" a number or "auto", "workers" a
-            whole number or "auto", "codes" a list of codes or a text with commas between them.
+            whole number or "auto", "codes" a list of codes or a text with commas between them, "beliefs" a list of
+            mappings or a text of one.
         role: "task" for what is transferred to what, "search" for what the search does, "run" for where it runs and is
             stored.
         help: One sentence for help texts.
@@ -91,6 +96,8 @@ class Option:
                 if isinstance(value, str) and value != AUTO:
                     raise UsageError(f"{name} {value!r}: expected {AUTO} or a whole number")
                 return value if value == AUTO else self._check_whole(name, value)
+            case "beliefs":
+                return beliefs_text(value)
             case "codes":
                 parts = value if isinstance(value, list | tuple) else [value]
                 return ",".join(
@@ -204,8 +211,18 @@ class SearchConfig:
         _REQUIRED,
         kind="budget",
         role="search",
-        metavar="N|30m|2h",
-        help="Training epochs worth N full trials, or wall-clock time.",
+        metavar="N|30m|2h|auto",
+        help="Training epochs worth N full trials, or wall-clock time; auto: until a further trial is not worth it.",
+    )
+    max_budget: str = _option(
+        "100", kind="budget", role="search", metavar="N|30m|2h", help="With --budget auto: the limit."
+    )
+    min_gain: float = _option(
+        0.1,
+        kind="number",
+        role="search",
+        metavar="POINTS",
+        help="With --budget auto: the search ends when the expected gain of a further trial falls below it.",
     )
     space: str = _option(
         "non_binary", kind="path", role="search", metavar="NAME|FILE", help="Search space; see nbt spaces."
@@ -257,8 +274,13 @@ class SearchConfig:
         help="With Ray: CPUs per trial.",
         when_none="as many as leave room for all workers",
     )
-    epochs: int = _option(
-        12, kind="whole", role="search", metavar="N", help="Epochs of a full trial; of each task with --scenario."
+    epochs: int | None = _option(
+        None,
+        kind="whole",
+        role="search",
+        metavar="N",
+        help="Epochs of a full trial, also where the space varies them; of each task with --scenario.",
+        when_none=f"{DEFAULT_EPOCHS}, or as the space varies them",
     )
     study: str | None = _option(
         None,
@@ -279,6 +301,14 @@ class SearchConfig:
     tracking_uri: str | None = _option(
         None, kind="uri", role="run", metavar="URI", help="MLflow tracking store.", when_none="SQLite file under .nbt/"
     )
+    register: str | None = _option(
+        None,
+        kind="text",
+        role="run",
+        metavar="NAME",
+        help="Register the trained model in MLflow under this name.",
+        when_none="not registered",
+    )
     metric: str = _option(
         DEFAULT_METRIC,
         kind="choice",
@@ -295,6 +325,15 @@ class SearchConfig:
         role="search",
         flag="--no-heuristics",
         help="Propose settings with plain TPE, without priors and experience.",
+    )
+    beliefs: str | None = _option(
+        None,
+        kind="beliefs",
+        role="search",
+        metavar="LIST",
+        help="What you expect of good settings, most easily in a configuration file; the trials decide how much it "
+        "counts.",
+        when_none="none",
     )
     scenario: str | None = _option(
         None,
@@ -366,11 +405,19 @@ class SearchConfig:
         """Returns the configuration itself, with all that a search cannot do without.
 
         Raises:
-            UsageError: Dataset or budget are missing, or there is only one fold.
+            UsageError: Dataset or budget are missing, there is only one fold, or an option needs another one.
         """
         for name in REQUIRED:
             if getattr(self, name) is None:
                 raise UsageError(f"missing {flag_of(name)}; see nbt search --help")
+        is_guided = self.heuristics and self.scenario is None
+        if self.budget == AUTO and not is_guided:
+            raise UsageError(
+                "--budget auto needs the model of the priors, which predicts the gain: leave out --no-heuristics and "
+                "--scenario, or give a number of trials or a time"
+            )
+        if self.beliefs is not None and not is_guided:
+            raise UsageError("beliefs need the model of the priors: leave out --no-heuristics and --scenario")
         check_final_seeds(self.final_seeds)
         return self
 

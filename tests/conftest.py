@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,29 @@ def one_core() -> Iterator[None]:
     """Makes `workers="auto"` choose one worker, which runs in the test process; tests of workers give a number."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nbt.tuning.engines.worker_count.usable_cores", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrated_tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Copies a database with MLflow's tables for every new SQLite file of tracking: MLflow needs seconds for each."""
+    from nbt.tracking import client
+
+    probe, template = client._probe_database, tmp_path_factory.mktemp("tracking") / "mlflow.db"
+
+    def copy_template(uri: str) -> None:
+        probe(uri)
+        file = client.sqlite_file(uri)
+        if file is None or (file.exists() and file.stat().st_size):
+            return
+        if not template.exists():
+            from mlflow.tracking import MlflowClient
+
+            MlflowClient(tracking_uri=f"sqlite:///{template}").search_experiments()
+        shutil.copy(template, file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "_probe_database", copy_template)
         yield
 
 

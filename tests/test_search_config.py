@@ -27,6 +27,10 @@ def _values(name: str) -> st.SearchStrategy[Any]:
         "budget": st.one_of(st.integers(1, 500), st.sampled_from(["30m", "1.5h"])),
         "workers": st.one_of(st.just("auto"), st.integers(1, 64)),
         "codes": st.lists(st.sampled_from(["NBT101", "nbt203", "NBT209"]), min_size=1),
+        "beliefs": st.lists(
+            st.fixed_dictionaries({"dimension": st.sampled_from(["head_lr", "mixup"]), "around": st.floats(0.0, 1.0)}),
+            min_size=1,
+        ),
         "gpus": st.one_of(st.just("auto"), st.floats(0.0, 8.0)),
     }.get(option.kind, _text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from nbt.api._load_task import TaskOptions, callback_of, load_silently, load_tas
 from nbt.api._strategy import load_transferred_priors
 from nbt.errors import UsageError, require_positive
 from nbt.settings import TransferSettings
+from nbt.tracking.command_tracker import CommandRun, dataset_of, track_command
 
 if TYPE_CHECKING:
     from nbt.fit.fit_profile import FitProfile
+    from nbt.task.task import Task
 
 
 def fit(
@@ -22,6 +25,7 @@ def fit(
     *,
     samples: int | None = None,
     source_data: str | Path | None = None,
+    tracking_uri: str | None = None,
     **options: Unpack[TaskOptions],
 ) -> list[FitProfile]:
     """Measures how well several backbones fit one dataset, before any training; see `nbt.profile_fit`.
@@ -31,6 +35,7 @@ def fit(
         backbones: Pairs of a backbone and its weights, see `TaskOptions`.
         samples: Maximum number of training images to measure; see `nbt.profile_fit`.
         source_data: Folder of the images that the weights were trained on, for the similarity of the classes.
+        tracking_uri: URI of the MLflow tracking store that records the profiles; they are not recorded when None.
         **options: Other options of the task; `backbones` replaces `backbone` and `weights`.
 
     Returns:
@@ -46,6 +51,7 @@ def fit(
     seed, progress = options.get("seed", 0), callback_of(options)
     profiles: list[FitProfile] = []
     for backbone, weights in backbones:
+        started = time.monotonic()
         task_options: TaskOptions = {**options, "backbone": backbone, "weights": weights}
         # The data are the same for all backbones, and so are most checks.
         task = (load_silently if profiles else load_task)(dataset, **task_options)
@@ -56,7 +62,26 @@ def fit(
             profiles.append(profile_fit(task, samples=samples, seed=seed, source_means=means, progress=progress))
         except ValueError as error:
             raise UsageError(f"--{error}" if str(error).startswith("samples:") else str(error)) from error
+        if tracking_uri is not None:
+            track_command(_tracked_run(task, profiles[-1], time.monotonic() - started), tracking_uri)
     return profiles
+
+
+def _tracked_run(task: Task, profile: FitProfile, seconds: float) -> CommandRun:
+    """Returns the MLflow run of a fit profile: its measures of the whole network; those of the units are in a file."""
+    from nbt.report.study.write import FIT_FILE, fit_file
+
+    values = profile.to_dict()
+    names = ("dataset", "weights", "image_size", "classes", "shots", "resize", "seed")
+    return CommandRun(
+        command="fit",
+        name=f"fit {task.backbone.text}",
+        params={"backbone": task.backbone.text, **{name: getattr(task, name) for name in names}},
+        metrics=values["scalars"],
+        dataset=dataset_of(task),
+        texts={FIT_FILE: fit_file(values)},
+        seconds=seconds,
+    )
 
 
 @dataclass(frozen=True)
@@ -99,7 +124,7 @@ def recommend(
     from nbt.tuning.target import Target
 
     require_positive(epochs=epochs)
-    searched = unconditional_space(Space.load(space))
+    searched = unconditional_space(Space.load(space).with_fixed_epochs())
     target = Target.of({}, profile.to_dict(), epochs)
     surrogate = load_transferred_priors(experience, searched).surrogate(target, searched)
     settings = recommend_settings(surrogate, searched)

@@ -75,7 +75,7 @@ def record(
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
 
-    searched, path = Space.load(space), Path(out)
+    searched, path = Space.load(space).with_fixed_epochs(), Path(out)
     if path.suffix != ".parquet":
         raise UsageError(f"--out {out}: the name of a recorded table ends in .parquet")
     check_writable_file("--out", path)
@@ -192,7 +192,7 @@ def record_studies(
     from nbt.tuning.storage.database import sqlite_file
     from nbt.tuning.storage.studies import list_studies, read_study, resolve_storage
 
-    table_space, url = Space.load(space), resolve_storage(storage)
+    table_space, url = Space.load(space).with_fixed_epochs(), resolve_storage(storage)
     is_output_folder(out)
     names = list(dict.fromkeys(studies)) or [summary.name for summary in reversed(list_studies(url))]
     tables: list[RecordedTable] = []

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbt.api._job import start_monitor
+from nbt.api._job import estimate_job
 from nbt.api._load_task import load_silently
 from nbt.api._prepared_search import PreparedSearch, make_study_config
 from nbt.api._search_run import SearchRun
@@ -18,7 +18,7 @@ from nbt.errors import UsageError
 from nbt.metrics import METRICS
 from nbt.paths import check_outside, check_writable_folder
 from nbt.progress import Progress
-from nbt.search_config import SearchConfig
+from nbt.search_config import DEFAULT_EPOCHS, SearchConfig
 from nbt.training.export.model_folder import check_export
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
@@ -91,7 +91,10 @@ def _search(
     options: Mapping[str, Any],
 ) -> SearchResult:
     from nbt.report.study.checks.registry import check_ignored
+    from nbt.settings.belief import parse_beliefs
     from nbt.tracking import Tracker, resolve_uri
+    from nbt.tracking.background import BackgroundObserver
+    from nbt.tuning.priors.beliefs import belief_priors
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
     from nbt.tuning.storage.database import check_separate_databases
@@ -99,7 +102,13 @@ def _search(
 
     clock = JobClock()
     config = _make_config(task, options)
-    limit, search_space = Budget.parse(config.budget), Space.load(config.space)
+    limit = Budget.parse(config.budget, max_budget=config.max_budget, min_gain=config.min_gain)
+    search_space = Space.load(config.space)
+    if config.epochs is not None:
+        search_space = search_space.with_fixed_epochs()
+    if search_space.epochs is not None and config.scenario is not None:
+        raise UsageError(f"space {search_space.name} varies epochs, which streams of tasks do not: give --epochs")
+    epochs = config.epochs or (search_space.epochs.neutral if search_space.epochs else DEFAULT_EPOCHS)
     check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     check_separate_databases(config.storage, resolve_uri(config.tracking_uri))
     check_writable_folder("--out", config.out)
@@ -113,10 +122,11 @@ def _search(
         if config.scenario is not None:
             loaded, pruner, heuristics = as_stream(loaded, config.scenario, config.tasks), "none", False
         searched = applicable_space(search_space, loaded)
+        belief_priors(parse_beliefs(config.beliefs), searched)  # wrong ones end the search before anything is written
         needs_priors = heuristics or pruner == "fit"
         prepared = PreparedSearch(
             options=_resolve(config, loaded, search_space, limit),
-            config=make_study_config(loaded, search_space, config.study, config.epochs, config.metric),
+            config=make_study_config(loaded, search_space, config.study, int(epochs), config.metric),
             budget=limit,
             space=searched,
             pruner=pruner,
@@ -129,7 +139,9 @@ def _search(
         sync_options = {name: value for name, value in run_options.items() if name in _SYNC_OPTIONS}
         tracker = Tracker(config.tracking_uri, reports=prepared.out, sync_options=sync_options)
         with ExitStack() as stack:
-            return _open_search(stack, prepared, loaded, [*observers, tracker], clock).run_all_phases()
+            return _open_search(
+                stack, prepared, loaded, [*observers, BackgroundObserver(tracker)], clock
+            ).run_all_phases()
 
 
 def _make_config(task: SearchConfig | Task | str | Path, options: Mapping[str, Any]) -> SearchConfig:
@@ -181,7 +193,7 @@ def _check_metric(name: str, task: Task) -> None:
 def _resolve(config: SearchConfig, task: Task, space: Space, budget: Budget) -> SearchConfig:
     """Returns the configuration with names and paths that mean the same in every folder."""
     tasks = {} if task.scenario is None else {"tasks": task.tasks}
-    return config.replace(**_task_options(task), space=space.source, budget=budget.text, **tasks)
+    return config.replace(**_task_options(task), space=space.source, budget=budget.option, **tasks)
 
 
 def _describe_data(task: Task) -> dict[str, Any]:
@@ -206,8 +218,9 @@ def _open_search(
 ) -> SearchRun:
     """Creates engine, store and strategy of a search; the order ensures that checks precede everything written."""
     from nbt.task.summary import labelled_images_per_class
+    from nbt.tuning.job_monitor import JobMonitor
     from nbt.tuning.observers import ObserverGroup
-    from nbt.tuning.storage.studies import open_study, resolve_storage
+    from nbt.tuning.storage.studies import find_study, open_study, resolve_storage
     from nbt.tuning.target import Target
 
     facts = _describe_data(task)
@@ -215,6 +228,10 @@ def _open_search(
     if not fresh:
         _check_output_folders(prepared, prepared.config.name)
     engine = prepared.engine.make(task, prepared.progress)
+    found = None if fresh else find_study(url, prepared.config.name)
+    if found is None:  # a budget that is refused leaves no study behind
+        engine.start_workers()
+        estimator = estimate_job(prepared, task, None, engine, clock)
     store = stack.enter_context(
         open_study(
             url,
@@ -231,10 +248,13 @@ def _open_search(
     store.put_search(prepared.options.replace(study=store.config.name, fresh=False))
     if fresh:  # the name of a new study is known only now
         _check_output_folders(prepared, store.config.name)
-    if store.record().profile is None:
-        engine.start_workers()  # several at a time
+    if found is not None:
+        record = store.record()
+        if record.profile is None:
+            engine.start_workers()  # several at a time
+        estimator = estimate_job(prepared, task, record, engine, clock)
     group = ObserverGroup(observers)
-    monitor = start_monitor(prepared, task, store, engine, clock, group)
+    monitor = JobMonitor(store, clock, estimator, group)
     monitor.enter(PROFILE)
     if store.record().profile is None:
         _measure_fit(task, store, prepared.progress)

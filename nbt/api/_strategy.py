@@ -70,13 +70,17 @@ def make_strategy(prepared: PreparedSearch, target: Target) -> SearchStrategy:
         prepared: The checked arguments of the search.
         target: Description of the task, on which the priors depend.
     """
+    from nbt.settings.belief import parse_beliefs
+    from nbt.tuning.priors.beliefs import belief_priors
     from nbt.tuning.pruners.base import make_pruner
 
     length, transferred_priors = prepared.config.epochs, prepared.transferred_priors
+    equal = prepared.space.epochs is None
     if prepared.pruner == "fit" and transferred_priors is not None:
-        pruner = transferred_priors.pruner(target, length=length, seed=prepared.config.seed)
+        pruner = transferred_priors.pruner(target, length=length, seed=prepared.config.seed, equal_lengths=equal)
     else:
-        pruner = make_pruner(prepared.pruner, length, prepared.config.metric)
+        pruner = make_pruner(prepared.pruner, length, prepared.config.metric, equal_lengths=equal)
     if not prepared.heuristics or transferred_priors is None:
         return SearchStrategy(pruner, None)
-    return SearchStrategy(pruner, transferred_priors.surrogate(target, prepared.space))
+    beliefs = belief_priors(parse_beliefs(prepared.options.beliefs), prepared.space)
+    return SearchStrategy(pruner, transferred_priors.surrogate(target, prepared.space, beliefs=beliefs))

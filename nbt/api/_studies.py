@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nbt.api._streams import stream_folder
 from nbt.errors import UsageError
 from nbt.metrics import METRICS
 from nbt.paths import check_outside
@@ -72,12 +73,12 @@ def report(
 def sync(
     study: str, storage: str | None = None, tracking_uri: str | None = None, out: str | Path = "reports"
 ) -> dict[str, int]:
-    """Writes the missing and outdated MLflow runs of a study from the storage.
+    """Writes the missing and outdated MLflow runs of a study from the storage, or the run of a stream of tasks.
 
-    The report of the study in `out`, if there is one, is added to the run of the study.
+    The report and the model of the study in `out`, if they are there, are added to the run of the study.
 
     Args:
-        study: Name of the study.
+        study: Name of the study; or of a stream of `nbt continual`, which is stored in `.nbt/streams/`.
         storage: URL of the Optuna storage; `.nbt/studies.db` when None.
         tracking_uri: URI of the MLflow tracking store; `.nbt/mlflow.db` when None.
         out: Folder of the reports.
@@ -86,12 +87,17 @@ def sync(
         The number of runs that were "written", "updated" and "unchanged".
 
     Raises:
-        UsageError: The study does not exist, or the URI is malformed.
+        UsageError: There is neither a study nor a stream of that name, or the URI is malformed.
         NbtError: The tracking store cannot be written.
     """
     from nbt.tracking import sync as write_runs
+    from nbt.tracking.stream_tracker import sync_stream
+    from nbt.tuning.storage.stream_folder import read_stream
     from nbt.tuning.storage.studies import read_study, resolve_storage
 
+    stream = read_stream(stream_folder(study))
+    if stream is not None:
+        return sync_stream(stream, tracking_uri, reports=Path(out).resolve())
     return write_runs(read_study(resolve_storage(storage), study), tracking_uri, reports=Path(out).resolve())
 
 

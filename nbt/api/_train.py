@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -12,10 +13,13 @@ from nbt.api.results import TrainResult
 from nbt.errors import NbtError, require_positive
 from nbt.paths import check_outside
 from nbt.progress import Progress as ProgressCallback
+from nbt.report.settings_table import flat_settings, recipe_summary
 from nbt.report.stored_values import finite
 from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
-from nbt.training.export.model_folder import check_export
+from nbt.tracking.command_tracker import CommandRun, dataset_of, track_command
+from nbt.tracking.uris import resolve_uri
+from nbt.training.export.model_folder import check_export, check_register
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.storage.records import FinalRun, TestRecord
 
@@ -89,6 +93,8 @@ def train(
     seeds: int = 1,
     workers: int | str = AUTO,
     export: Path | None = None,
+    tracking_uri: str | None = None,
+    register: str | None = None,
     **options: Unpack[TaskOptions],
 ) -> TrainResult:
     """Trains with known settings: `seeds` validation runs, then one run on all labelled images that is tested once.
@@ -100,6 +106,8 @@ def train(
             another fold of the training and validation images, unless the validation images are official.
         workers: Number of concurrent runs, at most `seeds`, or "auto"; see `nbt.tuning.engines.worker_count`.
         export: Folder for the tested model: new, empty, or a model folder, which is replaced.
+        tracking_uri: URI of the MLflow tracking store that records the training; it is not recorded when None.
+        register: Name under which the exported model is registered in MLflow; needs `export` and `tracking_uri`.
         **options: Options of the task, see `TaskOptions`; not allowed with a loaded task.
 
     Returns:
@@ -118,27 +126,34 @@ def train(
     """
     from nbt.display.progress import Progress, shown_progress
 
+    started = time.monotonic()
     require_positive(seeds=seeds)
     check_workers(workers)
+    check_register(register, export)
+    if export is not None:
+        check_export(export, "--export")
+    uri = None if tracking_uri is None else resolve_uri(tracking_uri)
     with shown_progress(options.pop("progress", None), Progress) as (progress, _):
-        return _train(task, settings or TransferSettings(), seeds, workers, export, progress, options)
+        loaded = as_task(task, {**options, "progress": progress})
+        result = _train(loaded, settings or TransferSettings(), seeds, workers, export, progress)
+    if uri is not None:
+        track_command(_tracked_run(loaded, result, time.monotonic() - started), uri, register=register)
+    return result
 
 
 def _train(
-    task: Task | str | Path,
+    loaded: Task,
     recipe: TransferSettings,
     seeds: int,
     workers: int | str,
     export: Path | None,
     progress: ProgressCallback | None,
-    options: TaskOptions,
 ) -> TrainResult:
     from nbt.tuning.engines.factory import EngineFactory
     from nbt.tuning.intervals import ValidationDesign, wilson_interval
     from nbt.tuning.run_scores import RunScore, image_scores, score_interval
 
     model = None if export is None else check_export(export, "--export")
-    loaded = as_task(task, {**options, "progress": progress})
     if model is not None:
         check_outside("--export", model, loaded.dataset)
     from nbt.training.recipe.checks import check_recipe, check_starting_weights
@@ -184,6 +199,31 @@ def _train(
             classes=classes,
         )
     return TrainResult(source.settings, runs, validation, test, result, majority, classes, export, calibration)
+
+
+def _tracked_run(task: Task, result: TrainResult, seconds: float) -> CommandRun:
+    """Returns the MLflow run of a training: settings, results with bounds, one child per validation run, the model."""
+    metrics: dict[str, float | None] = {"test_loss": result.test.loss}
+    intervals = {"final_val_accuracy": result.validation, "optimism": result.optimism}
+    for prefix, tested in (("test", result.result), ("test_majority", result.majority)):
+        intervals |= {} if tested is None else {f"{prefix}_{name}": value for name, value in tested.metrics.items()}
+    for name, interval in intervals.items():
+        if interval is not None:
+            metrics |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    facts = {
+        name: getattr(task, name) for name in ("dataset", "weights", "image_size", "classes", "shots", "resize", "seed")
+    }
+    return CommandRun(
+        command="train",
+        name=f"train {recipe_summary(result.settings)}",
+        params={**facts, "backbone": task.backbone.text, **flat_settings(result.settings)},
+        metrics=metrics,
+        curves={f"seed {run.seed}": run.curve for run in result.runs},
+        dataset=dataset_of(task),
+        texts={"settings.yaml": result.settings.to_yaml()},
+        model=result.export,
+        seconds=seconds,
+    )
 
 
 def _test_results(

@@ -46,6 +46,7 @@ _RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
     help="With --recommend: epochs of the training.",
 )
 @config_option("experience")
+@config_option("tracking_uri")
 @config_option("seed", help="Seed of split, sample and random weights.")
 def command(
     out: Output,
@@ -58,6 +59,7 @@ def command(
     space: str,
     epochs: int,
     experience: str | None,
+    tracking_uri: str | None,
     **options: Any,
 ) -> None:
     """Measure how well pretrained weights fit, before any training.
@@ -66,6 +68,8 @@ def command(
     pretrained and with random weights. Repeat --backbone to compare several; give --weights once for all backbones, or
     once per backbone in the same order.
     """
+    from nbt.tracking import resolve_uri
+
     _check_option_combination(click.get_current_context())
     pairs = pair_backbones_with_weights(backbone, weights)
     for name, file in pairs:
@@ -75,12 +79,15 @@ def command(
         check_outside("--plot", plot, task.source.path)
     check_experience(experience)
     check_space(space)
+    uri = resolve_uri(tracking_uri)
     from nbt.display.progress import Progress
 
     with Progress(out.progress_mode) as progress:
         from nbt import api
 
-        profiles = api.fit(dataset, pairs, source_data=source_data, progress=progress.update, **options)
+        profiles = api.fit(
+            dataset, pairs, source_data=source_data, tracking_uri=uri, progress=progress.update, **options
+        )
         recommendations = [
             api.recommend(profile, space=space, epochs=epochs, experience=experience)
             for profile in (profiles if recommend else ())

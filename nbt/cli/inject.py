@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
@@ -38,6 +39,7 @@ _SUFFIXES = (".safetensors", ".pth")
     help="Share of the centre crop in tensors of another shape; the rest is resized.",
 )
 @config_option("image_size", show_default="that of the student")
+@config_option("tracking_uri")
 @config_option("seed", help="Seed of the weights that receive nothing.")
 @click.option(
     "--out",
@@ -46,16 +48,28 @@ _SUFFIXES = (".safetensors", ".pth")
     show_default="STUDENT-from-TEACHER.safetensors",
     help="File of the new weights.",
 )
-def command(out: Output, teacher: str, student: str, score_only: bool, file: str | None, **options: Any) -> None:
+def command(
+    out: Output,
+    teacher: str,
+    student: str,
+    score_only: bool,
+    file: str | None,
+    tracking_uri: str | None,
+    **options: Any,
+) -> None:
     """Inject weights into a backbone of another architecture (TLI).
 
     The layers are matched in order, and each tensor is cropped and resized to the shape of its match. Other commands
     take the resulting file as --weights FILE. The file states which running statistics these commands re-estimate on
     the target's training images.
     """
-    path = _check(teacher, student, score_only, file, options["image_size"])
+    from nbt.tracking import resolve_uri
+
+    path, uri = _check(teacher, student, score_only, file, options["image_size"]), resolve_uri(tracking_uri)
     report = _score(teacher, student, **options) if score_only else _inject(teacher, student, path, **options)
     _warn_if_dissimilar(report.similarity)
+    if not score_only:
+        _track(report, path, {"teacher": teacher, "student": student, **options}, uri)
     if out.json:
         out.print_json({**report.to_dict(), "file": None if score_only else str(path)})
         return
@@ -114,6 +128,22 @@ def _inject(
     w0, report = inject_weights(spec, size, load_teacher(teacher), blend=blend, seed=seed)
     write_state_dict(path, w0, report.statistics)
     return report
+
+
+def _track(report: InjectionReport, path: Path, options: dict[str, Any], tracking_uri: str) -> None:
+    """Records an injection in MLflow: its options, similarity and coverage, the plan and the new weights."""
+    from nbt.tracking.command_tracker import CommandRun, track_command
+
+    run = CommandRun(
+        command="inject",
+        name=f"{report.student} from {report.teacher}",
+        params=options,
+        metrics={"similarity": report.similarity, "coverage": report.coverage},
+        experiment="nbt injections",
+        files=[path],
+        texts={"injection.json": json.dumps(report.to_dict(), indent=2) + "\n"},
+    )
+    track_command(run, tracking_uri)
 
 
 def _warn_if_dissimilar(similarity: float) -> None:

@@ -76,6 +76,7 @@ _EPISODE_OPTIONS = ("episodes", "inner_lr")
 @config_option("image_size", show_default="that of the backbone")
 @config_option("classes")
 @config_option("shots", help="Use only N images per class.")
+@config_option("tracking_uri")
 @config_option("resize")
 @config_option("seed", help="Seed of weights, order, zaps and images.")
 @click.option(
@@ -85,7 +86,9 @@ _EPISODE_OPTIONS = ("episodes", "inner_lr")
     show_default="a file in the cache",
     help="File of the trained weights.",
 )
-def command(out: Output, dataset: str, backbone: str, file: str | None, **options: Any) -> None:
+def command(
+    out: Output, dataset: str, backbone: str, file: str | None, tracking_uri: str | None, **options: Any
+) -> None:
     """Train a source model whose weights serve as --weights FILE.
 
     iid trains on shuffled batches; --zap-every N resets the head at the start of every Nth epoch. asb trains in
@@ -100,6 +103,9 @@ def command(out: Output, dataset: str, backbone: str, file: str | None, **option
     checked = check_task(task)
     settings = settings_from_options(dataset, backbone, options)
     check_file(file)
+    from nbt.tracking import resolve_uri
+
+    uri = resolve_uri(tracking_uri)
     if file is not None:
         check_outside("--out", file, checked.source.path)
     from nbt.display.progress import Progress
@@ -111,6 +117,7 @@ def command(out: Output, dataset: str, backbone: str, file: str | None, **option
             raise KeyboardInterrupt("interrupted: the same command resumes from the last checkpoint") from None
     path = write(source, file)
     facts = summary(source, settings, path, images)
+    track(source, facts, path, {"dataset": dataset, **options}, uri)
     if out.json:
         out.print_json(facts)
         return
@@ -191,6 +198,43 @@ def write(source: PretrainedSource, file: str | None) -> Path:
     path = source.recipe.path.with_suffix(".weights.safetensors") if file is None else Path(file)
     export_weights(path, source.state, {"recipe": source.recipe.to_dict()})
     return path
+
+
+def track(
+    source: PretrainedSource, facts: dict[str, Any], path: Path, options: dict[str, Any], tracking_uri: str
+) -> None:
+    """Records a training in MLflow: its settings, dataset, results and weights.
+
+    Args:
+        source: The trained source model.
+        facts: See `summary`.
+        path: The weights file.
+        options: Values of the options of the command.
+        tracking_uri: URI of the MLflow tracking store.
+    """
+    from nbt.tracking.command_tracker import CommandRun, track_command
+    from nbt.tracking.run_store import LoggedDataset
+
+    results = ("gradient_steps", "loss", "accuracy", "seconds")
+    names = ("dataset", "data_dir", "classes", "shots", "seed")
+    settings = {name: value for name, value in facts.items() if name not in (*results, "weights")}
+    dataset = LoggedDataset(
+        name=options["dataset"],
+        digest=source.recipe.images,
+        location=options["data_dir"],
+        image_size=source.recipe.image_size,
+        facts={"classes": facts["classes"], "train_images": facts["images"]},
+    )
+    run = CommandRun(
+        command="pretrain",
+        name=f"pretrain {facts['backbone']} {facts['scheme']}",
+        params=settings | {name: options[name] for name in names},
+        metrics={name: float(facts[name]) for name in results},
+        dataset=dataset,
+        files=[path],
+        seconds=facts["seconds"],
+    )
+    track_command(run, tracking_uri)
 
 
 def summary(source: PretrainedSource, settings: PretrainSettings, path: Path, images: int) -> dict[str, Any]:

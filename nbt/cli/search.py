@@ -64,13 +64,14 @@ def check_options(config: SearchConfig) -> None:
         UsageError: A value is invalid.
     """
     from nbt.report.study.checks.registry import check_ignored
+    from nbt.settings.belief import parse_beliefs
     from nbt.tuning.budget import Budget
     from nbt.tuning.engines.factory import check_engine_options
     from nbt.tuning.engines.ray.options import RayOptions
     from nbt.tuning.space.space import Space
     from nbt.tuning.stream_task import check_stream
 
-    Budget.parse(config.budget)
+    Budget.parse(config.budget, max_budget=config.max_budget, min_gain=config.min_gain)
     check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     check_engine_options(config.engine, config.workers, ray)
@@ -78,7 +79,11 @@ def check_options(config: SearchConfig) -> None:
     check_outside("--out", config.out, task.source.path)
     if config.storage is None:
         check_outside("--storage", ".nbt", task.source.path)
-    Space.load(config.space)
+    space = Space.load(config.space)
+    if config.beliefs is not None:
+        from nbt.tuning.priors.beliefs import belief_priors
+
+        belief_priors(parse_beliefs(config.beliefs), space)
     check_study(config.study, config.storage)
     check_experience(config.experience)
     check_ignored(config.ignore)

@@ -53,8 +53,19 @@ _DEPENDENT_OPTIONS = {"dataset": ("data_dir", "classes", "shots"), "backbone": (
     show_default="none",
     help="Folder for the trained model, see nbt predict: new, empty, or a model to replace.",
 )
+@config_option("tracking_uri")
+@config_option("register", help="Register the exported model in MLflow under this name.")
 @click.pass_context
-def command(ctx: click.Context, /, out: Output, file: str | None, export: str | None, **options: Any) -> None:
+def command(
+    ctx: click.Context,
+    /,
+    out: Output,
+    file: str | None,
+    export: str | None,
+    tracking_uri: str | None,
+    register: str | None,
+    **options: Any,
+) -> None:
     """Train with known settings and evaluate once on the test set.
 
     The settings are those of --settings, else those that --study recommends, else the default recipe.
@@ -63,9 +74,12 @@ def command(ctx: click.Context, /, out: Output, file: str | None, export: str | 
     that is tested and exported is trained on the training and validation images together.
     """
     from nbt.paths import check_outside
-    from nbt.training.export.model_folder import check_export
+    from nbt.tracking import resolve_uri
+    from nbt.training.export.model_folder import check_export, check_register
     from nbt.training.recipe.checks import check_starting_weights
 
+    uri = resolve_uri(tracking_uri)
+    check_register(register, export)
     settings, origin = _take_settings(file, options, set(given_parameters(ctx)))
     dataset = options.pop("dataset")
     task = check_task({"dataset": dataset, **options})
@@ -81,7 +95,15 @@ def command(ctx: click.Context, /, out: Output, file: str | None, export: str | 
             progress.keep(f"training with {origin}")
         from nbt import api
 
-        result = api.train(dataset, settings, export=folder, progress=progress.update, **options)
+        result = api.train(
+            dataset,
+            settings,
+            export=folder,
+            tracking_uri=uri,
+            register=register,
+            progress=progress.update,
+            **options,
+        )
     if out.json:
         out.print_json(result.to_json())
         return

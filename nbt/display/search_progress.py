@@ -70,7 +70,8 @@ class SearchProgress(Progress, StudyObserver):
         """Shows what the whole search takes."""
         if self._estimate is None:
             parts = (f"{_PHASE_NAMES[phase]} {duration(estimate.phases[phase])}" for phase in _PHASE_NAMES)
-            self._line(f"the whole search takes about {duration(estimate.total)}: {', '.join(parts)}")
+            about = "at most about" if estimate.is_limit else "about"
+            self._line(f"the whole search takes {about} {duration(estimate.total)}: {', '.join(parts)}")
             if estimate.finals_share > MAX_FINALS_SHARE:
                 self._line(
                     "finals and last training take more than half of the time of the trials: a comparison needs "

@@ -17,7 +17,7 @@ from nbt.tracking.client import open_store
 from nbt.tracking.connection import TrackingConnection
 from nbt.tracking.run_store import RunOwner, RunStore
 from nbt.tracking.study_tracker import Tracker, sync
-from nbt.tracking.uris import default_uri, may_have_runs, resolve_uri, ui_command
+from nbt.tracking.uris import default_uri, may_have_runs, resolve_uri
 from nbt.uris import redact_uri
 
 __all__ = [
@@ -31,5 +31,4 @@ __all__ = [
     "resolve_uri",
     "redact_uri",
     "sync",
-    "ui_command",
 ]

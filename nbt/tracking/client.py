@@ -22,7 +22,8 @@ MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-_LOG_LEVELS = {"mlflow.store.db.utils": "WARNING", "alembic": "WARNING", "urllib3.connectionpool": "ERROR"}
+# Errors of the store are reported in one line by `nbt.tracking.connection`; these libraries print tracebacks as well.
+_SILENT_LOGGERS = ("mlflow", "alembic", "sqlalchemy.pool", "urllib3.connectionpool")
 
 
 def open_store(uri: str, owner: RunOwner) -> RunStore:
@@ -39,8 +40,8 @@ def open_store(uri: str, owner: RunOwner) -> RunStore:
         _probe_database(uri)
     from mlflow.tracking import MlflowClient
 
-    for logger, level in _LOG_LEVELS.items():
-        logging.getLogger(logger).setLevel(level)
+    for logger in _SILENT_LOGGERS:
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     return RunStore(MlflowClient(tracking_uri=uri), uri, owner)
 
 

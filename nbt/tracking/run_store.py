@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.tracking.study_run_specs import MAX_NAME_LENGTH, STUDY_KEY, MetricPoint, RunSpec, experiment_name, study_id
 from nbt.tracking.uris import artifact_location
-from nbt.tuning.storage.records import StudyConfig, StudyRecord
-from nbt.tuning.storage.stream_record import StreamConfig
+from nbt.tuning.storage.records import StudyConfig, StudyRecord, TaskConfig
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _MAX_METRICS_PER_BATCH = 800
 _MAX_PARAMS_PER_BATCH = 100
+_MAX_DIGEST_LENGTH = 36
 _STUDY, _KEY, _CONTENT, _PARENT = "nbt.study", "nbt.key", "nbt.content", "mlflow.parentRunId"
 
 
@@ -37,26 +37,54 @@ class _ExistingRun:
     points: dict[tuple[str, int], float] | None = None
 
 
-@dataclass(frozen=True)
-class RunOwner:
-    """Owner of runs: a study, or a stream (`nbt.tracking.stream_tracker`).
+@dataclass(frozen=True, kw_only=True)
+class LoggedDataset:
+    """A dataset as MLflow shows it.
 
     Attributes:
-        config: Its configuration, with the dataset.
-        id: Unique identifier of the owner.
-        key: Key of the parent run, which has the dataset and the files.
-        facts: Facts about the dataset.
+        name: Dataset as given by the user.
+        digest: Hash of its content.
+        location: Folder of a dataset known by name, if it was given.
+        image_size: Side of the images in pixels.
+        facts: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
     """
 
-    config: StudyConfig | StreamConfig
+    name: str
+    digest: str
+    location: str | None
+    image_size: int
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOwner:
+    """Owner of runs: a study, a stream (`nbt.tracking.stream_tracker`), or one execution of another command.
+
+    Attributes:
+        id: Unique identifier of the owner.
+        key: Key of the parent run, which has the dataset, the files and the model.
+        experiment: Name of the experiment.
+        dataset: The dataset of the runs, if they have one.
+    """
+
     id: str
     key: str
-    facts: Mapping[str, Any]
+    experiment: str
+    dataset: LoggedDataset | None = None
+
+
+def task_owner(config: TaskConfig, identifier: str, key: str, facts: Mapping[str, Any]) -> RunOwner:
+    """Returns the owner of the runs of a study or stream."""
+    digest = (isinstance(config, StudyConfig) and config.content_hash) or config.data_hash
+    dataset = LoggedDataset(
+        name=config.dataset, digest=digest, location=config.data_dir, image_size=config.image_size, facts=facts
+    )
+    return RunOwner(id=identifier, key=key, experiment=experiment_name(config.dataset), dataset=dataset)
 
 
 def study_owner(record: StudyRecord) -> RunOwner:
     """Returns the owner of a study's runs."""
-    return RunOwner(record.config, study_id(record), STUDY_KEY, record.dataset)
+    return task_owner(record.config, study_id(record), STUDY_KEY, record.dataset)
 
 
 class RunStore:
@@ -73,7 +101,7 @@ class RunStore:
 
     def __init__(self, client: MlflowClient, uri: str, owner: RunOwner) -> None:
         self._client, self._owner = client, owner
-        self._experiment = self._open_experiment(experiment_name(owner.config.dataset), artifact_location(uri))
+        self._experiment = self._open_experiment(owner.experiment, artifact_location(uri))
         self._existing_runs = self._find_runs()
 
     def write(self, spec: RunSpec) -> str:
@@ -105,17 +133,26 @@ class RunStore:
         for file in files:
             self._client.log_artifact(self._existing_runs[self._owner.key].run_id, str(file))
 
-    def log_profile(self, record: StudyRecord) -> None:
-        """Uploads the study's fit profile, if it has one, to the study's run as `fit.json`."""
-        if record.profile is not None:
-            from nbt.report.study.write import FIT_FILE, fit_file  # imports pandas and Jinja
+    def log_texts(self, texts: Mapping[str, str]) -> None:
+        """Writes texts to files of the owner's run, by file name."""
+        for name, text in texts.items():
+            self._client.log_text(self._existing_runs[self._owner.key].run_id, text, name)
 
-            self._client.log_text(self._existing_runs[self._owner.key].run_id, fit_file(record.profile), FIT_FILE)
+    def log_model(self, folder: Path, register: str | None) -> None:
+        """Logs a model folder as the model of the owner's run unless it is there, see `nbt.tracking.logged_model`.
+
+        Args:
+            folder: Folder of an exported model.
+            register: Name under which the model is registered, or None.
+        """
+        from nbt.tracking.logged_model import log_model
+
+        log_model(self._client, self._experiment, self._existing_runs[self._owner.key].run_id, folder, register)
 
     def _open_experiment(self, name: str, artifacts: str | None) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            # With this kind, MLflow's pages show runs first instead of traces of language models.
+            # Some versions of MLflow show runs first, instead of traces of language models, because of this kind.
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return str(self._client.create_experiment(name, artifact_location=artifacts, tags=kind))
         if experiment.lifecycle_stage == "deleted":
@@ -168,8 +205,8 @@ class RunStore:
 
     def _extend(self, existing: _ExistingRun, spec: RunSpec) -> None:
         """Adds what the run lacks; the hash is written last, so that a run with the hash is complete."""
-        if spec.parent is None and _CONTENT not in existing.tags:
-            self._log_dataset(existing.run_id)
+        if spec.parent is None and _CONTENT not in existing.tags and self._owner.dataset is not None:
+            self._log_dataset(existing.run_id, self._owner.dataset)
         stored_points = self._points(existing)
         points = [point for point in spec.metrics if (point.key, point.step) not in stored_points]
         params = {name: value for name, value in spec.params.items() if name not in existing.params}
@@ -203,17 +240,24 @@ class RunStore:
             metrics, pairs = metrics[_MAX_METRICS_PER_BATCH:], pairs[_MAX_PARAMS_PER_BATCH:]
         self._client.log_batch(run_id, metrics, pairs, run_tags)
 
-    def _log_dataset(self, run_id: str) -> None:
+    def _log_dataset(self, run_id: str, logged: LoggedDataset) -> None:
+        import numpy as np
+        from mlflow.data.schema import TensorDatasetSchema
         from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.types import Schema, TensorSpec
 
-        config = self._owner.config
-        local = config.data_dir is not None or os.sep in config.dataset
+        size = logged.image_size
+        schema = TensorDatasetSchema(
+            features=Schema([TensorSpec(np.dtype("uint8"), (-1, size, size, 3), "images")]),
+            targets=Schema([TensorSpec(np.dtype("int64"), (-1,), "labels")]),
+        )
         dataset = Dataset(
-            name=config.dataset[-MAX_NAME_LENGTH:],
-            digest=config.data_hash[:36],
-            source_type="local" if local else "nbt",
-            source=json.dumps({"uri": config.data_dir or config.dataset}),
-            profile=json.dumps(dict(self._owner.facts), default=str),
+            name=logged.name[-MAX_NAME_LENGTH:],
+            digest=logged.digest[:_MAX_DIGEST_LENGTH],
+            source_type="local" if logged.location is not None or os.sep in logged.name else "nbt",
+            source=json.dumps({"uri": logged.location or logged.name}),
+            schema=json.dumps(schema.to_dict()),
+            profile=json.dumps(dict(logged.facts), default=str),
         )
         self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 

@@ -9,13 +9,41 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from nbt.tracking import RunOwner, RunStore, TrackingConnection, may_have_runs, open_store, redact_uri, resolve_uri
+from nbt.report.streams.write import FILES
+from nbt.tracking import RunStore, TrackingConnection, may_have_runs, open_store, redact_uri, resolve_uri
+from nbt.tracking.run_store import RunOwner, task_owner
 from nbt.tracking.stream_run_specs import STREAM_KEY, stream_id, stream_run
+from nbt.tracking.study_tracker import write_runs
 from nbt.tuning.storage.stream_record import StreamRecord
 
 _FAILURE_CONSEQUENCE = (
     "the stream continues, and its run is written after the next task or when the same command is repeated"
 )
+
+
+def stream_owner(record: StreamRecord) -> RunOwner:
+    """Returns the owner of a stream's run."""
+    return task_owner(record.config, stream_id(record), STREAM_KEY, record.facts)
+
+
+def sync_stream(record: StreamRecord, uri: str | None = None, *, reports: Path) -> dict[str, int]:
+    """Writes the run of a stream; a repeated call changes nothing.
+
+    Args:
+        record: The stream.
+        uri: See `resolve_uri`.
+        reports: Folder of reports; the report of the stream, if it has one of its own, is uploaded to its run.
+
+    Returns:
+        Number of runs that are "written", "updated" and "unchanged".
+
+    Raises:
+        UsageError: The URI is malformed.
+        NbtError: The store cannot be written.
+    """
+    folder = reports / record.config.name
+    files = [folder / name for name in FILES if (folder / name).is_file()]
+    return write_runs(uri, stream_owner(record), [stream_run(record)], lambda store: store.log_files(files))
 
 
 class StreamTracker:
@@ -64,7 +92,6 @@ class StreamTracker:
     def _write(self, record: StreamRecord, *, live: bool) -> None:
         name = stream_id(record)
         # A store that failed is not reused, because its state of the run may be wrong.
-        owner = RunOwner(record.config, name, STREAM_KEY, record.facts)
-        store = self._stores.pop(name, None) or open_store(self.uri, owner)
+        store = self._stores.pop(name, None) or open_store(self.uri, stream_owner(record))
         store.write(stream_run(record, live=live))
         self._stores[name] = store

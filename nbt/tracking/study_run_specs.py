@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from nbt.errors import UsageError
 from nbt.metrics import METRICS, Metric
-from nbt.report.fit.correlation import measure_correlations
-from nbt.report.priors.diagnostics import PriorDiagnostics, PriorEvidence, prior_diagnostics
 from nbt.report.priors.pruning import (
     CONTROL,
     STOPPED,
@@ -24,19 +25,20 @@ from nbt.report.priors.pruning import (
     forecast_of,
     pruning_decision,
 )
-from nbt.report.settings_table import recipe_summary, stored_flat_settings
+from nbt.report.settings_table import flat_settings, recipe_summary, stored_flat_settings
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import lost_workers, trial_location
 from nbt.search_config import split_codes
+from nbt.settings import SETTINGS, TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.finals.test_results import test_results
 from nbt.tuning.intervals import value_interval
+from nbt.tuning.space.space import Space
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyRecord, TrialRecord
 
 MAX_NAME_LENGTH, MAX_TAG_LENGTH = 250, 5000
 """Maximum length of names and tags that every tracking server accepts."""
 
-_MAX_KEY_PART_LENGTH = 150
 STUDY_KEY = "study"
 MLFLOW_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "interrupted": "KILLED"}
 """Status of a trial, see `TrialRecord.end` -> status of its run."""
@@ -64,7 +66,7 @@ class RunSpec:
         parent: Key of the parent run; None for the study.
         name: Display name of the run.
         status: MLflow status: RUNNING, FINISHED, KILLED or FAILED.
-        params: Parameters; all trials and final runs have the same keys.
+        params: Parameters; all trials and final runs have the same keys, those of the space's dimensions.
         metrics: All values of all metrics, finite.
         tags: Tags, without those that identify the run.
         started: Start in ms since 1970.
@@ -121,7 +123,7 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
     """
     config = {name: value for name, value in dataclasses.asdict(record.config).items() if value is not None}
     options = {} if record.search is None else record.search.to_record()
-    ended, diagnostics = _ended_trials(record), prior_diagnostics(record)
+    ended = _ended_trials(record)
     start = _unix_milliseconds(record.created, default=0)
     stop = max([_unix_milliseconds(trial.finished, default=start) for trial in ended], default=start)
     status = "RUNNING" if live else "FINISHED" if record.recommended is not None else "KILLED"
@@ -133,11 +135,8 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
         params={name: str(value) for name, value in (options | config).items()},
         metrics=_finite(
             [
-                *_fit_metrics(record, start),
-                *_prior_metrics(diagnostics, start),
                 *_progress_metrics(record, ended, start),
                 *_pruning_metrics(record, ended, start),
-                *([] if live else _correlation_metrics(record, stop)),
                 *([] if live else _clock_metrics(record, stop)),
                 *_result_metrics(record, stop),
             ]
@@ -150,7 +149,6 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
                 "recommended": record.recommended or "",
                 "verdict": record.verdict,
                 "notes": "; ".join(record.notes),
-                **_prior_tags(diagnostics),
                 **({} if live else _check_tags(record)),
             }
         ),
@@ -165,37 +163,13 @@ def _ended_trials(record: StudyRecord) -> list[TrialRecord]:
     return sorted(ended, key=lambda trial: (_unix_milliseconds(trial.finished, default=0), trial.number))
 
 
-def _fit_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
-    """Yields the fit profile: its scalars, and one curve per unit measure with the unit's index as step."""
-    profile = record.profile or {}
-    for name, value in profile.get("scalars", {}).items():
-        if value is not None:
-            yield MetricPoint(_sanitised_key(f"fit/{name}"), 0, float(value), at)
-    for unit, row in enumerate(profile.get("layers", ())):
-        for name, value in row.items():
-            if name != "unit" and value is not None:
-                yield MetricPoint(_sanitised_key(f"fit_layer/{name}"), unit, float(value), at)
-
-
 def _clock_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
-    """Yields the seconds of each phase, and the first estimate of the whole."""
+    """Yields the seconds of each phase, and the first estimate of the whole.
+
+    MLflow shows metrics with a slash in their name before all others, so that only curves have one.
+    """
     for phase, seconds in record.clock.items():
-        yield MetricPoint(f"clock/{phase}", 0, seconds, at)
-
-
-def _prior_metrics(diagnostics: PriorDiagnostics | None, at: int) -> Iterator[MetricPoint]:
-    """Yields the weights of each source before and after the trials, and its agreement with them."""
-    for part, source in _prior_keys(diagnostics).items():
-        values = {
-            "weight_before": source.weight_before,
-            "spread_before": source.spread_before,
-            "weight_after": source.weight_after,
-            "spread_after": source.spread_after,
-            "agreement": source.agreement,
-        }
-        for name, value in values.items():
-            if value is not None:
-                yield MetricPoint(f"guide/{part}/{name}", 0, value, at)
+        yield MetricPoint(f"seconds_{phase}", 0, seconds, at)
 
 
 def _check_tags(record: StudyRecord) -> dict[str, str]:
@@ -203,34 +177,6 @@ def _check_tags(record: StudyRecord) -> dict[str, str]:
     results = {result.code: f"{result.state}: {result.message}" for result in study_checks(record)}
     ignored = dict.fromkeys(split_codes(record.search_config().ignore), "ignored")
     return {f"nbt.check.{code}": text for code, text in (ignored | results).items()}
-
-
-def _prior_tags(diagnostics: PriorDiagnostics | None) -> dict[str, str]:
-    """Returns tags on the priors of a search: each source, the inactive priors, and the recorded tasks."""
-    if diagnostics is None:
-        return {}
-    return {
-        **{
-            f"guide/{part}": f"{source.verdict}: {source.description} ({source.origin})"
-            for part, source in _prior_keys(diagnostics).items()
-        },
-        "guide_silent": "; ".join(f"{name}: {reason}" for name, reason in diagnostics.inactive),
-        "guide_tables": "; ".join(diagnostics.recorded_tasks) or "none: rules alone",
-    }
-
-
-def _prior_keys(diagnostics: PriorDiagnostics | None) -> dict[str, PriorEvidence]:
-    """Returns the sources by a unique part of a metric key."""
-    parts: dict[str, PriorEvidence] = {}
-    for source in () if diagnostics is None else diagnostics.sources:
-        # Servers reject long keys and keys that are paths with "..", "//" or a trailing "/".
-        plain = _sanitised_key(source.name).replace("/", "_")[:_MAX_KEY_PART_LENGTH].strip(" .") or "_"
-        part, count = plain, 1
-        while part in parts:
-            count += 1
-            part = f"{plain} {count}"
-        parts[part] = source
-    return parts
 
 
 def _pruning_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[MetricPoint]:
@@ -241,32 +187,21 @@ def _pruning_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: i
     decisions: list[PruningDecision] = []
     for step, trial in enumerate(ended, start=1):
         at = _unix_milliseconds(trial.finished, default=start)
-        decision = pruning_decision(trial, record.config.epochs, record.config.metric)
+        decision = pruning_decision(trial, trial.settings.epochs, record.config.metric)
         if decision is None:
             continue
         decisions.append(decision)
         if decision.decision == STOPPED:
             stopped = sum(other.decision == STOPPED for other in decisions)
-            yield MetricPoint("pruning/stopped", step, float(stopped), at)
-            yield MetricPoint("pruning/epochs_saved", step, float(sum(d.epochs_saved for d in decisions)), at)
+            yield MetricPoint("pruning_stopped", step, float(stopped), at)
+            yield MetricPoint("pruning_epochs_saved", step, float(sum(d.epochs_saved for d in decisions)), at)
         rate = false_stop_rate(decisions) if decision.decision == CONTROL else None
         if rate is not None:
-            yield MetricPoint("pruning/controls", step, float(rate.n), at)
-            yield MetricPoint("pruning/false_stop_rate", step, rate.mean, at)
+            yield MetricPoint("pruning_controls", step, float(rate.n), at)
+            yield MetricPoint("pruning_false_stop_rate", step, rate.mean, at)
             for name, bound in (("low", rate.low), ("high", rate.high)):
                 if bound is not None:
-                    yield MetricPoint(f"pruning/false_stop_rate_{name}", step, bound, at)
-
-
-def _correlation_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
-    """Yields the correlation of each unit measure with accuracy at both depths, and that of the depth itself.
-
-    Every trial changes all of them, so they are written only when the search has ended.
-    """
-    for correlation in measure_correlations(record):
-        for suffix, value in (("", correlation.tau), ("_baseline", correlation.baseline)):
-            if correlation.tau is not None and value is not None:
-                yield MetricPoint(f"skill/{correlation.depth}/{correlation.measure}{suffix}", 0, value, at)
+                    yield MetricPoint(f"pruning_false_stop_rate_{name}", step, bound, at)
 
 
 def _progress_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: int) -> Iterator[MetricPoint]:
@@ -339,6 +274,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
         "reason": trial.reason,
         "recommended": "yes" if final is not None and final.trial == trial.number else "no",
         "device": str(trial.facts.get("gpu") or trial.facts.get("device") or ""),
+        **_recipe_tags(trial.settings, trial.facts),
     }
     location, lost = trial_location(trial.facts), lost_workers([trial])
     tags |= {"node": location.node} if location.node else {}
@@ -347,24 +283,49 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     forecast = forecast_of(trial)
     if forecast is not None:
         tags["control"] = "yes" if forecast.control else "no"
-    points, last = _curve_metrics(trial.curve, start)
+    points, last = curve_metrics(trial.curve, start)
     return RunSpec(
         key=f"trial-{trial.number:04d}",
         parent=STUDY_KEY,
         name=f"{trial.number:03d} {recipe_summary(trial.settings)} | {_outcome_text(trial, metric)}",
         status=MLFLOW_STATUS[trial.end],
-        params={name: str(value) for name, value in stored_flat_settings(trial.settings).items()},
+        params=_varied_settings(record, trial.settings),
         metrics=_finite(
             [
                 *points,
                 *_forecast_metrics(forecast, points, last),
-                *_summary_metrics(trial.curve, trial.score(metric.name), metric, last),
+                *_value_metric(trial.score(metric.name), metric, last),
             ]
         ),
         tags=_tags(tags),
         started=start,
         ended=max(_unix_milliseconds(trial.finished, default=last), start),
     )
+
+
+def _varied_settings(record: StudyRecord, settings: TransferSettings) -> dict[str, str]:
+    """Returns the settings that the space varies; all if the space of the study is not known any more."""
+    columns = _space_columns(record.search_config().space, record.config.space_hash)
+    values, stored = flat_settings(settings), stored_flat_settings(settings)
+    return {name: str(values[name]) for name in (stored if columns is None else columns)}
+
+
+@cache
+def _space_columns(space: str, space_hash: str) -> tuple[str, ...] | None:
+    """Returns the columns of the dimensions of a space; None if it cannot be read or has changed since the search."""
+    try:
+        found = Space.load(space)
+    except UsageError:
+        return None
+    if found.hash != space_hash:
+        return None
+    return tuple(column for dimension in found.dimensions for column in SETTINGS[dimension.name].columns)
+
+
+def _recipe_tags(settings: TransferSettings, facts: Mapping[str, Any]) -> dict[str, str]:
+    """Returns all settings of a run as one tag, and what its optimiser trained, where it is known."""
+    optimizer = facts.get("optimizer", {})
+    return {"settings": json.dumps(settings.to_dict()), **{name: str(value) for name, value in optimizer.items()}}
 
 
 def _outcome_text(trial: TrialRecord, metric: Metric) -> str:
@@ -382,29 +343,37 @@ def seed_run(record: StudyRecord, final: FinalRecord, run: FinalRun) -> RunSpec:
     trial = next((t for t in record.trials if t.number == final.trial and t.end in MLFLOW_STATUS), None)
     origin = record.created if trial is None else trial.finished
     start = _unix_milliseconds(origin, default=_unix_milliseconds(record.created, default=0))
-    points, last = _curve_metrics(run.curve, start)
+    points, last = curve_metrics(run.curve, start)
     metric = METRICS[record.config.metric]
     return RunSpec(
         key=f"final-{final.name}-seed-{run.seed}",
         parent=STUDY_KEY if trial is None else f"trial-{trial.number:04d}",
         name=f"final {final.name} seed {run.seed} | {metric.value(run.score(metric.name)):.3f}",
         status="FINISHED",
-        params={name: str(value) for name, value in stored_flat_settings(final.settings).items()},
-        metrics=_finite([*points, *_summary_metrics(run.curve, run.score(metric.name), metric, last)]),
-        tags=_tags({"kind": "final", "candidate": final.name, "seed": str(run.seed), "state": "complete"}),
+        params=_varied_settings(record, final.settings),
+        metrics=_finite([*points, *_value_metric(run.score(metric.name), metric, last)]),
+        tags=_tags(
+            {
+                "kind": "final",
+                "candidate": final.name,
+                "seed": str(run.seed),
+                "state": "complete",
+                **_recipe_tags(final.settings, {}),
+            }
+        ),
         started=start,
         ended=last,
     )
 
 
-def _curve_metrics(curve: Sequence[EpochResult], start: int) -> tuple[list[MetricPoint], int]:
-    """Returns the metrics of every epoch, and the time of the last one in ms since 1970."""
+def curve_metrics(curve: Sequence[EpochResult], start: int) -> tuple[list[MetricPoint], int]:
+    """Returns the finite metrics of every epoch, and the time of the last one in ms since 1970."""
     points, elapsed = [], float(start)
     for result in curve:
         elapsed += 1000.0 * result.seconds
         values = {key: getattr(result, key) for key in ("train_loss", "val_loss", "val_accuracy", "seconds")}
         for key, value in (values | {f"val_{name}": value for name, value in result.metrics.items()}).items():
-            if value is not None:
+            if value is not None and math.isfinite(value):
                 points.append(MetricPoint(key, result.epoch, float(value), round(elapsed)))
     return points, round(elapsed)
 
@@ -414,21 +383,15 @@ def _forecast_metrics(forecast: Forecast | None, curve: Sequence[MetricPoint], l
     times = {point.step: point.timestamp_ms for point in curve}
     for row in () if forecast is None else forecast.rows:
         for key in ("mean", "low", "high", "chance"):
-            yield MetricPoint(f"forecast/{key}", row.epoch, getattr(row, key), times.get(row.epoch, last))
+            yield MetricPoint(f"pruning_forecast_{key}", row.epoch, getattr(row, key), times.get(row.epoch, last))
     if forecast is not None and forecast.incumbent is not None:
-        yield MetricPoint("forecast/to_beat", forecast.deciding.epoch, forecast.incumbent, last)
+        yield MetricPoint("pruning_to_beat", forecast.deciding.epoch, forecast.incumbent, last)
 
 
-def _summary_metrics(
-    curve: Sequence[EpochResult], score: float | None, metric: Metric, at: int
-) -> Iterator[MetricPoint]:
-    """Yields the value of a run, if it has one, and that of its best epoch, which is information only."""
+def _value_metric(score: float | None, metric: Metric, at: int) -> Iterator[MetricPoint]:
+    """Yields the value of a run, if it has one."""
     if score is not None:
         yield MetricPoint("value", 0, metric.value(score), at)
-    scores = [one for result in curve if (one := result.score(metric.name)) is not None]
-    if scores:
-        yield MetricPoint(f"best_val_{metric.name}", 0, metric.value(max(scores)), at)
-    yield MetricPoint("epochs", 0, float(len(curve)), at)
 
 
 def _finite(points: Sequence[MetricPoint]) -> tuple[MetricPoint, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shlex
 import time
@@ -12,12 +13,13 @@ from types import MappingProxyType
 
 from nbt.errors import NbtError
 from nbt.report.files import report_folder
-from nbt.report.study.recommendation import default_recipe_trial
+from nbt.report.study.recommendation import current_recommendation, default_recipe_trial
 from nbt.tracking.client import open_store
 from nbt.tracking.connection import RETRY_SECONDS, TrackingConnection, error_summary
-from nbt.tracking.run_store import RunStore, study_owner
+from nbt.tracking.run_store import RunOwner, RunStore, study_owner
 from nbt.tracking.study_run_specs import MLFLOW_STATUS, RunSpec, seed_run, study_run, study_runs, trial_run
 from nbt.tracking.uris import resolve_uri
+from nbt.training.export.model_folder import was_trained_with
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, StudyRecord, TrialRecord
@@ -41,7 +43,7 @@ def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | N
     Args:
         record: The study.
         uri: See `resolve_uri`.
-        reports: Folder of reports; the study's report, if there is one, is uploaded to its run.
+        reports: Folder of reports; the study's report and model, if they are there, are uploaded to its run.
 
     Returns:
         Number of runs that are "written", "updated" and "unchanged".
@@ -50,12 +52,34 @@ def sync(record: StudyRecord, uri: str | None = None, *, reports: str | Path | N
         UsageError: The URI is malformed.
         NbtError: The store cannot be written.
     """
+
+    def log_files(store: RunStore) -> None:
+        store.log_texts(_texts(record))
+        _log_results(store, record, reports)
+
+    return write_runs(uri, study_owner(record), study_runs(record), log_files)
+
+
+def write_runs(
+    uri: str | None, owner: RunOwner, specs: Sequence[RunSpec], log_files: Callable[[RunStore], None]
+) -> dict[str, int]:
+    """Writes runs and then their files; returns the number that are "written", "updated" and "unchanged".
+
+    Args:
+        uri: See `resolve_uri`.
+        owner: Owner of the runs.
+        specs: The runs, parents first.
+        log_files: Uploads files to the written runs.
+
+    Raises:
+        UsageError: The URI is malformed.
+        NbtError: The store cannot be written.
+    """
     uri = resolve_uri(uri)
     try:
-        store = open_store(uri, study_owner(record))
-        counts = _write_all(store, study_runs(record))
-        store.log_profile(record)
-        store.log_files(_report_files(record, reports))
+        store = open_store(uri, owner)
+        counts = _write_all(store, specs)
+        log_files(store)
     except Exception as error:
         remedy = "check that it is running, or use another --tracking-uri"
         raise NbtError(f"MLflow at {redact_uri(uri)} cannot be written ({error_summary(error)}); {remedy}") from error
@@ -69,11 +93,28 @@ def _write_all(store: RunStore, specs: Sequence[RunSpec]) -> dict[str, int]:
     return counts
 
 
-def _report_files(record: StudyRecord, reports: str | Path | None) -> list[Path]:
+def _texts(record: StudyRecord) -> dict[str, str]:
+    """Returns the measurements behind a search that MLflow keeps as files: fit profile and weights of the priors."""
+    texts = {}
+    if record.profile is not None:
+        from nbt.report.study.write import FIT_FILE, fit_file  # imports pandas and Jinja
+
+        texts[FIT_FILE] = fit_file(record.profile)
+    if record.prior_diagnostics:
+        texts["priors.json"] = json.dumps(record.prior_diagnostics, indent=2, default=str) + "\n"
+    return texts
+
+
+def _log_results(store: RunStore, record: StudyRecord, reports: str | Path | None) -> None:
+    """Uploads the report of a study and the model of its recommendation, where they exist."""
     if reports is None:
-        return []
-    folder = report_folder(reports, record.config.name)
-    return [folder / name for name in _REPORT_FILE_NAMES if (folder / name).is_file()]
+        return
+    folder, recommendation = report_folder(reports, record.config.name), current_recommendation(record)
+    store.log_files([folder / name for name in _REPORT_FILE_NAMES if (folder / name).is_file()])
+    tested = any(test.name == "recommended" for test in record.test)
+    model = folder / "model"
+    if tested and recommendation is not None and was_trained_with(model, recommendation.settings):
+        store.log_model(model, record.search_config().register)
 
 
 class Tracker(StudyObserver):
@@ -84,7 +125,7 @@ class Tracker(StudyObserver):
 
     Args:
         uri: See `resolve_uri`.
-        reports: Folder of reports; the study's report is uploaded to its run at the end.
+        reports: Folder of reports; the study's report and model are uploaded to its run at the end.
         sync_options: Options, without passwords, with which `nbt sync` finds the study, the runs and the reports.
         retry_seconds: Minimum time in seconds between two attempts to reach an unreachable store.
         clock: Monotonic clock in seconds; replaceable for tests.
@@ -114,6 +155,11 @@ class Tracker(StudyObserver):
         """Whether runs of the study are waiting to be written."""
         return self._record is not None and self._store is None
 
+    def sync_command(self, record: StudyRecord) -> str:
+        """Returns the command that writes the missing runs of a study."""
+        options = [word for option in self._sync_options.items() for word in option]
+        return shlex.join(["nbt", "sync", record.config.name, *options])
+
     def study_started(self, record: StudyRecord) -> None:
         """Writes the study and runs that an earlier search could not write."""
         self._record, self._store, self._live = record, None, True
@@ -138,17 +184,17 @@ class Tracker(StudyObserver):
         self._write(lambda: [seed_run(record, final, run)])
 
     def study_finished(self, record: StudyRecord) -> None:
-        """Writes all missing runs and the files of the report."""
+        """Writes all missing runs, the files of the report and the model."""
         self._record, self._live = record, False
         self._connection.retry_now()
-        self._write(lambda: study_runs(record), files=_report_files(record, self._reports))
+        self._write(lambda: study_runs(record), finished=True)
 
-    def _write(self, specs: Callable[[], list[RunSpec]] | None = None, *, files: Sequence[Path] = ()) -> None:
+    def _write(self, specs: Callable[[], list[RunSpec]] | None = None, *, finished: bool = False) -> None:
         """Writes runs without raising; after a failed attempt it writes all runs of the study.
 
         Args:
             specs: Creates the runs to write if the store is open; None writes all runs.
-            files: Files to upload to the study's run.
+            finished: Whether to upload the report and the model.
         """
         record = self._record
         if record is None or (self._store is None and not self._connection.retry_due):
@@ -162,14 +208,14 @@ class Tracker(StudyObserver):
             else:
                 store, runs = opened, specs()
             _write_all(store, runs)
-            if store is not opened:
-                store.log_profile(record)
-            store.log_files(files)
+            if finished or store is not opened:
+                store.log_texts(_texts(record))
+            if finished:
+                _log_results(store, record, self._reports)
             self._store = store
 
-        options = [word for option in self._sync_options.items() for word in option]
         consequence = "the search continues, and its runs are written when MLflow is reachable again, or by: "
-        self._connection.attempt(write, consequence + shlex.join(["nbt", "sync", record.config.name, *options]))
+        self._connection.attempt(write, consequence + self.sync_command(record))
 
 
 def _with_final_run(record: StudyRecord, candidate: str, run: FinalRun) -> FinalRecord | None:

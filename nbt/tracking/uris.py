@@ -1,8 +1,7 @@
-"""Tracking URIs: defaults, validation, redaction, and the command that shows MLflow's pages."""
+"""Tracking URIs: defaults, validation, and the location of artifacts."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -69,23 +68,3 @@ def artifact_location(uri: str) -> str | None:
         return None
     file = sqlite_file(uri)
     return ((Path(".nbt").absolute() if file is None else file.parent) / "mlartifacts").as_uri()
-
-
-def ui_command(uri: str | None, port: int) -> list[str]:
-    """Returns the command that serves MLflow's pages on this machine only.
-
-    Args:
-        uri: See `resolve_uri`.
-        port: Local port, 1 ... 65535.
-
-    Raises:
-        UsageError: The URI is that of a server, which has its own pages, or of a missing SQLite file.
-    """
-    uri = resolve_uri(uri)
-    if urlsplit(uri).scheme in SERVERS:
-        raise UsageError(f"{redact_uri(uri)} is a server with its own pages: open it in a browser")
-    file = sqlite_file(uri)
-    if file is not None and not file.is_file():
-        raise UsageError(f"{file}: no runs have been written there yet; nbt search writes them")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    return [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from nbt.training.metrics import Predictions
 from nbt.training.recipe.checks import check_recipe
 from nbt.training.recipe.loss import TrainingLoss
 from nbt.training.recipe.mixup import draw_mixup_shares
-from nbt.training.recipe.optimizer import TrainStep, make_optimizer
+from nbt.training.recipe.optimizer import TrainStep, make_optimizer, optimizer_facts
 from nbt.training.recipe.stall import split_off_head
 from nbt.training.recipe.techniques import training_hooks
 from nbt.training.results import EpochResult
@@ -47,6 +48,8 @@ class FineTuneResult:
         setup_seconds: Time from the call to the first step: weights, optimiser, checkpoint.
         predictions: Predictions of the validation images after the last epoch; None without validation images, or if
             the training diverged.
+        optimizer: What the optimiser trained: `trainable_parameters`, their number; `learning_rates`, the lowest and
+            highest peak rate of a group; `weight_decay`, the highest strength of the decay of a group.
     """
 
     model: Backbone | FirstOrder
@@ -54,6 +57,7 @@ class FineTuneResult:
     curve: tuple[EpochResult, ...]
     setup_seconds: float
     predictions: Predictions | None = None
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fine_tune(
@@ -153,7 +157,7 @@ def fine_tune(
     hooks.after_training()
     model.eval()
     model.zero_grad(set_to_none=True)
-    return FineTuneResult(network, settings, tuple(state.curve), setup_seconds, predictions)
+    return FineTuneResult(network, settings, tuple(state.curve), setup_seconds, predictions, optimizer_facts(groups))
 
 
 class _EpochClock:

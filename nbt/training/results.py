@@ -147,7 +147,8 @@ class TrialOutcome:
         test_loss: Mean cross-entropy on the test images in nats, if requested; None if the training diverged.
         predictions: Predictions of the test images if they were evaluated, else of the validation images after the last
             epoch; None if they were not requested, of a stream of tasks, and without a finished, finite training.
-        facts: Node, device, gpu (its name), gpu_index, worker, precision, set-up seconds and memory of the run.
+        facts: Node, device, gpu (its name), gpu_index, worker, precision, set-up seconds and memory of the run, and
+            what its optimiser trained.
     """
 
     curve: tuple[EpochResult, ...] = ()

@@ -68,7 +68,9 @@ def _run_fine_tuning(spec: TrialSpec, task: Task, context: WorkerContext, on_epo
     trial = fine_tune(task, spec.settings, spec.seed, context=context, checkpoint=spec.checkpoint)
     result, reason = _run_to_end(trial, on_epoch)
     outcome = TrialOutcome(
-        curve=result.curve, stopped=reason, facts={**_run_facts(context), "setup_seconds": result.setup_seconds}
+        curve=result.curve,
+        stopped=reason,
+        facts={**_run_facts(context), "setup_seconds": result.setup_seconds, "optimizer": result.optimizer},
     )
     return outcome if reason is not None else _evaluate_and_export(spec, task, context, result, outcome)
 

@@ -1,15 +1,18 @@
-"""The budget of a search: a number of full-length trials, counted in epochs, or a wall-clock time."""
+"""The budget of a search: full-length trials counted in epochs, a wall-clock time, or while trials are worth it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nbt.errors import UsageError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 _MAX_AMOUNT = 1e9
+_AUTO = "auto"
+_AUTO_TEXT = "auto, at most "
+DEFAULT_MAX_BUDGET, DEFAULT_MIN_GAIN = "100", 0.1
 OUT_OF_TIME = "time budget used up"
 OUT_OF_EPOCHS = "epoch budget used up"
 
@@ -19,29 +22,42 @@ class Budget:
     """The budget of a study, shared by all its sessions.
 
     Attributes:
-        text: The budget as given by the user: "20", "30m", "2h".
+        text: The budget as given by the user: "20", "30m", "2h"; "auto, at most 100" with a minimum gain.
         trials: Number of full-length trials whose epochs may be spent; None for a time budget.
         seconds: Wall-clock time in seconds; None for a budget in trials.
+        min_gain: Expected gain in points of the metric's score below which no further trial starts; None for none.
     """
 
     text: str
     trials: int | None = None
     seconds: float | None = None
+    min_gain: float | None = None
 
     @classmethod
-    def parse(cls, text: str | int) -> Budget:
-        """Parses "20" (number of full-length trials) or "90s", "30m", "2h", "1d" (wall-clock time).
+    def parse(
+        cls, text: str | int, *, max_budget: str | int = DEFAULT_MAX_BUDGET, min_gain: float = DEFAULT_MIN_GAIN
+    ) -> Budget:
+        """Parses "20" (number of full-length trials), "90s", "30m", "2h", "1d" (wall-clock time) or "auto".
 
         Args:
-            text: A number of trials, or a time with the unit s, m, h or d.
+            text: A number of trials, or a time with the unit s, m, h or d, or "auto"; or the `text` of a budget.
+            max_budget: With "auto": the limit, a number of trials or a time.
+            min_gain: With "auto": the expected gain below which no further trial starts, in points.
 
         Raises:
             UsageError: The text has another form, or the amount is 0 or exceeds 1e9 trials or seconds.
         """
         normalised = str(text).strip().lower()
+        if normalised == _AUTO or normalised.startswith(_AUTO_TEXT):
+            if not min_gain > 0:
+                raise UsageError(f"minimum gain {min_gain:g}: give points above 0, such as 0.1")
+            limit = cls.parse(normalised.removeprefix(_AUTO_TEXT) if normalised != _AUTO else max_budget)
+            if limit.min_gain is not None:
+                raise _invalid_budget(max_budget, "as a limit, give a number of trials such as 20, or a time")
+            return replace(limit, text=_AUTO_TEXT + limit.text, min_gain=min_gain)
         match = None if isinstance(text, bool) else _PATTERN.fullmatch(normalised)
         if match is None:
-            raise _invalid_budget(text, "give a number of trials such as 20, or a time such as 30m or 2h")
+            raise _invalid_budget(text, "give a number of trials such as 20, a time such as 30m or 2h, or auto")
         number, unit = match.groups()
         if float(number) <= 0:
             raise _invalid_budget(text, "it must be positive: give at least 1 trial, or a time such as 30m")
@@ -52,6 +68,11 @@ class Budget:
         if "." in number:
             raise _invalid_budget(text, "the number of trials must be an integer; a time needs a unit, as in 1.5h")
         return cls(str(int(number)), trials=int(number))
+
+    @property
+    def option(self) -> str:
+        """The budget as an option: "auto" without its limit, which is an option of its own."""
+        return self.text if self.min_gain is None else _AUTO
 
     def total_epochs(self, length: int) -> int | None:
         """Returns the total number of training epochs for trials of `length` epochs; None for a time budget."""

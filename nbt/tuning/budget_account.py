@@ -48,13 +48,18 @@ class BudgetAccount:
         self._reserved: dict[str, int] = {}
         self._expected_seconds: dict[str, float] = {}  # of the remaining epochs of running trials
 
+    @property
+    def epochs_left(self) -> int | None:
+        """Epochs that are neither spent nor reserved; None for a budget in time."""
+        reserved = sum(self._reserved.values())
+        return self._budget.remaining_epochs(self._trial_epochs, spent=self.spent_epochs, reserved=reserved)
+
     def can_start(self, required_epochs: int) -> bool:
         """Returns whether the budget suffices for a trial that needs the given number of epochs."""
-        reserved = sum(self._reserved.values())
         if self._budget.seconds is not None:
-            left = self._seconds_left(self.spent_epochs + reserved + required_epochs)
+            left = self._seconds_left(self.spent_epochs + sum(self._reserved.values()) + required_epochs)
             return left > 0 and left >= median(self._full_trials or [0.0])
-        remaining = self._budget.remaining_epochs(self._trial_epochs, spent=self.spent_epochs, reserved=reserved)
+        remaining = self.epochs_left
         return remaining is not None and remaining >= required_epochs
 
     def reserve(self, key: str, epochs: int) -> None:
@@ -71,9 +76,7 @@ class BudgetAccount:
         """
         self.spent_epochs += 1
         self.release(key)
-        available = self._budget.remaining_epochs(
-            self._trial_epochs, spent=self.spent_epochs, reserved=sum(self._reserved.values())
-        )
+        available = self.epochs_left
         self.reserve(key, remaining if available is None else min(remaining, available))
         self._expected_seconds[key] = remaining * seconds
 

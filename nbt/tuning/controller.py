@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ from nbt.tuning.job_clock import TRIALS, JobClock
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.pruners.base import ForecastingPruner, Pruner, TrialContext
 from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, RepeatedFailures
-from nbt.tuning.space.space import Space
+from nbt.tuning.samplers.bayesian import BayesianSampler
+from nbt.tuning.space.space import EPOCHS, Space
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import FORECAST, INTERRUPTED, PRIOR_ORIGIN_PREFIX, StudyObserver, StudyRecord
 from nbt.tuning.storage.study_store import StudyStore, TrialPlan
@@ -80,7 +82,7 @@ class SearchController:
         self._checkpoints, self._clock = checkpoints, clock
         self._observers = ObserverGroup(observers)
         self._trial_epochs = store.config.epochs
-        self._distributions = space.distributions()
+        self._distributions, self._epochs = space.distributions(), space.epochs
         self._failures = RepeatedFailures()
         self._running: dict[str, RunningTrial] = {}
         baselines = baseline_recipes(self._trial_epochs) if baselines is None else baselines
@@ -98,7 +100,10 @@ class SearchController:
             closing_seconds=closing_seconds,
         )
         store.study.sampler = (sampler or tpe)(derive_seed(store.config.seed, "sampler", len(trials), bits=31))
-        self._closed = False
+        self._closed, self._min_gain = False, budget.min_gain
+        self._gain: tuple[int, float | None] = (-1, None)  # number of finished trials, and the gain expected after them
+        if budget.min_gain is not None:
+            store.put(codec.ENDED, "")
         self._observers.study_started(record)
         self._last_write_at = clock()
 
@@ -117,13 +122,38 @@ class SearchController:
         queued = self._queue.first()
         required_epochs = self._required_epochs(queued)
         if not self._account.can_start(required_epochs):
+            self._note_end("the limit of its budget is used up")
+            return None
+        if queued.plan is None and queued.params is None and (gain := self._small_gain()) is not None:
+            self._note_end(f"a further trial is expected to gain {gain:.2g} points, less than {self._min_gain}")
             return None
         self._queue.remove_first()
         run = queued.run or self._start(queued)
         self._running[run.spec.key] = run
+        if queued.plan is None:
+            required_epochs = run.plan.settings.epochs
         self._account.reserve(run.spec.key, required_epochs)
         self._observers.trial_started(run.trial.number, run.plan.settings, run.plan.origin)
         return run.spec
+
+    def _small_gain(self) -> float | None:
+        """Returns the expected gain of a further trial in points if it is too small; None if the search goes on.
+
+        It also goes on while no trial is complete, because nothing is known about the gain.
+        """
+        study, sampler = self._store.study, self._store.study.sampler
+        if self._min_gain is None or not isinstance(sampler, BayesianSampler):
+            return None
+        finished = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+        if finished != self._gain[0]:  # an engine may ask several times
+            self._gain = (finished, sampler.expected_gain(study))
+        gain = self._gain[1]
+        return None if gain is None or 100 * gain >= self._min_gain else 100 * gain
+
+    def _note_end(self, reason: str) -> None:
+        """Stores why a search with the budget "auto" starts no further trial now."""
+        if self._min_gain is not None:
+            self._store.put(codec.ENDED, reason)
 
     def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:
         """Notifies the observers of the location of a trial."""
@@ -136,12 +166,12 @@ class SearchController:
         for unreported in run.add_epoch(result):
             self._store.report(run.trial, unreported)
             prune_reason = self._prune_reason(run, unreported)
-        remaining = self._trial_epochs - result.epoch
+        remaining = spec.settings.epochs - result.epoch
         self._account.count_epoch(spec.key, remaining, fmean(earlier.seconds for earlier in run.curve))
         self._store.write_progress(run.trial, run.curve, run.trained_epochs)
         self._write_seconds(_SECONDS_BETWEEN_WRITES)
         self._observers.epoch_finished(run.trial.number, result, self.spent_epochs)
-        return None if self._is_last(result) else self._account.stop_reason(spec.key) or prune_reason
+        return None if _is_last(spec.settings, result) else self._account.stop_reason(spec.key) or prune_reason
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Stores the end of a trial as complete, pruned or failed.
@@ -152,13 +182,13 @@ class SearchController:
         run = self._running.pop(spec.key)
         self._account.release(spec.key)
         run.curve = list(outcome.curve) or run.curve
-        state, value, reason = _trial_result(outcome, self._trial_epochs, self._store.config.metric)
+        state, value, reason = _trial_result(outcome, spec.settings.epochs, self._store.config.metric)
         self._end(run, state, value=value, reason=reason, facts=self._facts(run, outcome))
         self._write_seconds()
         if state is not TrialState.FAIL:
             self._failures.reset()
             if (state is TrialState.COMPLETE or reason == OUT_OF_TIME) and run.curve and not outcome.diverged:
-                self._account.note_trial(self._trial_epochs * fmean(result.seconds for result in run.curve))
+                self._account.note_trial(spec.settings.epochs * fmean(result.seconds for result in run.curve))
             return
         if spec.checkpoint is not None:
             spec.checkpoint.unlink(missing_ok=True)
@@ -186,15 +216,28 @@ class SearchController:
         """Returns the estimated number of epochs that a trial still needs.
 
         The checkpoint may be older than the last reported epoch; the budget may then stop the trial before its full
-        length.
+        length. The sampler's proposal is not known yet: it fits into what is left, see `_proposal_distributions`.
         """
         checkpoint = None if queued.plan is None else self._checkpoint(queued.plan)
         completed = len(queued.curve) if checkpoint is not None and checkpoint.exists() else 0
-        return max(1, self._trial_epochs - completed)
+        if queued.plan is not None:
+            return max(1, queued.plan.settings.epochs - completed)
+        if queued.params is not None:
+            return self._space.settings(queued.params, self._trial_epochs).epochs
+        return self._trial_epochs if self._epochs is None else int(self._epochs.low or 1)
+
+    def _proposal_distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        """Returns the distributions of the next proposal, whose epochs are at most those that the budget has left."""
+        left = self._account.epochs_left
+        if self._epochs is None or left is None:
+            return self._distributions
+        dimension = dataclasses.replace(self._epochs, high=max(self._epochs.low, min(self._epochs.high, left)))  # type: ignore[type-var]
+        return {**self._distributions, EPOCHS: dimension.distribution()}
 
     def _start(self, queued: QueuedTrial) -> RunningTrial:
         """Starts a new trial: with given parameters, with those of an interrupted trial, or as the sampler proposes."""
-        trial = self._store.ask(self._distributions, queued.params)
+        distributions = self._distributions if queued.params else self._proposal_distributions()
+        trial = self._store.ask(distributions, queued.params)
         key = f"trial-{trial.number:04d}"
         plan = queued.plan or TrialPlan(
             settings=self._space.settings(trial.params, self._trial_epochs),
@@ -209,15 +252,12 @@ class SearchController:
     def _checkpoint(self, plan: TrialPlan) -> Path | None:
         return None if self._checkpoints is None else self._checkpoints / f"{plan.checkpoint}.pt"
 
-    def _is_last(self, result: EpochResult) -> bool:
-        return result.diverged or result.epoch >= self._trial_epochs
-
     def _prune_reason(self, run: RunningTrial, result: EpochResult) -> str | None:
         """Returns the pruner's reason to stop a trial after an epoch, or None.
 
         The pruner is called for every trial, so that its rungs include the baseline recipes and resumed trials.
         """
-        if self._is_last(result):
+        if _is_last(run.plan.settings, result):
             return None
         curve = tuple(earlier for earlier in run.curve if earlier.epoch <= result.epoch)
         reason = self._pruner.decide(
@@ -241,6 +281,10 @@ class SearchController:
         if self._clock() - self._last_write_at >= min_interval:
             self._last_write_at = self._clock()
             self._store.put(codec.SECONDS, self.seconds)
+
+
+def _is_last(settings: TransferSettings, result: EpochResult) -> bool:
+    return result.diverged or result.epoch >= settings.epochs
 
 
 def tpe(seed: int) -> optuna.samplers.BaseSampler:

@@ -18,10 +18,12 @@ class JobEstimate:
     Attributes:
         phases: Seconds of each phase; those of the finished ones are measured.
         elapsed: Seconds so far.
+        is_limit: Whether the search may end earlier, because its budget is "auto".
     """
 
     phases: Mapping[str, float]
     elapsed: float
+    is_limit: bool = False
 
     @property
     def total(self) -> float:

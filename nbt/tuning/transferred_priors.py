@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from nbt.tuning.experience.recorded_table import RecordedTable
-from nbt.tuning.pruners.base import AshaPruner, Pruner
+from nbt.tuning.priors.prior import Prior
+from nbt.tuning.pruners.base import Pruner, make_pruner
 from nbt.tuning.pruners.curve_forecast import CurveForecaster, has_usable_curves
 from nbt.tuning.pruners.fit_pruner import FitPruner
 from nbt.tuning.samplers.bayesian import BayesianSampler
@@ -14,6 +15,9 @@ from nbt.tuning.space.space import Space
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from nbt.tuning.surrogate.task_model import TaskModel
 from nbt.tuning.target import Target
+
+# Without it, the shortest trials would win: they are the cheapest.
+EPOCHS_COST_FLOOR = 0.5
 
 
 class TransferredPriors:
@@ -43,22 +47,31 @@ class TransferredPriors:
         return CurveForecaster(self.tables, self.models_by_table) if usable else None
 
     def surrogate(
-        self, target: Target, space: Space, *, heuristics: bool = True, prior_scale: float = 1.0
+        self,
+        target: Target,
+        space: Space,
+        *,
+        heuristics: bool = True,
+        prior_scale: float = 1.0,
+        beliefs: Sequence[Prior] = (),
     ) -> PriorSurrogate:
         """Returns the prior surrogate of a search; the arguments are those of `PriorSurrogate`."""
-        return PriorSurrogate(target, space, self.models, heuristics=heuristics, prior_scale=prior_scale)
+        return PriorSurrogate(
+            target, space, self.models, heuristics=heuristics, prior_scale=prior_scale, beliefs=beliefs
+        )
 
-    def pruner(self, target: Target, *, length: int, seed: int) -> Pruner:
+    def pruner(self, target: Target, *, length: int, seed: int, equal_lengths: bool = True) -> Pruner:
         """Returns the fit pruner of a search, or ASHA if there are no usable recorded curves.
 
         Args:
             target: The target task.
             length: Epochs of a full trial.
             seed: Seed of the pruner.
+            equal_lengths: Whether all trials have this length.
         """
         if self.forecaster is None:
-            return AshaPruner(length, target.metric)
-        return FitPruner(self.forecaster, self.models, target, length=length, seed=seed)
+            return make_pruner("asha", length, target.metric, equal_lengths=equal_lengths)
+        return FitPruner(self.forecaster, self.models, target, seed=seed)
 
 
 def make_sampler(surrogate: PriorSurrogate, seed: int, *, cost_floor: float | None = None) -> BayesianSampler:
@@ -70,6 +83,8 @@ def make_sampler(surrogate: PriorSurrogate, seed: int, *, cost_floor: float | No
         cost_floor: See `BayesianSampler`.
     """
     target = surrogate.target
+    if surrogate.space.epochs is not None and cost_floor is None:
+        cost_floor = EPOCHS_COST_FLOOR
     return BayesianSampler(
         surrogate,
         surrogate.space,

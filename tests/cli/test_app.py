@@ -29,6 +29,12 @@ WRONG = [
     ([*SEARCH, "surplus"], "unexpected extra argument (surplus)"),
     (["search", "--dataset", "digits", "--budget", "0"], "budget '0'"),
     (["search", "--dataset", "digits", "--budget", "soon"], "budget 'soon'"),
+    (["search", "--dataset", "digits", "--budget", "auto", "--no-heuristics"], "--budget auto needs the model"),
+    (["search", "--dataset", "digits", "--budget", "auto", "--min-gain", "0"], "minimum gain 0"),
+    (
+        ["search", "--dataset", "digits", "--budget", "3", "--beliefs", "[{dimension: head_lrr, around: 1}]"],
+        "belief about head_lrr: unknown dimension; did you mean",
+    ),
     (["search", "--dataset", "digitz", "--budget", "3"], "unknown dataset 'digitz'"),
     (["search", "--dataset", "./nowhere", "--budget", "3"], "no such folder"),
     ([*SEARCH, "--backbone", "mobilnet_v2"], "mobilenet_v2"),

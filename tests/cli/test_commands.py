@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import socket
 import sys
 from dataclasses import replace
@@ -329,14 +328,14 @@ class TestTrain:
 class TestStudyCommands:
     def test_report(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["report", "birds", "--out", "o"]) == 0
-        assert fake_api.calls == [("report", ("birds", None, "o"), {"ignore": None})]
+        assert fake_api.calls == [("report", ("birds", None, "o"), {"ignore": None, "images": True})]
         assert capsys.readouterr().out == "reports/birds/report.html\n"
         assert run(["report", "birds", "--json"]) == 0
         assert load_strictly(capsys.readouterr().out) == {"study": "birds", "report": "reports/birds/report.html"}
 
     def test_report_ignores_checks(self, fake_api: FakeApi) -> None:
         assert run(["report", "birds", "--ignore", "NBT203,NBT207", "--ignore", "nbt201"]) == 0
-        assert fake_api.calls[0][2] == {"ignore": ("NBT203,NBT207", "nbt201")}
+        assert fake_api.calls[0][2] == {"ignore": ("NBT203,NBT207", "nbt201"), "images": True}
 
     def test_sync(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["sync", "birds", "--storage", "sqlite:///s.db", "--tracking-uri", "u"]) == 0
@@ -393,18 +392,6 @@ class TestLists:
 
 
 class TestUi:
-    def test_runs_mlflow_on_this_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import nbt.tracking
-
-        ran: list[Any] = []
-        monkeypatch.setattr(nbt.tracking, "ui_command", lambda uri, port: ["mlflow", uri, str(port)])
-        monkeypatch.setattr(os, "execvp", lambda *args: ran.append(args))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        assert run(["ui", "--tracking-uri", "sqlite:///m.db", "--port", str(port)]) == 0
-        assert ran == [("mlflow", ["mlflow", "sqlite:///m.db", str(port)])]
-
     def test_a_port_in_use_is_wrong_usage(self, capsys: pytest.CaptureFixture[str]) -> None:
         Path("m.db").touch()
         with socket.socket() as other:

@@ -35,6 +35,7 @@ def test_passes_its_options_on(fake_api: FakeApi, tmp_path: Path) -> None:
     assert (name, arguments) == ("fit", ("digits", [("conv3", "none"), ("conv4", "w.pth")]))
     del options["progress"]
     assert options == {
+        "tracking_uri": f"sqlite:///{tmp_path}/.nbt/mlflow.db",
         "data_dir": None,
         "samples": 50,
         "image_size": 32,

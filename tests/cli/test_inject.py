@@ -40,7 +40,7 @@ def test_writes_weights_that_load(teacher: str, suffix: str, capsys: pytest.Capt
     expected, _ = inject_weights(parse_backbone(STUDENT), 28, load_teacher(teacher), blend=0.5, seed=2)
     loaded = load_pretrained_weights(parse_backbone(STUDENT), f"w.{suffix}", image_size=28).w0
     assert all(torch.equal(loaded[key], tensor) for key, tensor in expected.items())
-    assert sorted(path.name for path in Path().iterdir()) == ["t.pth", f"w.{suffix}"]
+    assert sorted(path.name for path in Path().iterdir()) == [".nbt", "t.pth", f"w.{suffix}"]
 
 
 def test_other_commands_re_estimate_the_marked_statistics(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from nbt.errors import UsageError
 from nbt.tracking import TrackingConnection
 from nbt.tracking.stream_run_specs import stream_id, stream_run
 from nbt.tracking.stream_tracker import StreamTracker
+from nbt.tuning.storage.stream_folder import StreamFolder
 from nbt.tuning.storage.stream_record import StreamRecord
 from tests.sample_stream import BETTER, MATRIX, make_config, make_scores, make_stream, with_settings
 
@@ -145,6 +146,25 @@ def test_marker_identifies_store_and_content(uri: str, tmp_path: Path) -> None:
     assert not StreamTracker(f"sqlite:///{tmp_path / 'other.db'}").is_logged(record, mark)
     (tmp_path / "mlflow.db").unlink()
     assert not StreamTracker(uri).is_logged(record, mark)
+
+
+def test_sync_writes_a_stored_stream_once(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt import api
+
+    monkeypatch.chdir(tmp_path)
+    record = make_stream()
+    folder = tmp_path / ".nbt" / "streams" / record.config.name
+    folder.mkdir(parents=True)
+    StreamFolder(folder, record.config).write(record)
+    reports = tmp_path / "reports" / record.config.name
+    reports.mkdir(parents=True)
+    (reports / "report.html").write_text("<p>")
+    assert api.sync(record.config.name, None, uri) == {"written": 1, "updated": 0, "unchanged": 0}
+    assert api.sync(record.config.name, None, uri) == {"written": 0, "updated": 0, "unchanged": 1}
+    [run] = runs_of(uri)
+    assert [file.path for file in client(uri).list_artifacts(run.info.run_id)] == ["report.html"]
+    with pytest.raises(UsageError):
+        api.sync("neither", None, uri)
 
 
 class Clock:

@@ -1,6 +1,8 @@
 from dataclasses import replace
 
+from nbt.settings import SETTINGS
 from nbt.tracking.study_run_specs import RunSpec, study_id, study_run, study_runs, trial_run
+from nbt.tuning.space.space import Space
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import profile_dict
 from tests.sample_study import (
@@ -11,9 +13,7 @@ from tests.sample_study import (
     forecast,
     interrupted,
     sample_study,
-    source,
     spread_study,
-    stored_diagnostics,
     study_with_priors,
     trial,
     unfinished_study,
@@ -97,57 +97,47 @@ def test_all_values_are_finite() -> None:
         assert len({(point.key, point.step) for point in spec.metrics}) == len(spec.metrics)
 
 
-def test_study_run_contains_prior_diagnostics() -> None:
-    spec = study_run(study_with_priors(), live=False)
-    found = history(spec)
-    name = "guide/effective rate by similarity"
-    assert found[f"{name}/weight_before"] == {0: 0.3}
-    assert found[f"{name}/weight_after"] == {0: -0.05}
-    assert found[f"{name}/agreement"] == {0: -0.41}
-    assert found["guide/recorded_ sketch7/spread_after"] == {0: 0.3}
-    assert "guide/enough steps/agreement" not in found
-    assert spec.tags[name].startswith("contradicted: proposal of effective rate by similarity")
-    assert spec.tags["guide_silent"] == "rates by shift: not measured: statistics shift by unit"
-    assert spec.tags["guide_tables"] == "sketch7; digits"
-    rules = study_run(study_with_priors(prior_diagnostics={**stored_diagnostics(), "tables": []}), live=False)
-    assert rules.tags["guide_tables"] == "none: rules alone"
-    plain = study_run(sample_study(), live=False)
-    assert not any("guide" in key for key in (*plain.tags, *history(plain)))
+def test_trials_have_the_dimensions_of_the_space_as_parameters() -> None:
+    space = Space.load("binary")
+    record = with_config(sample_study(), space="binary", space_hash=space.hash)
+    columns = [column for dimension in space.dimensions for column in SETTINGS[dimension.name].columns]
+    for spec in study_runs(record)[1:]:
+        assert sorted(spec.params) == sorted(columns)
+        assert {"kind", "state", "settings"} <= set(spec.tags)
+    changed = with_config(record, space_hash="another")
+    assert "momentum" in trial_run(changed, changed.trials[0]).params
 
 
-def test_hostile_source_names_yield_valid_unique_keys() -> None:
-    names = ["../../x", "../../x", "a//b/", "..", ".", "<b>'\"\n", "x" * 400, "x" * 401, "é: (width_mult=0.35)"]
-    record = study_with_priors(
-        prior_diagnostics={"sources": [source(name, 0.1 * i, 0.2) for i, name in enumerate(names)]}
-    )
-    before = {key: value[0] for key, value in study(record).items() if key.endswith("/weight_before")}
-    assert sorted(before.values()) == [0.1 * i for i in range(len(names))]
-    for key in (*study(record), *study_run(record, live=False).tags):
-        validate(key)
+def test_what_the_optimiser_trained_is_tagged() -> None:
+    facts = {"optimizer": {"trainable_parameters": 12, "learning_rates": "0.01 ... 0.1"}}
+    tags = trial_run(sample_study(), trial(0, facts=facts)).tags
+    assert (tags["trainable_parameters"], tags["learning_rates"]) == ("12", "0.01 ... 0.1")
 
 
-def validate(key: str) -> None:
+def test_keys_are_valid() -> None:
     from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
 
-    _validate_metric_name(key)
-    _validate_tag_name(key)
-    assert len(key) <= 250
+    for spec in study_runs(study_with_priors(profile=profile_dict())):
+        for point in spec.metrics:
+            _validate_metric_name(point.key)
+        for key in spec.tags:
+            _validate_tag_name(key)
 
 
 def test_pruning_metrics_only_grow() -> None:
     record = study_with_priors()
     found = study(record)
-    assert found["pruning/epochs_saved"][17] == 64.0
-    assert list(found["pruning/stopped"].values()) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
-    assert found["pruning/controls"] == {4: 1.0, 11: 2.0}
-    assert found["pruning/false_stop_rate"] == {4: 0.0, 11: 0.5}
-    assert found["pruning/false_stop_rate_low"][11] < 0.5 < found["pruning/false_stop_rate_high"][11]
+    assert found["pruning_epochs_saved"][17] == 64.0
+    assert list(found["pruning_stopped"].values()) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert found["pruning_controls"] == {4: 1.0, 11: 2.0}
+    assert found["pruning_false_stop_rate"] == {4: 0.0, 11: 0.5}
+    assert found["pruning_false_stop_rate_low"][11] < 0.5 < found["pruning_false_stop_rate_high"][11]
     for count in range(len(record.trials)):
         part = study(replace(record, trials=record.trials[:count]))
-        for key in (key for key in part if key.startswith("pruning/")):
+        for key in (key for key in part if key.startswith("pruning_")):
             assert part[key].items() <= found[key].items()
-    assert "pruning/controls" not in study(sample_study())
-    assert study(sample_study())["pruning/epochs_saved"][17] == 64.0
+    assert "pruning_controls" not in study(sample_study())
+    assert study(sample_study())["pruning_epochs_saved"][17] == 64.0
 
 
 def test_epochs_of_interrupted_trials_count_once() -> None:
@@ -156,7 +146,6 @@ def test_epochs_of_interrupted_trials_count_once() -> None:
     found = study(sample_study(trials=listed, epochs_budget=52))
     assert list(found["epochs_spent"].values()) == [7.0, 12.0, 26.0]
     assert found["budget_spent"][3] == 0.5
-    assert history(trial_run(sample_study(), listed[1]))["epochs"] == {0: 12.0}, "of its curve"
 
 
 def test_interrupted_trial_is_killed_not_failed() -> None:
@@ -166,25 +155,16 @@ def test_interrupted_trial_is_killed_not_failed() -> None:
     assert (failed.status, failed.tags["state"], failed.name.rpartition(" ")[2]) == ("FAILED", *["failed"] * 2)
 
 
-def test_correlations_are_logged_when_the_search_has_ended() -> None:
-    record = study_with_priors(profile=profile_dict())
-    found = study(record)
-    assert found["skill/transfer_depth/ridge_accuracy"] == found["skill/transfer_depth/ridge_accuracy_baseline"]
-    assert "skill/transfer_depth/logme" not in found
-    assert not any(key.startswith("skill/") for key in study(record, live=True))
-    assert not any(key.startswith("skill/") for key in study(study_with_priors()))
-
-
 def test_trial_run_contains_forecasts() -> None:
     record = study_with_priors()
     by_number = {trial_record.number: trial_run(record, trial_record) for trial_record in record.trials}
     found = history(by_number[10])
-    assert list(found["forecast/mean"]) == list(range(2, 12))
-    assert found["forecast/chance"][4] == 0.02
-    assert (found["forecast/low"][2], found["forecast/high"][2]) == (0.58 - 0.05, 0.58 + 0.05)
-    assert found["forecast/to_beat"] == {4: 0.65}
+    assert list(found["pruning_forecast_mean"]) == list(range(2, 12))
+    assert found["pruning_forecast_chance"][4] == 0.02
+    assert (found["pruning_forecast_low"][2], found["pruning_forecast_high"][2]) == (0.58 - 0.05, 0.58 + 0.05)
+    assert found["pruning_to_beat"] == {4: 0.65}
     times = {point.step: point.timestamp_ms for point in by_number[10].metrics if point.key == "val_accuracy"}
-    assert all(p.timestamp_ms == times[p.step] for p in by_number[10].metrics if p.key == "forecast/mean")
+    assert all(p.timestamp_ms == times[p.step] for p in by_number[10].metrics if p.key == "pruning_forecast_mean")
     assert [by_number[number].tags.get("control") for number in (10, 4, 12)] == ["yes", "no", None]
     assert by_number[4].tags["reason"] == "rank 5 of 6 after 2 epochs"
 
@@ -192,7 +172,7 @@ def test_trial_run_contains_forecasts() -> None:
 def test_damaged_forecast_is_not_logged() -> None:
     stored = {**forecast(0.5, last=3), "rows": [[2, 0.5, None, 0.6, 0.1], [3, 0.5, 0.4, 0.6]]}
     spec = trial_run(sample_study(), trial(0, "pruned", facts={"forecast": stored}))
-    assert not any(point.key.startswith("forecast/") for point in spec.metrics)
+    assert not any(point.key.startswith("pruning_forecast_") for point in spec.metrics)
     assert "control" not in spec.tags
 
 
@@ -207,6 +187,6 @@ def test_metrics_of_every_epoch_become_histories() -> None:
 
 def test_the_clock_is_written_at_the_end() -> None:
     record = sample_study(clock={"trials": 600.0, "estimate": 700.0})
-    assert study(record)["clock/trials"] == {0: 600.0}
-    assert study(record)["clock/estimate"] == {0: 700.0}
-    assert not any(key.startswith("clock/") for key in study(record, live=True))
+    assert study(record)["seconds_trials"] == {0: 600.0}
+    assert study(record)["seconds_estimate"] == {0: 700.0}
+    assert not any(key.startswith("seconds_") for key in study(record, live=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -37,12 +38,12 @@ from nbt.tracking import (
     run_store,
     study_tracker,
     sync,
-    ui_command,
 )
 from nbt.tracking import client as tracking_client
-from nbt.tracking.study_run_specs import study_id
+from nbt.tracking.pages import check_pages
+from nbt.tracking.study_run_specs import MetricPoint, RunSpec, study_id
 from nbt.tuning.storage.records import StudyRecord
-from tests.fit_profiles import RISING, make_profile, profile_dict
+from tests.fit_profiles import make_profile, profile_dict
 from tests.sample_study import (
     BEST,
     CREATED,
@@ -50,7 +51,6 @@ from tests.sample_study import (
     empty_study,
     finals,
     sample_study,
-    source,
     study_with_priors,
     trial,
     unfinished_study,
@@ -201,7 +201,7 @@ def test_invalid_uris_are_rejected_before_writing(
     uri: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for use in (resolve_uri, Tracker, lambda uri: sync(sample_study(), uri), lambda uri: ui_command(uri, 5000)):
+    for use in (resolve_uri, Tracker, lambda uri: sync(sample_study(), uri), check_pages):
         with pytest.raises(UsageError) as caught:
             use(uri)
         assert remedy in str(caught.value)
@@ -217,23 +217,11 @@ def test_passwords_are_redacted() -> None:
 
 def test_importing_and_checking_loads_no_heavy_packages() -> None:
     code = (
-        "import sys; from nbt.tracking import RunOwner, Tracker, resolve_uri, ui_command; Tracker('http://host:1');"
+        "import sys; from nbt.tracking import RunOwner, Tracker, resolve_uri; Tracker('http://host:1');"
         "print([m for m in ('mlflow', 'torch', 'pandas', 'jinja2', 'optuna', 'sqlalchemy') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
-
-
-def test_mlflow_pages_are_served_on_localhost_only(uri: str, tmp_path: Path) -> None:
-    command = ui_command(uri, 5123)
-    assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
-    options = dict(zip(command[4::2], command[5::2], strict=True))
-    assert options["--backend-store-uri"] == uri
-    assert (options["--host"], options["--port"]) == ("127.0.0.1", "5123")
-    with pytest.raises(UsageError, match="browser"):
-        ui_command("http://host:5000", 5000)
-    with pytest.raises(UsageError, match="nbt search writes them"):
-        ui_command(f"sqlite:///{tmp_path / 'none.db'}", 5000)
 
 
 # Content of the runs
@@ -260,6 +248,7 @@ def test_trial_run_content(written: str) -> None:
     assert record.finished is not None
     assert (start, end) == (record.started.timestamp() * 1000, record.finished.timestamp() * 1000)
     assert params == {key: str(value) for key, value in stored_flat_settings(BEST).items()}
+    assert json.loads(tags["settings"]) == BEST.to_dict()
     assert (tags["state"], tags["origin"], tags["reason"], tags["recommended"]) == ("complete", "sampler", "", "yes")
     assert [(step, value) for step, value, _ in history["val_accuracy"]] == [
         (result.epoch, result.val_accuracy) for result in record.curve
@@ -267,8 +256,6 @@ def test_trial_run_content(written: str) -> None:
     assert tags["device"] == "cpu"
     assert {"train_loss", "val_loss", "seconds"} < set(history)
     assert [value for _, value, _ in history["value"]] == [0.712]
-    assert [value for _, value, _ in history["best_val_accuracy"]] == [max(r.val_accuracy or 0 for r in record.curve)]
-    assert [value for _, value, _ in history["epochs"]] == [12.0]
 
 
 def test_states_of_pruned_failed_and_diverged_trials(written: str) -> None:
@@ -318,64 +305,29 @@ def test_report_files_are_uploaded_to_the_study(written: str) -> None:
     assert run.info.artifact_uri.startswith((folder / "mlartifacts").as_uri())
 
 
-def test_fit_profile_is_logged_as_metrics_and_file(uri: str, tmp_path: Path) -> None:
-    record = small_study(profile=profile_dict())
-    written = sync(record, uri)["written"]
-    history = dump(uri)["study"][4]
-    assert history["fit/knee_depth"][0][:2] == (0, 1.0)
-    assert [point[:2] for point in history["fit_layer/ridge_accuracy"]] == list(enumerate(RISING))
-    assert "fit_layer/mean_shift" not in history, "all values are missing"
-    assert "fit_layer/unit" not in history
-    run = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
-    file = client(uri).download_artifacts(run.info.run_id, "fit.json", str(tmp_path))
-    assert FitProfile.from_json(Path(file).read_text()).to_dict() == make_profile().to_dict()
-    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": written}
-
-
-def test_fit_profile_is_written_at_the_start(uri: str) -> None:
-    Tracker(uri).study_started(empty_study(profile=profile_dict()))
-    [run] = runs_of(uri)
-    assert run.data.metrics["fit/ridge_accuracy"] == RISING[-1]
-    assert [item.path for item in client(uri).list_artifacts(run.info.run_id)] == ["fit.json"]
-
-
-def test_priors_and_pruning_are_logged_once(uri: str) -> None:
+def test_measurements_are_files_and_not_charts(uri: str, tmp_path: Path) -> None:
     record = study_with_priors(profile=profile_dict())
     kept = tuple(trial_record for trial_record in record.trials if trial_record.number in (0, 4, 10))
     record = replace(record, trials=kept, finals=())
     assert sync(record, uri)["written"] == 4
     content = dump(uri)
-    metrics, tags = content["study"][4], content["study"][3]
-    assert metrics["guide/transfer up to the knee/weight_after"][0][:2] == (0, 0.45)
-    assert metrics["pruning/false_stop_rate"][0][:2] == (3, 1.0)
-    assert tags["guide/transfer up to the knee"].startswith("confirmed: ")
+    assert not [key for key in content["study"][4] if key.startswith(("fit", "guide", "skill"))]
+    run = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
+    file = client(uri).download_artifacts(run.info.run_id, "fit.json", str(tmp_path))
+    assert FitProfile.from_json(Path(file).read_text()).to_dict() == make_profile().to_dict()
+    file = client(uri).download_artifacts(run.info.run_id, "priors.json", str(tmp_path))
+    assert json.loads(Path(file).read_text()) == record.prior_diagnostics
+    assert content["study"][4]["pruning_false_stop_rate"][0][:2] == (3, 1.0)
     assert content["trial-0010"][3]["control"] == "yes"
-    assert [point[:2] for point in content["trial-0004"][4]["forecast/mean"]] == [(2, 0.5)]
+    assert [point[:2] for point in content["trial-0004"][4]["pruning_forecast_mean"]] == [(2, 0.5)]
     assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 4}
     assert dump(uri) == content
 
 
-def test_changed_weights_update_the_study_run_once(uri: str) -> None:
-    record = replace(study_with_priors(), finals=(), trials=study_with_priors().trials[:3])
-    sync(record, uri)
-    moved = replace(
-        record, prior_diagnostics={"sources": [source("transfer up to the knee", 0.3, 0.5, 0.7)], "tables": []}
-    )
-    assert sync(moved, uri) == {"written": 0, "updated": 1, "unchanged": 3}
-    assert sync(moved, uri) == {"written": 0, "updated": 0, "unchanged": 4}
-    content = dump(uri)
-    assert [key for key in content["study"][4] if key.endswith("weight_after")] == [
-        "guide/transfer up to the knee/weight_after"
-    ]
-    assert content["trial-0002"][0] == "study"
-
-
-def test_hostile_source_names_are_harmless(uri: str) -> None:
-    names = ("../x", "../x", "a//b/", "..", "'; drop table runs; --", "x" * 400)
-    record = replace(small_study(), prior_diagnostics={"sources": [source(name, 0.1, 0.2) for name in names]})
-    assert sync(record, uri)["written"] == 6
-    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 6}
-    assert sum(key.endswith("/weight_before") for key in dump(uri)["study"][4]) == len(names)
+def test_fit_profile_is_written_at_the_start(uri: str) -> None:
+    Tracker(uri).study_started(empty_study(profile=profile_dict()))
+    [run] = runs_of(uri)
+    assert [item.path for item in client(uri).list_artifacts(run.info.run_id)] == ["fit.json"]
 
 
 def test_live_search_adds_pruning_metrics_to_the_same_run(uri: str) -> None:
@@ -388,8 +340,43 @@ def test_live_search_adds_pruning_metrics_to_the_same_run(uri: str) -> None:
     tracker.study_finished(replace(record, trials=record.trials[:5], finals=()))
     study = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
     assert study.info.run_id == first.info.run_id
-    assert study.data.metrics["pruning/epochs_saved"] == 10.0
-    assert study.data.metrics["guide/enough steps/weight_after"] == 0.18
+    assert study.data.metrics["pruning_epochs_saved"] == 10.0
+
+
+def test_runs_of_an_earlier_version_are_updated(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, current = small_study(), study_tracker.study_runs
+
+    def earlier(*arguments: Any, **options: Any) -> list[RunSpec]:
+        """Returns runs as version 0.1 wrote them: with fit measures, and all settings as parameters."""
+        specs = current(*arguments, **options)
+        measure = MetricPoint("fit/ridge_accuracy", 0, 0.7, 0)
+        specs[0] = replace(
+            specs[0], metrics=(*specs[0].metrics, measure), tags={**specs[0].tags, "guide/x": "confirmed"}
+        )
+        return [specs[0], *(replace(spec, params={**spec.params, "old": "1"}) for spec in specs[1:])]
+
+    monkeypatch.setattr(study_tracker, "study_runs", earlier)
+    assert sync(record, uri)["written"] == 6
+    monkeypatch.undo()
+    assert sync(record, uri) == {"written": 0, "updated": 6, "unchanged": 0}
+    content = dump(uri)
+    assert content["final-trial 12-seed-1"][0] == "trial-0012"
+    assert content["trial-0012"][0] == "study"
+    assert "fit/ridge_accuracy" not in content["study"][4]
+    assert sync(record, uri) == {"written": 0, "updated": 0, "unchanged": 6}
+
+
+def test_dataset_has_name_digest_source_and_schema(uri: str) -> None:
+    record = with_config(small_study(), content_hash="c" * 64, data_dir="/data/cub")
+    sync(record, uri)
+    run = next(run for run in runs_of(uri) if run.data.tags["nbt.key"] == "study")
+    [item] = run.inputs.dataset_inputs
+    dataset, size = item.dataset, record.config.image_size
+    assert (dataset.name, dataset.digest) == ("cub", "c" * 36)
+    assert (dataset.source_type, json.loads(dataset.source)) == ("local", {"uri": "/data/cub"})
+    schema = json.loads(dataset.schema)["mlflow_tensorspec"]
+    assert json.loads(schema["features"])[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, size, size, 3]}
+    assert json.loads(dataset.profile) == dict(record.dataset)
 
 
 def test_studies_of_one_dataset_share_an_experiment(uri: str) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,3 +60,24 @@ def test_total_and_remaining_epochs() -> None:
     assert Budget.parse("2").remaining_epochs(10, spent=5, reserved=4) == 11
     assert Budget.parse("2").remaining_epochs(10, spent=25, reserved=0) == 0
     assert Budget.parse("2h").remaining_epochs(10, spent=25, reserved=0) is None
+
+
+class TestAuto:
+    def test_it_has_a_limit_and_a_minimum_gain(self) -> None:
+        budget = Budget.parse("auto")
+        assert (budget.trials, budget.seconds, budget.min_gain) == (100, None, 0.1)
+        assert (budget.text, budget.option) == ("auto, at most 100", "auto")
+        timed = Budget.parse("auto", max_budget="2h", min_gain=0.3)
+        assert (timed.trials, timed.seconds, timed.min_gain) == (None, 7200.0, 0.3)
+
+    def test_its_text_is_parsed_to_the_same_limit(self) -> None:
+        assert Budget.parse(Budget.parse("auto", max_budget=30).text) == Budget.parse("auto", max_budget="30")
+
+    @pytest.mark.parametrize("options", [{"max_budget": "auto"}, {"max_budget": "x"}, {"min_gain": 0.0}])
+    def test_wrong_limits_are_refused(self, options: dict[str, Any]) -> None:
+        with pytest.raises(UsageError):
+            Budget.parse("auto", **options)
+
+    def test_other_budgets_have_no_minimum_gain(self) -> None:
+        assert Budget.parse("20").min_gain is None
+        assert Budget.parse("20").option == "20"

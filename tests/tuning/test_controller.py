@@ -15,10 +15,16 @@ from hypothesis import strategies as st
 
 from nbt.errors import NbtError
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
-from nbt.tuning.budget import OUT_OF_EPOCHS, OUT_OF_TIME
+from nbt.tuning.budget import OUT_OF_EPOCHS, OUT_OF_TIME, Budget
+from nbt.tuning.controller import SearchController
+from nbt.tuning.pruners.base import make_pruner
+from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.space.space import Space
-from nbt.tuning.storage.records import INTERRUPTED, StudyObserver, TrialRecord
+from nbt.tuning.storage.records import INTERRUPTED, StudyObserver, StudyRecord, TrialRecord
 from nbt.tuning.storage.studies import list_studies, resolve_storage
+from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
+from nbt.tuning.target import Target
+from nbt.tuning.transferred_priors import make_sampler
 from tests.tuning.fakes import (
     EPOCHS,
     DriverKilled,
@@ -503,3 +509,78 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
         with open_fake_study(tmp_path, "2", name="other") as other:
             assert other.config == config(name="other")
     open_fake_study(tmp_path, "2").close()
+
+
+class TestAutomaticBudget:
+    def search(self, path: Path, gains: list[float | None], *, max_budget: int = 20) -> StudyRecord:
+        """Searches; `gains` are those expected after each number of finished trials, the last one after all others."""
+        space = Space.load("non_binary")
+        surrogate = PriorSurrogate(Target(epochs=EPOCHS), space)
+
+        class Sampler(BayesianSampler):
+            def expected_gain(self, study: optuna.Study) -> float | None:
+                finished = len([trial for trial in study.get_trials() if trial.state.is_finished()])
+                return gains[min(finished, len(gains) - 1)]
+
+        def make(seed: int) -> BayesianSampler:
+            return Sampler(surrogate, space, length=EPOCHS, images=100, seed=seed)
+
+        with open_fake_study(path, "auto") as store:
+            controller = SearchController(
+                store,
+                space,
+                budget=Budget.parse("auto", max_budget=max_budget),
+                pruner=make_pruner("none", EPOCHS),
+                sampler=make,
+            )
+            FakeEngine().run(controller)
+            controller.close()
+            return store.record()
+
+    def test_it_ends_when_the_expected_gain_is_small(self, tmp_path: Path) -> None:
+        record = self.search(tmp_path, [0.1, 0.1, 0.1, 0.1, 0.1, 0.0011, 0.0007])
+        assert len(record.trials) == 6
+        assert record.ended == "a further trial is expected to gain 0.07 points, less than 0.1"
+        again = self.search(tmp_path, [0.0007])
+        assert len(again.trials) == 6, "a resumed search ends at once"
+        assert again.ended == record.ended
+
+    def test_baseline_recipes_run_in_any_case(self, tmp_path: Path) -> None:
+        assert len(self.search(tmp_path, [0.0]).trials) == 4
+
+    def test_it_goes_on_while_the_gain_is_unknown_up_to_its_limit(self, tmp_path: Path) -> None:
+        record = self.search(tmp_path, [None], max_budget=7)
+        assert len(record.trials) == 7
+        assert record.ended == "the limit of its budget is used up"
+
+
+VARIED = Space.parse(
+    """
+dimensions:
+  head_lr: {kind: float, low: 0.001, high: 1, log: true, neutral: 0.01}
+  epochs: {kind: int, low: 2, high: 12, log: true, neutral: 6}
+same_as: {body_lr: head_lr}
+""",
+    source="varied",
+)
+
+
+class TestTrialsOfDifferentLengths:
+    @pytest.mark.parametrize("guided", [True, False])
+    def test_the_budget_counts_epochs_and_no_trial_is_cut_off(self, tmp_path: Path, guided: bool) -> None:
+        surrogate = PriorSurrogate(Target(epochs=EPOCHS), VARIED)
+        make = (lambda seed: make_sampler(surrogate, seed)) if guided else None
+        record = run_search(tmp_path, "10", space=VARIED, sampler=make)
+        lengths = [trial.settings.epochs for trial in record.trials]
+        assert lengths[0] == EPOCHS, "the default recipe has the neutral length"
+        assert len(set(lengths)) > 2
+        assert all(trial.state == "complete" and len(trial.curve) == trial.settings.epochs for trial in record.trials)
+        assert 10 * EPOCHS - 2 < record.epochs_spent <= 10 * EPOCHS
+
+    def test_an_interrupted_search_resumes_with_their_lengths(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            run_search(tmp_path, "6", FakeEngine(interrupt_after=20, keep_checkpoints=1), space=VARIED)
+        record = run_search(tmp_path, "6", space=VARIED)
+        complete = [trial for trial in record.trials if trial.state == "complete"]
+        assert all(len(trial.curve) == trial.settings.epochs for trial in complete)
+        assert record.epochs_spent <= 6 * EPOCHS

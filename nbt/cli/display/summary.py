@@ -112,7 +112,9 @@ def _cost(record: StudyRecord) -> str:
     lost = len(lost_workers(record.trials))
     return (
         f"{duration(record.seconds_spent)}{hardware}, {record.epochs_spent}{allowed} epochs, "
-        f"{pluralise(len(record.trials), 'trial')} ({trials})" + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
+        f"{pluralise(len(record.trials), 'trial')} ({trials})"
+        + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
+        + (f"; the search ended because {record.ended}" if record.ended else "")
     )
 
 

@@ -129,7 +129,7 @@ class PruningResults:
 
 def pruning_results(record: StudyRecord) -> PruningResults:
     """Returns the results of pruning in a study."""
-    candidates = [pruning_decision(trial, record.config.epochs, record.config.metric) for trial in record.trials]
+    candidates = [pruning_decision(trial, trial.settings.epochs, record.config.metric) for trial in record.trials]
     decisions = tuple(decision for decision in candidates if decision is not None)
     return PruningResults(
         decisions=decisions,

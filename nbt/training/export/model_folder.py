@@ -128,6 +128,16 @@ def check_export(folder: str | Path, name: str = "export") -> Path:
     return path
 
 
+def check_register(register: str | None, export: str | Path | None) -> None:
+    """Checks that a model that is to be registered is exported.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if register is not None and export is None:
+        raise UsageError(f"--register {register}: only an exported model can be registered; add --export DIR")
+
+
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty temporary folder, which replaces the model folder atomically on exit; parents are created.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +25,15 @@ def make_optimizer(settings: TransferSettings, groups: Sequence[ParameterGroup])
     return torch.optim.SGD(
         param_groups, lr=settings.body_lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True
     )
+
+
+def optimizer_facts(groups: Sequence[ParameterGroup]) -> dict[str, Any]:
+    """Returns the number of trained parameters, the range of their peak learning rates, and the strongest decay."""
+    return {
+        "trainable_parameters": sum(parameter.numel() for group in groups for parameter in group.parameters),
+        "learning_rates": [min(group.lr for group in groups), max(group.lr for group in groups)],
+        "weight_decay": max(group.alpha + group.beta for group in groups),
+    }
 
 
 class TrainStep:

@@ -36,10 +36,11 @@ def activate_priors(target: Target, varied: Collection[str]) -> list[PriorActiva
     Returns:
         One activation per prior, in the order of `registered_priors`.
     """
-    return [_activate(prior, target) for prior in registered_priors() if set(prior.dimensions) & set(varied)]
+    return [activate(prior, target) for prior in registered_priors() if set(prior.dimensions) & set(varied)]
 
 
-def _activate(prior: Prior, target: Target) -> PriorActivation:
+def activate(prior: Prior, target: Target) -> PriorActivation:
+    """Applies one prior to a target."""
     missing = [measure for measure in prior.needs if MEASURES[measure](target) is None]
     if missing:
         return PriorActivation(prior=prior, suggestion=None, reason=f"not measured: {', '.join(missing)}")

@@ -9,7 +9,12 @@ from nbt.tuning.priors.linearization import the_expansion_when_images_are_few
 from nbt.tuning.priors.measures import MEASURES
 from nbt.tuning.priors.prior import Prior
 from nbt.tuning.priors.rates import moderate_head_rate, moderate_unit_rate, rates_by_shift
-from nbt.tuning.priors.schedule import average_within_the_training, enough_steps, mild_augmentation_when_short
+from nbt.tuning.priors.schedule import (
+    at_least_the_usual_length,
+    average_within_the_training,
+    enough_steps,
+    mild_augmentation_when_short,
+)
 from nbt.tuning.priors.zapping import stop_zapping_early, zap_rarely_when_training_is_short
 
 _PRIORS = {
@@ -23,6 +28,7 @@ _PRIORS = {
         mild_augmentation_when_short,
         average_within_the_training,
         enough_steps,
+        at_least_the_usual_length,
         stall_while_the_head_is_random,
         zap_rarely_when_training_is_short,
         stop_zapping_early,

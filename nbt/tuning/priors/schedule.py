@@ -5,11 +5,12 @@ from __future__ import annotations
 from nbt.settings import TransferSettings
 from nbt.tuning.priors.measures import TRAINING_IMAGES
 from nbt.tuning.priors.prior import PriorSuggestion, prior
-from nbt.tuning.priors.statement import Choice, Quantity, at_most, setting
+from nbt.tuning.priors.statement import Choice, Quantity, at_least, at_most, setting
 from nbt.tuning.target import Target
 
 _AUGMENTATION = setting("augmentation")
 _BATCH_SIZE = setting("batch_size", log=True)
+_EPOCHS = setting("epochs", log=True)
 _MIXUP = Quantity(label="mixup", value=lambda settings: settings.mixup if settings.frozen_depth < 1.0 else None)
 
 
@@ -59,3 +60,15 @@ def enough_steps(target: Target) -> PriorSuggestion | None:
     if steps > 2000:
         return None
     return PriorSuggestion((at_most(_BATCH_SIZE, 32, 0.3),), f"batches of 32 images give only {steps:.0f} steps")
+
+
+@prior(
+    source="nbt: an assumption, with a low weight; longer schedules are seldom worse, and proposals weigh their cost",
+    dimensions=("epochs",),
+    strength=0.3,
+)
+def at_least_the_usual_length(target: Target) -> PriorSuggestion | None:
+    """Trains for the length of a baseline trial or longer; the trials decide how much longer pays."""
+    return PriorSuggestion(
+        (at_least(_EPOCHS, target.epochs, 0.3),), "a shorter schedule ends before the units have adapted"
+    )

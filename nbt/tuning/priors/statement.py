@@ -60,7 +60,7 @@ class Statement(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The statement that a numeric quantity lies in a range; created with `near`, `at_least` and `at_most`.
+    """The statement that a numeric quantity lies in a range; created with `near`, `between`, `at_least` and `at_most`.
 
     The density is 0 between `best_low` and `best_high`, and outside it that of a normal distribution with the standard
     deviation `width`. Where the quantity has no effect, it is that at a distance of one standard deviation.
@@ -89,6 +89,8 @@ class Range:
         label = self.quantity.label
         if self.best_low == self.best_high:
             return f"{label} is about {self.best_low:g} ({self.low:g} to {self.high:g})"
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            return f"{label} is {self.low:g} to {self.high:g}"
         return f"{label} is at least {self.low:g}" if math.isfinite(self.low) else f"{label} is at most {self.high:g}"
 
     def holds(self, settings: TransferSettings) -> bool:
@@ -130,6 +132,12 @@ def near(quantity: Quantity, centre: float, width: float) -> Range:
         best_high=_shown(centre),
         width=width,
     )
+
+
+def between(quantity: Quantity, low: float, high: float, width: float) -> Range:
+    """Returns the statement that a quantity is `low` to `high`; the other arguments are those of `Range`."""
+    low, high = _shown(low), _shown(high)
+    return Range(quantity=quantity, low=low, high=high, best_low=low, best_high=high, width=width)
 
 
 def at_least(quantity: Quantity, low: float, width: float, weight: float = 1.0) -> Range:

@@ -122,19 +122,48 @@ class AshaPruner(OptunaPruner):
         )
 
 
-def make_pruner(name: str, length: int, metric: str = DEFAULT_METRIC) -> Pruner:
+class PositionHalvingPruner:
+    """The rule of `AshaPruner` for trials of different lengths: rungs are at a third and two thirds of each schedule.
+
+    Optuna compares trials at equal epochs, at which the learning rates of trials of different lengths differ.
+
+    Args:
+        metric: Name of the metric of the study.
+    """
+
+    def __init__(self, metric: str = DEFAULT_METRIC) -> None:
+        self._metric = METRICS[metric]
+        self._scores: dict[int, dict[int, float]] = {1: {}, 2: {}}  # of the trials at each third, by their number
+
+    def decide(self, context: TrialContext) -> str | None:
+        """Returns the reason for which the trial should stop, or None."""
+        last, length = context.curve[-1], context.settings.epochs
+        rung = next((third for third in (1, 2) if last.epoch == math.ceil(third * length / 3)), None)
+        if rung is None or last.epoch >= length:
+            return None
+        scores = self._scores[rung]
+        scores[context.number] = score = last.score(self._metric.name) or 0.0
+        kept = sorted(scores.values(), reverse=True)[: max(1, len(scores) // 2)]
+        if score >= kept[-1]:
+            return None
+        value = self._metric.format_score(score)
+        return f"epoch {last.epoch}: {value} is not among the best half at {rung}/3 of the schedule"
+
+
+def make_pruner(name: str, length: int, metric: str = DEFAULT_METRIC, *, equal_lengths: bool = True) -> Pruner:
     """Creates a pruner that needs no experience.
 
     Args:
         name: "asha" or "none"; `nbt.tuning.transferred_priors.TransferredPriors.pruner` creates "fit".
         length: Epochs of a full trial.
         metric: Name of the metric of the study.
+        equal_lengths: Whether all trials have this length.
 
     Raises:
         UsageError: The name is unknown, or the pruner needs experience.
     """
     if name == "asha":
-        return AshaPruner(length, metric)
+        return AshaPruner(length, metric) if equal_lengths else PositionHalvingPruner(metric)
     if name == "none":
         return NoPruner()
     if name in PRUNERS:

@@ -61,7 +61,6 @@ class FitPruner:
         forecaster: Forecaster trained on recorded curves.
         models: Models of the recorded tasks.
         target: Target with the facts and the profile of the task.
-        length: Epochs of a full trial.
         seed: Seed that selects the control trials.
         threshold: Probability below which a trial stops, 0 ... 1.
         controls: Share of trials that are never stopped, 0 ... 1.
@@ -73,16 +72,14 @@ class FitPruner:
         models: list[TaskModel],
         target: Target,
         *,
-        length: int,
         seed: int,
         threshold: float = DEFAULT_THRESHOLD,
         controls: float = DEFAULT_CONTROL_FRACTION,
     ) -> None:
         self._forecaster, self._expected_score = forecaster, mean_task_prediction(models)
-        self._length, self._seed, self._threshold, self._control_fraction = length, seed, threshold, controls
+        self._seed, self._threshold, self._control_fraction = seed, threshold, controls
         self._images, self._probe = target.validation_images, probe_logit_score(target)
         self._metric = METRICS[target.metric]
-        self._first_epoch = max(1, math.ceil(_MIN_TRAINED_FRACTION * length))
         self._histories: dict[int, _ForecastHistory] = {}
         self._seen_trials: set[int] = set()
         self._reference_curves: list[LearningCurve] = []
@@ -91,7 +88,8 @@ class FitPruner:
         """Returns the reason for which the trial is unpromising, or None to continue."""
         epoch = context.curve[-1].epoch
         references = self._best_finished_curves(context)
-        if epoch < self._first_epoch or epoch >= self._length or not references:
+        length = context.settings.epochs
+        if epoch < max(1, math.ceil(_MIN_TRAINED_FRACTION * length)) or epoch >= length or not references:
             return None
         curve = self._curve(context.settings, context.curve)
         distribution = self._forecaster.forecast(curve, references, self._probe)
@@ -149,7 +147,7 @@ class FitPruner:
             settings,
             epochs,
             images=self._images,
-            total_epochs=self._length,
+            total_epochs=settings.epochs,
             expected_score=expected_score,
             metric=self._metric.name,
         )

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from nbt.settings import TransferSettings
 from nbt.tuning.relative_cost import relative_cost
@@ -17,8 +17,9 @@ from nbt.tuning.samplers.candidates import best_recorded_params
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import mutate, neutral_params, sample_many_params
-from nbt.tuning.space.space import Space
+from nbt.tuning.space.space import EPOCHS, Space
 from nbt.tuning.storage.reader import read_trial
+from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score
 from nbt.tuning.surrogate.observation import Observation, condition_on_trials, limit_observations, to_observation
 from nbt.tuning.surrogate.prior_surrogate import ConditionedSurrogate, PriorSurrogate
 
@@ -88,7 +89,13 @@ class BayesianSampler(optuna.samplers.BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Raises `KeyError`: Optuna calls it only for parameters outside the space."""
+        """Returns the most epochs that the budget allows; Optuna calls it if more were proposed.
+
+        Raises:
+            KeyError: The parameter is outside the space.
+        """
+        if param_name == EPOCHS and isinstance(param_distribution, IntDistribution):
+            return param_distribution.high
         raise KeyError(param_name)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -100,6 +107,28 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         subset = self._random_half(len(candidates))
         settings = [self._cached_settings(candidates[i]) for i in subset]
         return subset[self._choose(settings, self._observations(), cached=True)]
+
+    def expected_gain(self, study: optuna.Study) -> float | None:
+        """Returns the expected improvement of the best candidate, as a difference of scores, 0 ... 1.
+
+        Args:
+            study: The study.
+
+        Returns:
+            The gain over the best posterior mean; None while no trial is complete.
+        """
+        self._study, self._trial_number = study, -1
+        observations = self._observations()
+        model, best = self._posterior(observations)
+        if model is None or not any(trial.state is TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
+            return None
+        settings = [self._space.settings(params, self._length) for params in self._candidates(observations)]
+        gains = expected_improvement(*model.predict(settings), best)
+        if self._space.epochs is not None:
+            gains /= np.maximum([self._cost(recipe) for recipe in settings], 1.0)
+        improvement = float(gains.max())
+        before, after = accuracy_from_logit_score([best, best + improvement], self._images)
+        return float(after - before)
 
     def _choose(
         self, settings: Sequence[TransferSettings], observations: Sequence[Observation], *, cached: bool
@@ -123,8 +152,12 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         mean, std = model.predict(settings, *(self._encode_cached(settings) if cached else ()))
         gains = expected_improvement(mean, std, best)
         if self._cost_floor is not None:
-            gains /= np.maximum([relative_cost(recipe) for recipe in settings], self._cost_floor)
+            gains /= np.maximum([self._cost(recipe) for recipe in settings], self._cost_floor)
         return untried[int(np.argmax(gains))]
+
+    def _cost(self, settings: TransferSettings) -> float:
+        """Returns the cost of a trial: epochs where they differ, because budgets count them, or the predicted cost."""
+        return settings.epochs / self._length if self._space.epochs is not None else relative_cost(settings)
 
     def _random_half(self, count: int) -> list[int]:
         """Returns the indices of a random half of `count` candidates, so that searches with different seeds differ."""

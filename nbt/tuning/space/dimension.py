@@ -70,6 +70,12 @@ class Dimension:
         low, high = self.bounds()
         return math.log(low), math.log(high)
 
+    @property
+    def span(self) -> float:
+        """Width of the range of a number, in decades if it is logarithmic."""
+        assert self.low is not None and self.high is not None
+        return math.log10(self.high / self.low) if self.log else self.high - self.low
+
     def value(self, raw: Any) -> ParamValue:
         """Returns the setting's value for a sampler parameter, with overshoots clipped.
 

@@ -69,6 +69,8 @@ def _parse_dimension(name: str, entry: Any) -> Dimension:
         kind = entry.get("kind")
         if kind not in DIMENSION_KINDS:
             raise UsageError(f"kind {kind!r} is not one of {', '.join(DIMENSION_KINDS)}")
+        if name == "epochs" and kind != "int":
+            raise UsageError("the number of epochs is a range of whole numbers: use kind: int")
         return _parse_categorical(name, entry) if kind == "categorical" else _parse_range(name, entry)
     except UsageError as error:
         raise UsageError(f"dimension {name}: {error}") from error
@@ -214,10 +216,10 @@ def _parse_same_as(name: str, other: Any, dimensions: tuple[Dimension, ...]) -> 
 
 def _check_setting(name: str, role: str) -> None:
     """Raises UsageError if a name is not a setting that a space can contain; `role` names its use in messages."""
-    if name == "epochs":
-        raise UsageError(f"epochs cannot be a {role}: all trials of a study have the same number of epochs (--epochs)")
+    if name == "epochs" and role != "dimension":
+        raise UsageError(f"epochs cannot be a {role}: give --epochs, or vary them under dimensions:")
     if name not in SETTINGS:
-        raise UsageError(f"unknown {role} {name!r}; {nearest(name, SETTINGS.keys() - {'epochs'})}")
+        raise UsageError(f"unknown {role} {name!r}; {nearest(name, SETTINGS)}")
 
 
 def _check_keys(values: Mapping[str, Any], known: tuple[str, ...]) -> None:

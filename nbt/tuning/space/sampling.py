@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nbt.tuning.space.dimension import Dimension, ParamValue
 from nbt.tuning.space.space import Space
@@ -54,10 +56,22 @@ def _sample_column(dimension: Dimension, rng: np.random.Generator, count: int) -
         return [dimension.choices[i] for i in rng.integers(len(dimension.choices), size=count)]
     low, high = dimension.bounds()
     if dimension.kind == "int":
+        if dimension.log:
+            return _rounded(np.exp(rng.uniform(*_int_log_bounds(dimension), size=count)), dimension)
         return list(rng.integers(int(low), int(high) + 1, size=count).tolist())
     if dimension.log:
         return list(np.clip(np.exp(rng.uniform(*dimension.log_bounds, size=count)), low, high).tolist())
     return list(rng.uniform(low, high, size=count).tolist())
+
+
+def _int_log_bounds(dimension: Dimension) -> tuple[float, float]:
+    """Returns the range of the logarithm that is rounded, in which both ends of the range are whole intervals."""
+    low, high = dimension.bounds()
+    return math.log(low - 0.5), math.log(high + 0.5)
+
+
+def _rounded(values: NDArray[np.float64], dimension: Dimension) -> list[int]:
+    return [int(value) for value in np.clip(np.rint(values), *dimension.bounds())]
 
 
 def _sample_value(dimension: Dimension, rng: np.random.Generator) -> ParamValue:
@@ -66,6 +80,8 @@ def _sample_value(dimension: Dimension, rng: np.random.Generator) -> ParamValue:
         return dimension.choices[int(rng.integers(len(dimension.choices)))]
     low, high = dimension.bounds()
     if dimension.kind == "int":
+        if dimension.log:
+            return _rounded(np.exp(rng.uniform(*_int_log_bounds(dimension), size=1)), dimension)[0]
         return int(rng.integers(int(low), int(high) + 1))
     # Equal to `rng.uniform`, which takes several times as long for a single number.
     start, end = dimension.log_bounds if dimension.log else (low, high)

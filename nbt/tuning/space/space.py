@@ -24,6 +24,8 @@ from nbt.tuning.space.parser import parse_space_fields
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+EPOCHS = "epochs"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
@@ -100,6 +102,16 @@ class Space:
     def _shares(self) -> tuple[Dimension, ...]:
         return tuple(dimension for dimension in self.dimensions if dimension.share_of)
 
+    @cached_property
+    def epochs(self) -> Dimension | None:
+        """The dimension `epochs`, if trials differ in length; its neutral value is the length of a baseline trial."""
+        return next((dimension for dimension in self.dimensions if dimension.name == EPOCHS), None)
+
+    def with_fixed_epochs(self) -> Space:
+        """Returns the space without the dimension `epochs`: all trials have the length that `settings` receives."""
+        kept = tuple(dimension for dimension in self.dimensions if dimension.name != EPOCHS)
+        return self if len(kept) == len(self.dimensions) else dataclasses.replace(self, dimensions=kept)
+
     def default(self, epochs: int) -> TransferSettings:
         """Returns the settings with every dimension at its neutral value."""
         neutral = {name: d.neutral for d in self.dimensions for name in d.parameters}
@@ -110,7 +122,7 @@ class Space:
 
         Args:
             params: A value for each of `parameters`.
-            epochs: Epochs of the trial.
+            epochs: Epochs of the trial, unless the space varies them.
 
         Raises:
             UsageError: A parameter is missing, unknown or out of range.
@@ -118,7 +130,7 @@ class Space:
         if params.keys() != self._param_name_set:
             wrong = sorted(set(params) ^ set(self.parameters))
             raise UsageError(f"space {self.name}: missing or unknown parameters: {', '.join(wrong)}")
-        values: dict[str, Any] = {**self.fixed, "epochs": epochs}
+        values: dict[str, Any] = {**self.fixed, EPOCHS: epochs}
         for dimension in self.dimensions:
             if dimension.knots:
                 values[dimension.name] = tuple([dimension.value(params[name]) for name in dimension.parameters])

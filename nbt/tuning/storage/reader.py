@@ -123,6 +123,7 @@ def study_record(
         dataset=dataset,
         budget=budget,
         epochs_budget=_epochs_budget(budget, config.epochs),
+        ended=str(attributes.get(codec.ENDED, "")),
         epochs_spent=sum(map(trained_epochs, frozen)),
         seconds_spent=float(attributes.get(codec.SECONDS, 0.0)),
         pruner=str(attributes.get(codec.PRUNER, "")),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.object_html import short_repr
-from nbt.search_config import PRUNERS, SearchConfig, split_codes
+from nbt.search_config import DEFAULT_EPOCHS, PRUNERS, SearchConfig, split_codes
 from nbt.settings import TransferSettings
 from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, last_accuracy, last_score
@@ -279,6 +279,7 @@ class StudyRecord:
         dataset: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         budget: Budget as given by the user: "20", "30m", "2h".
         epochs_budget: Number of training epochs of the budget; None for a time budget.
+        ended: Why a search with the budget "auto" ended, "" if it did not or has another budget.
         epochs_spent: Training epochs of all trials, including pruned and failed ones, without the finals.
         seconds_spent: Wall-clock time of the search in seconds, without the finals.
         pruner: "fit", "asha" or "none".
@@ -327,6 +328,7 @@ class StudyRecord:
     search: SearchConfig | None = None
     class_names: Sequence[str] = ()
     class_images: Sequence[int] = ()
+    ended: str = ""
     load_predictions: LoadPredictions = field(default=no_predictions, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -352,7 +354,7 @@ class StudyRecord:
             "budget": self.budget or None,
             "space": config.space,
             "teacher": config.teacher,
-            "epochs": config.epochs // config.tasks,
+            "epochs": epochs if (epochs := config.epochs // config.tasks) != DEFAULT_EPOCHS else None,
             "study": config.name,
             "pruner": "fit" if is_stream or self.pruner not in PRUNERS else self.pruner,
             "heuristics": is_stream or is_guided,

@@ -25,6 +25,21 @@ _IDENTITY_LABELS = {
 }
 
 
+def read_stream(folder: Path) -> StreamRecord | None:
+    """Returns the stream that is stored in a folder, finished or not; None without one.
+
+    Raises:
+        NbtError: The file cannot be read.
+    """
+    path = folder / _RECORD
+    try:
+        return StreamRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, NbtError) as error:
+        raise NbtError(f"{path}: cannot be read ({error}); use --fresh to start over") from error
+
+
 class StreamFolder:
     """The folder of a stream.
 
@@ -75,13 +90,9 @@ class StreamFolder:
             NbtError: The file cannot be read.
             UsageError: The stored stream has the same name but another configuration.
         """
-        path = self.folder / _RECORD
-        try:
-            record = StreamRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        record = read_stream(self.folder)
+        if record is None:
             return None
-        except (OSError, ValueError, NbtError) as error:
-            raise NbtError(f"{path}: cannot be read ({error}); use --fresh to start over") from error
         stored, requested = record.config.identity, self.config.identity
         differences = [_IDENTITY_LABELS.get(key, key) for key in requested if stored[key] != requested[key]]
         if differences:

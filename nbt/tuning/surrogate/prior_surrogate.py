@@ -8,6 +8,7 @@ number of trials.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
-from nbt.tuning.priors.activation import activate_priors
-from nbt.tuning.priors.prior import PriorSuggestion
+from nbt.tuning.priors.activation import activate, activate_priors
+from nbt.tuning.priors.prior import Prior, PriorSuggestion
 from nbt.tuning.priors.statement import Quantity, Statement, at_least
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import sample_params
@@ -72,6 +73,8 @@ class PriorSurrogate:
         heuristics: Whether the priors are used.
         prior_scale: Factor on the expected weights of all sources; other values than 1 are for studies of the cost of
             wrong priors.
+        beliefs: Priors from beliefs of the user. Unlike those of the rules, their weights do not shrink beside recorded
+            tasks, because the user may know what no table shows.
     """
 
     def __init__(
@@ -82,11 +85,14 @@ class PriorSurrogate:
         *,
         heuristics: bool = True,
         prior_scale: float = 1.0,
+        beliefs: Sequence[Prior] = (),
     ) -> None:
         self.target, self.space, self.experience = target, space, tuple(experience)
         self.activations = (
             activate_priors(target, [*(d.name for d in space.dimensions), *space.same_as]) if heuristics else []
         )
+        n_rules = sum(activation.suggestion is not None for activation in self.activations)
+        self.activations += [activate(belief, target) for belief in beliefs]
         self._active = [
             (activation, activation.suggestion) for activation in self.activations if activation.suggestion is not None
         ]
@@ -94,7 +100,8 @@ class PriorSurrogate:
             [task_similarity(target, target_from_header(model.header)) for model in self.experience]
         )
         total = similarities.sum()
-        self._tables_share = float(total / (total + _PRIORS_WEIGHT)) if self._active else float(bool(len(similarities)))
+        self._tables_share = float(total / (total + _PRIORS_WEIGHT)) if n_rules else float(bool(len(similarities)))
+        self._shares = [1 - self._tables_share] * n_rules + [1.0] * (len(self._active) - n_rules)
         self._table_weights = self._tables_share * similarities / total if total > 0 else similarities
         self._origins = [f"task similarity {similarity:.2f}" for similarity in similarities]
         self._prior_scale = prior_scale
@@ -107,10 +114,10 @@ class PriorSurrogate:
                 name=activation.prior.name,
                 words=suggestion.words,
                 origin=activation.prior.source,
-                mean=self._prior_scale * (1 - self._tables_share) * activation.prior.strength,
+                mean=self._prior_scale * share * activation.prior.strength,
                 spread=_PRIOR_WEIGHT_STD * activation.prior.strength,
             )
-            for activation, suggestion in self._active
+            for (activation, suggestion), share in zip(self._active, self._shares, strict=True)
         ]
         tables = [
             PriorSource(
@@ -127,10 +134,15 @@ class PriorSurrogate:
     @property
     def kernel(self) -> Kernel:
         """Kernel of the residual that the sources do not explain."""
+        default = _LENGTH_SCALE_FACTOR * default_kernel().length_scales
         if self.experience:
             length_scales = Kernel.mean([model.process.kernel for model in self.experience]).length_scales
-            return Kernel(length_scales, _AMPLITUDE_WITH_TABLES, _NOISE_VARIANCE)
-        return Kernel(_LENGTH_SCALE_FACTOR * default_kernel().length_scales, _AMPLITUDE_WITHOUT_TABLES, _NOISE_VARIANCE)
+        else:
+            length_scales = default
+        if self.space.epochs is not None:
+            length_scales = np.r_[length_scales, default[:1]]
+        amplitude = _AMPLITUDE_WITH_TABLES if self.experience else _AMPLITUDE_WITHOUT_TABLES
+        return Kernel(length_scales, amplitude, _NOISE_VARIANCE)
 
     def source_scores(self, settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
         """Returns the score of each source for settings, (sources, settings), clipped to -3 ... 3.
@@ -170,12 +182,22 @@ class PriorSurrogate:
         """
         points = encode(settings) if points is None else points
         source_scores = self.source_scores(settings, points) if source_scores is None else source_scores
+        points = self.with_length(settings, points)
         level = float(np.mean(logit_scores))
         residuals = logit_scores - level - self._weight_means @ source_scores
         basis = self._weight_stds[:, None] * source_scores
         kernel = self._fitted_kernel(points, residuals, variance, basis)
         process = GaussianProcess.with_kernel(kernel, points, residuals, noise=variance, basis=basis)
         return ConditionedSurrogate(self, process, level)
+
+    def with_length(self, settings: Sequence[TransferSettings], points: FloatArray) -> FloatArray:
+        """Returns the points with a coordinate for the length of the training if the space varies it.
+
+        Recorded tables have runs of one length, so that their models have no such coordinate.
+        """
+        if self.space.epochs is None:
+            return points
+        return np.asarray(np.c_[points, [math.log2(recipe.epochs / self.target.epochs) / 2 for recipe in settings]])
 
     def _fitted_kernel(self, points: FloatArray, values: FloatArray, variance: FloatArray, basis: FloatArray) -> Kernel:
         """Returns the kernel for a study's trials: fitted to them if there are no recorded tasks but enough trials."""
@@ -322,6 +344,7 @@ class ConditionedSurrogate:
         """
         points = encode(settings) if points is None else points
         source_scores = self.surrogate.source_scores(settings, points) if source_scores is None else source_scores
+        points = self.surrogate.with_length(settings, points)
         mean, variance = self.process.predict(points, self.surrogate._weight_stds[:, None] * source_scores)
         return self.level + self.surrogate._weight_means @ source_scores + mean, np.sqrt(variance)
 
@@ -334,6 +357,7 @@ class ConditionedSurrogate:
         """Returns the posterior mean only; the arguments are those of `predict`."""
         points = encode(settings) if points is None else points
         source_scores = self.surrogate.source_scores(settings, points) if source_scores is None else source_scores
+        points = self.surrogate.with_length(settings, points)
         mean = self.process.mean(points, self.surrogate._weight_stds[:, None] * source_scores)
         return np.asarray(self.level + self.surrogate._weight_means @ source_scores + mean)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import optuna
 import pytest
 
@@ -7,7 +8,7 @@ from nbt.errors import UsageError
 from nbt.search_config import PRUNERS
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from nbt.tuning.pruners.base import AshaPruner, NoPruner, Pruner, TrialContext, make_pruner
+from nbt.tuning.pruners.base import AshaPruner, NoPruner, PositionHalvingPruner, Pruner, TrialContext, make_pruner
 
 LENGTH = 12
 
@@ -96,3 +97,28 @@ def test_names() -> None:
         make_pruner("fit", 12)
     with pytest.raises(UsageError, match="unknown pruner 'ahsa'; did you mean asha"):
         make_pruner("ahsa", 12)
+
+
+def test_halving_by_position_compares_trials_of_different_lengths(study: optuna.Study) -> None:
+    pruner = PositionHalvingPruner()
+
+    def decide(number: int, length: int, epoch: int, accuracy: float) -> str | None:
+        curve = tuple(EpochResult(i, 1.0, 1.0, accuracy, 1.0) for i in range(1, epoch + 1))
+        settings = TransferSettings(epochs=length)
+        return pruner.decide(TrialContext(study=study, number=number, settings=settings, curve=curve))
+
+    assert decide(0, 12, 4, 0.6) is None
+    assert decide(1, 24, 4, 0.1) is None, "a sixth of its schedule is no rung"
+    assert "not among the best half at 1/3" in (decide(1, 24, 8, 0.5) or "")
+    assert decide(2, 6, 2, 0.7) is None
+    assert decide(2, 6, 4, 0.7) is None
+    assert decide(3, 2, 2, 0.0) is None, "the last epoch is no rung"
+
+
+def test_halving_by_position_agrees_with_asha_at_equal_lengths() -> None:
+    rng = np.random.default_rng(0)
+    curves = [list(np.linspace(0.1, end, LENGTH)) for end in rng.uniform(0.2, 0.9, 30)]
+    first, second = (optuna.create_study(direction="maximize") for _ in range(2))
+    asha, by_position = AshaPruner(LENGTH), PositionHalvingPruner()
+    ends = [(run(first, asha, curve)[0], run(second, by_position, curve)[0]) for curve in curves]
+    assert all(a == b for a, b in ends)

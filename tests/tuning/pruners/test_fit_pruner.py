@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -34,12 +35,10 @@ BEST, GOOD, BAD = RECIPES[-3:], RECIPES[-4], RECIPES[5]
 FIRST = 2  # a sixth of 12 epochs
 
 
-def make_fit_pruner(seed: int = 0, *, on: Target | None = None, length: int = LENGTH, **options: float) -> FitPruner:
+def make_fit_pruner(seed: int = 0, *, on: Target | None = None, **options: float) -> FitPruner:
     transferred = transferred_priors()
     assert transferred.forecaster is not None
-    return FitPruner(
-        transferred.forecaster, transferred.models, on or trees_target(), length=length, seed=seed, **options
-    )
+    return FitPruner(transferred.forecaster, transferred.models, on or trees_target(), seed=seed, **options)
 
 
 def study_with_trials(recipes: Sequence[TransferSettings] = BEST) -> optuna.Study:
@@ -102,17 +101,39 @@ class TestDecision:
 
     @pytest.mark.parametrize(("length", "first"), [(2, 1), (6, 1), (7, 2), (12, 2), (13, 3), (60, 10)])
     def test_the_first_epoch_follows_from_the_length(self, length: int, first: int) -> None:
-        pruner = make_fit_pruner(length=length, threshold=1.1, controls=0.0)
-        rows = constant_curve(0.01, length)
+        pruner = make_fit_pruner(threshold=1.1, controls=0.0)
+        rows, settings = constant_curve(0.01, length), BAD.replace(epochs=length)
         study = make_study()
         add(study, GOOD, constant_curve(0.9, length))
         number = add(study, BAD, state="running")
         reasons = [
-            pruner.decide(TrialContext(study=study, number=number, settings=BAD, curve=rows[:epoch]))
+            pruner.decide(TrialContext(study=study, number=number, settings=settings, curve=rows[:epoch]))
             for epoch in range(1, length + 1)
         ]
         assert first_stop(reasons) == first
         assert reasons[-1] is None, "the last epoch is never decided"
+
+    def test_curves_of_different_lengths_are_compared_by_their_position(self) -> None:
+        pruner, study = make_fit_pruner(controls=0.0), study_with_trials()
+        long = BEST[-1].replace(epochs=2 * LENGTH)
+        curve = TREES.curve(BEST[-1], seed=7)
+        stretched = tuple(replace(curve[epoch // 2], epoch=epoch + 1) for epoch in range(2 * LENGTH))
+        number = add(study, long, state="running")
+        chances = []
+        for epoch in (LENGTH // 2, LENGTH):
+            context = TrialContext(study=study, number=number, settings=long, curve=stretched[:epoch])
+            assert pruner.decide(context) is None
+            forecast = pruner.forecast(number)
+            assert forecast is not None
+            chances.append(forecast["rows"][-1][1])
+        same = make_fit_pruner(controls=0.0)
+        number = add(study, BEST[-1], state="running")
+        for epoch in (LENGTH // 4, LENGTH // 2):
+            context = TrialContext(study=study, number=number, settings=BEST[-1], curve=curve[:epoch])
+            same.decide(context)
+        forecast = same.forecast(number)
+        assert forecast is not None
+        assert chances == pytest.approx([row[1] for row in forecast["rows"]], abs=0.05)
 
     def test_never_without_a_finished_reference(self) -> None:
         pruner, study = make_fit_pruner(threshold=1.1, controls=0.0), make_study()

@@ -115,6 +115,20 @@ class TestProposals:
         assert np.mean(costs(0.2)) < np.mean(costs(None))
         assert costs(100.0) == costs(None), "every cost is raised to the floor"
 
+    def test_the_expected_gain_is_unknown_at_first_and_falls_with_the_trials(
+        self, full_surrogate: PriorSurrogate
+    ) -> None:
+        study = make_study()
+        assert make_sampler(full_surrogate, 0).expected_gain(study) is None
+        gains = []
+        for recipe in draw(60):
+            add(study, recipe, TREES.curve(recipe))
+            if len(study.get_trials()) in (2, 60):
+                gains.append(make_sampler(full_surrogate, 0).expected_gain(study))
+        first, last = gains
+        assert first is not None and last is not None
+        assert 0.0 < last < first < 0.5
+
     def test_unjudged_dimensions_are_neutral_until_a_trial_has_a_score(self) -> None:
         surrogate, study = PriorSurrogate(target(), FULL_SPACE), make_study()
         assert "head_lr_multiplier" in surrogate.unjudged

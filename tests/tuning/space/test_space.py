@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from nbt.errors import UsageError
 from nbt.settings import LAYER_LR_KNOTS, SETTINGS, TransferSettings, repair
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, baseline_recipes, default_recipe
+from nbt.tuning.space.sampling import sample_many_params, sample_params
 from nbt.tuning.space.space import Space, space_names
 
 NON_BINARY = Space.load("non_binary")
@@ -233,8 +235,8 @@ class TestErrors:
     def test_unknown_dimension(self) -> None:
         assert "unknown dimension 'haed_lr'; did you mean head_lr" in error_message({"haed_lr": LR})
 
-    def test_epochs_cannot_be_searched(self) -> None:
-        assert "--epochs" in error_message({"epochs": {"kind": "int", "low": 1, "high": 9, "neutral": 3}})
+    def test_epochs_can_be_varied_but_not_fixed(self) -> None:
+        assert "use kind: int" in error_message({"epochs": {"kind": "categorical", "choices": [6, 12], "neutral": 12}})
         assert "--epochs" in error_message({"head_lr": LR}, fixed={"epochs": 3})
 
     @pytest.mark.parametrize(
@@ -454,3 +456,33 @@ class TestShareOf:
 def test_a_dimension_without_a_description_has_the_text_of_its_setting() -> None:
     space = Space.parse(space_text({"head_lr": LR}), source="mine.yaml")
     assert space.dimensions[0].description == SETTINGS["head_lr"].text
+
+
+class TestEpochs:
+    SPACE = Space.parse(
+        "dimensions: {epochs: {kind: int, low: 3, high: 48, log: true, neutral: 12}, "
+        "mixup: {kind: float, low: 0, high: 1, neutral: 0}}",
+        source="epochs",
+    )
+
+    def test_they_replace_the_given_length(self) -> None:
+        settings = self.SPACE.settings({"epochs": 20, "mixup": 0.0}, 12)
+        assert settings == TransferSettings(epochs=20)
+        assert self.SPACE.params(settings) == {"epochs": 20, "mixup": 0.0}
+        assert self.SPACE.epochs is not None and self.SPACE.epochs.neutral == 12
+        assert not self.SPACE.can_express(TransferSettings(epochs=2))
+
+    def test_fixed_epochs_leave_the_rest(self) -> None:
+        fixed = self.SPACE.with_fixed_epochs()
+        assert fixed.parameters == ("mixup",)
+        assert fixed.settings({"mixup": 0.0}, 7).epochs == 7
+        other = Space.load("non_binary")
+        assert other.with_fixed_epochs() is other
+
+    def test_whole_numbers_are_drawn_on_the_logarithmic_scale(self) -> None:
+        rng = np.random.default_rng(0)
+        many = [params["epochs"] for params in sample_many_params(self.SPACE, rng, 2000)]
+        one = [sample_params(self.SPACE, rng)["epochs"] for _ in range(2000)]
+        for drawn in (many, one):
+            assert min(drawn) == 3 and max(drawn) == 48
+            assert np.median(drawn) == pytest.approx(12, abs=1)

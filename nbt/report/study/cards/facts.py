@@ -42,7 +42,8 @@ def budget_facts(record: StudyRecord) -> tuple[Fact, ...]:
     diverged = sum(trial.diverged for trial in record.trials)
     states = [f"{counts['complete']} full-length", f"{counts['pruned']} pruned", f"{counts['failed']} failed"]
     states += [f"{counts[end]} {end}" for end in ("interrupted", "running") if counts[end]]
-    facts = [Fact("Budget", _budget_text(record)), Fact("Epochs spent", _epochs_text(record))]
+    ended = record.ended and f"the search ended because {record.ended}"
+    facts = [Fact("Budget", _budget_text(record), ended), Fact("Epochs spent", _epochs_text(record))]
     facts.append(Fact("Trials", str(len(record.trials)), join_words(states)))
     if diverged:
         facts.append(Fact("Diverged", str(diverged), "the loss became infinite or NaN; counted as accuracy 0"))
