@@ -100,7 +100,7 @@ class TestSearch:
         assert run(["search", "--config", str(file), "--epochs", "12", "--budget", "2h", "-q"]) == 0
         first, second = (config.to_dict() for _, (config,), _ in fake_api.calls)
         assert first == {"dataset": "digits", "budget": "3", "workers": 2, "epochs": 7, "heuristics": False}
-        assert second == {"dataset": "digits", "budget": "2h", "workers": 2, "heuristics": False}
+        assert second == {"dataset": "digits", "budget": "2h", "workers": 2, "epochs": 12, "heuristics": False}
         file.write_text("dataset: digits\nbudgit: 3\n")
         assert run(["search", "--config", str(file)]) == 2
         assert "search.yaml, line 2: unknown option 'budgit'; did you mean budget" in capsys.readouterr().err
