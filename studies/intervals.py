@@ -33,23 +33,26 @@ binomial interval of all distinct images (Wilson; for differences, of independen
 without and with the results per image, which final runs have had since their predictions are stored.
 
 Rule for the verdict: a cell fails if the coverage is below 93 %, the mean width exceeds 1.5 times the known one, or
-more than 6 % of equal pairs are called different (5 % and two standard errors of the simulation); over all cells
-together, at most 5 % may be. The known width is 2 * 1.96 times the standard deviation of the estimate over the studies
+more equal pairs are called different than 5 % and two standard errors of the simulation; over all cells together, at
+most 5 % may be. The known width is 2 * 1.96 times the standard deviation of the estimate over the studies
 of the cell.
 
 The intervals changed once after the first results. They gave the expected variance 16 degrees of freedom, whatever the
 number of images, and added two images to those of a fixed validation part as if all runs shared their outcome. Of the
-2,880 cells of the verdict, 240 failed with results per image: those with few images and an accuracy of .97, by width,
+2,880 cells of the verdict with 20, 50, 100, 200 and 400 images and 3, 4 and 5 runs, 240 failed with results per image
+(2,000 studies per cell, commit 459f7db): those with few images and an accuracy of .97, by width,
 and those with 400 images and the larger training noise, by false differences. Two changes, chosen by what is known
 rather than by results, were tried together and kept: degrees of freedom of the training noise from the recorded tasks,
 with those of the sum by Satterthwaite; and an intraclass correlation of fixed images, with two images added to the
 number of independent ones. What they cannot mend: in 20 images with an accuracy of .97, .6 are wrong on average, which
-does not show the variance; and a training noise of .05 is above the expected .041.
+does not show the variance; and a training noise of .05 is above the expected .041. The stored results, of 1,000 studies
+per cell, have 45 failures in 1,152 cells: 22 by width, most with 20 images and an accuracy of .97, 11 by a
+coverage of 92.3 to 93 %, and 15 by false differences, most with the larger training noise.
 
 The second part simulates the finals: three finalists equal to the default recipe, looked at after 3, 4 and 5 runs. It
 counts studies in which the best mean is called better than the default recipe at any look.
 
-    python studies/intervals.py  # three minutes on one core; writes studies/results/intervals.json and .md
+    python studies/intervals.py  # two minutes on one core; writes studies/results/intervals.json and .md
 """
 
 from __future__ import annotations
@@ -77,16 +80,16 @@ from nbt.tuning.intervals import (
 RESULTS = Path(__file__).parent / "results"
 LEVELS: dict[str, tuple[Any, ...]] = {
     "fixed": (False, True),
-    "images": (20, 50, 100, 200, 400),
+    "images": (20, 100, 400),
     "accuracy": (0.5, 0.7, 0.9, 0.97),
     "correlation": (0.1, 0.3, 0.5),
-    "runs": (3, 4, 5),
+    "runs": (3, 5),
     "agreement": (0.3, 0.7),
     "noise": (0.02, 0.05),
 }
-FINALS_LEVELS = {**LEVELS, "images": (20, 100, 400), "accuracy": (0.7, 0.9), "runs": (5,), "noise": (0.02,)}
+FINALS_LEVELS = {**LEVELS, "accuracy": (0.7, 0.9), "correlation": (0.1, 0.5), "runs": (5,), "noise": (0.02,)}
 Z_95 = 1.959964
-MIN_COVERAGE, MAX_WIDTH, MAX_FALSE = 0.93, 1.5, 0.06
+MIN_COVERAGE, MAX_WIDTH = 0.93, 1.5
 FINALISTS = 3
 PER_IMAGE = "nbt, per image"
 Bounds = tuple[np.ndarray, np.ndarray]
@@ -216,15 +219,21 @@ def evaluate(cell: Cell, studies: int, rng: np.random.Generator) -> list[dict[st
             "quantity": quantity,
             "coverage": float(np.mean((low <= truth[quantity]) & (truth[quantity] <= high))),
             "width": float(np.mean(high - low) / known[quantity]),
+            "max_false": max_false(studies),
         }
         for case, matched in cases.items()
         for arm, quantity, (low, high) in intervals(correct, cell.design(matched))
     ]
 
 
+def max_false(studies: int) -> float:
+    """Returns the largest share of false differences that the simulation does not distinguish from 5 %."""
+    return 0.05 + 2 * math.sqrt(0.05 * 0.95 / studies)
+
+
 def failures(row: dict[str, Any]) -> list[str]:
     """Returns which conditions a row misses."""
-    is_false = row["quantity"] == "difference" and 1 - row["coverage"] > MAX_FALSE
+    is_false = row["quantity"] == "difference" and 1 - row["coverage"] > row["max_false"]
     missed = {"coverage": row["coverage"] < MIN_COVERAGE, "width": row["width"] > MAX_WIDTH, "different": is_false}
     return [name for name, value in missed.items() if value]
 
@@ -271,7 +280,8 @@ def report(summary: list[dict[str, Any]], finals: dict[str, dict[str, float]], w
     """Returns the results in Markdown."""
     lines = [
         f"{studies} studies per cell. A width is relative to the interval with known variances. A cell fails if the "
-        f"coverage is below 93 %, the width above {MAX_WIDTH}, or more than 6 % of equal pairs are called different.",
+        f"coverage is below 93 %, the width above {MAX_WIDTH}, or more than {100 * max_false(studies):.1f} % of equal "
+        "pairs are called different.",
         "",
         "| case | quantity | arm | cells | coverage | lowest | width | largest | failed | coverage | width | false |",
         "|" + 12 * "---|",

@@ -71,7 +71,7 @@ def test_defaults_are_those_of_an_empty_file() -> None:
     config = SearchConfig.from_yaml("{}")
     assert config == SearchConfig()
     assert config.to_dict() == {}
-    assert (config.space, config.epochs, config.pruner, config.heuristics) == ("non_binary", 12, "fit", True)
+    assert (config.space, config.epochs, config.pruner, config.heuristics) == ("non_binary", None, "fit", True)
     assert PRUNERS == ("fit", "asha", "none")
 
 

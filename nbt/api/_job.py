@@ -9,64 +9,63 @@ from typing import TYPE_CHECKING
 from nbt.api._prepared_search import PreparedSearch
 from nbt.errors import UsageError
 from nbt.tuning.job_clock import TRIALS, JobClock
-from nbt.tuning.storage.records import StudyObserver, StudyRecord
+from nbt.tuning.storage.records import StudyRecord
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
     from nbt.tuning.engines.base import Engine
     from nbt.tuning.job_estimate import JobEstimator
-    from nbt.tuning.job_monitor import JobMonitor
-    from nbt.tuning.storage.study_store import StudyStore
 
 
-def start_monitor(
-    prepared: PreparedSearch, task: Task, store: StudyStore, engine: Engine, clock: JobClock, observer: StudyObserver
-) -> JobMonitor:
-    """Measures an epoch of the default recipe, and returns the monitor of the search, which estimates the whole.
+def estimate_job(
+    prepared: PreparedSearch, task: Task, record: StudyRecord | None, engine: Engine, clock: JobClock
+) -> JobEstimator | None:
+    """Measures an epoch of the default recipe, and returns the estimator of the search; None if that is not possible.
 
     Args:
         prepared: The search.
         task: Its task.
-        store: Its study.
+        record: Its study; None if it does not exist yet.
         engine: The engine of its trials.
-        clock: Its clock, without the seconds of earlier sessions.
-        observer: Receives the estimates.
+        clock: Its clock, to which the seconds of earlier sessions are added.
 
     Raises:
         UsageError: A budget in time is too short for a baseline trial, finals and last training.
     """
-    from nbt.tuning.job_monitor import JobMonitor
-
-    record = store.record()
-    clock.add(record.clock or {TRIALS: record.seconds_spent})
+    if record is not None:
+        clock.add(record.clock or {TRIALS: record.seconds_spent})
     estimator = _make_estimator(prepared, task, record, engine)
     budget = prepared.budget.seconds
-    if estimator is not None and budget is not None and not record.counts()["complete"]:
+    if estimator is not None and budget is not None and not (record and record.counts()["complete"]):
         minimum = estimator.minimum_seconds(clock.total)
         if minimum > budget:
             raise UsageError(
                 f"budget {prepared.budget.text}: too short for a baseline trial, finals, last training and report; on "
                 f"this machine give at least --budget {10 * math.ceil(minimum / 10)}s, or fewer --epochs"
             )
-    return JobMonitor(store, clock, estimator, observer)
+    return estimator
 
 
-def _make_estimator(prepared: PreparedSearch, task: Task, record: StudyRecord, engine: Engine) -> JobEstimator | None:
+def _make_estimator(
+    prepared: PreparedSearch, task: Task, record: StudyRecord | None, engine: Engine
+) -> JobEstimator | None:
     """Returns the estimator; None for streams, and if an epoch could not be measured."""
     from nbt.fit.sampling import DEFAULT_SAMPLES
+    from nbt.task.summary import dataset_summary
     from nbt.tuning.baseline_recipes import baseline_recipes
-    from nbt.tuning.job_estimate import JobEstimator, mean_relative_cost
-    from nbt.tuning.relative_cost import cost_model
+    from nbt.tuning.job_estimate import JobEstimator, StoredWork, mean_relative_cost
+    from nbt.tuning.relative_cost import CostModel
 
     if task.scenario is not None:
         return None
-    epochs, n_train = record.config.epochs, len(task.split.train)
+    epochs, n_train = prepared.config.epochs, len(task.split.train)
     epoch_seconds, workers = _stored_epoch_seconds(record), prepared.engine.workers
     if epoch_seconds is None:
         epoch_seconds, workers = _measure_epoch(n_train, engine, workers)
     if epoch_seconds is None:
         return None
-    baselines, model = [settings for _, settings in baseline_recipes(epochs)], cost_model(record)
+    model = CostModel.of(prepared.config.backbone, task.image_size, dataset_summary(task))
+    baselines = [settings for _, settings in baseline_recipes(epochs)]
     return JobEstimator(
         prepared.budget,
         epochs,
@@ -75,8 +74,8 @@ def _make_estimator(prepared: PreparedSearch, task: Task, record: StudyRecord, e
         workers=workers,
         relative_cost=mean_relative_cost(model, prepared.space, epochs, baselines, prepared.budget.trials),
         retraining_cost=model.retraining,
-        profile_share=0.0 if record.profile is not None else min(1.0, DEFAULT_SAMPLES / n_train),
-        spent_epochs=record.epochs_spent,
+        profile_share=0.0 if record is not None and record.profile is not None else min(1.0, DEFAULT_SAMPLES / n_train),
+        stored=StoredWork() if record is None else StoredWork.of(record),
     )
 
 
@@ -89,10 +88,12 @@ def _measure_epoch(n_train: int, engine: Engine, workers: int) -> tuple[float | 
     return calibration.epoch_seconds, workers if calibration.workers == MAX_WORKERS else calibration.workers
 
 
-def _stored_epoch_seconds(record: StudyRecord) -> float | None:
+def _stored_epoch_seconds(record: StudyRecord | None) -> float | None:
     """Returns the mean duration of the epochs of the default recipe in earlier sessions; None without any."""
     from nbt.tuning.baseline_recipes import default_recipe
 
+    if record is None:
+        return None
     default = default_recipe(record.config.epochs)
     curves = [trial.curve[1:] for trial in record.trials if trial.settings == default and len(trial.curve) > 1]
     return fmean(result.seconds for result in curves[0]) if curves else None

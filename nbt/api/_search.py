@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbt.api._job import start_monitor
+from nbt.api._job import estimate_job
 from nbt.api._load_task import load_silently
 from nbt.api._prepared_search import PreparedSearch, make_study_config
 from nbt.api._search_run import SearchRun
@@ -218,8 +218,9 @@ def _open_search(
 ) -> SearchRun:
     """Creates engine, store and strategy of a search; the order ensures that checks precede everything written."""
     from nbt.task.summary import labelled_images_per_class
+    from nbt.tuning.job_monitor import JobMonitor
     from nbt.tuning.observers import ObserverGroup
-    from nbt.tuning.storage.studies import open_study, resolve_storage
+    from nbt.tuning.storage.studies import find_study, open_study, resolve_storage
     from nbt.tuning.target import Target
 
     facts = _describe_data(task)
@@ -227,6 +228,10 @@ def _open_search(
     if not fresh:
         _check_output_folders(prepared, prepared.config.name)
     engine = prepared.engine.make(task, prepared.progress)
+    found = None if fresh else find_study(url, prepared.config.name)
+    if found is None:  # a budget that is refused leaves no study behind
+        engine.start_workers()
+        estimator = estimate_job(prepared, task, None, engine, clock)
     store = stack.enter_context(
         open_study(
             url,
@@ -243,10 +248,13 @@ def _open_search(
     store.put_search(prepared.options.replace(study=store.config.name, fresh=False))
     if fresh:  # the name of a new study is known only now
         _check_output_folders(prepared, store.config.name)
-    if store.record().profile is None:
-        engine.start_workers()  # several at a time
+    if found is not None:
+        record = store.record()
+        if record.profile is None:
+            engine.start_workers()  # several at a time
+        estimator = estimate_job(prepared, task, record, engine, clock)
     group = ObserverGroup(observers)
-    monitor = start_monitor(prepared, task, store, engine, clock, group)
+    monitor = JobMonitor(store, clock, estimator, group)
     monitor.enter(PROFILE)
     if store.record().profile is None:
         _measure_fit(task, store, prepared.progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
@@ -17,6 +18,7 @@ from nbt.tuning.job_clock import FINALS, PHASES, PROFILE, REPORT, TRAIN, TRIALS,
 from nbt.tuning.relative_cost import CostModel
 from nbt.tuning.space.sampling import sample_many_params
 from nbt.tuning.space.space import Space
+from nbt.tuning.storage.records import StudyRecord
 
 # Share of the time of the workers between trials: proposals, storage, idle workers at the end.
 _OVERHEAD = 1.1
@@ -49,6 +51,26 @@ def mean_relative_cost(
     return (sum(known) + n_later * later) / (len(known) + n_later)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredWork:
+    """What earlier sessions of a study have done.
+
+    Attributes:
+        epochs: Epochs of its trials.
+        phases: Phases after the trials whose results are stored; only further trials can change them.
+    """
+
+    epochs: int = 0
+    phases: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, record: StudyRecord) -> StoredWork:
+        """Returns the stored work of a study."""
+        results = {FINALS: record.recommended, TRAIN: record.test}
+        phases = frozenset(phase for phase, result in results.items() if result)
+        return cls(epochs=record.epochs_spent, phases=phases)
+
+
 class JobEstimator:
     """Estimates what the phases of a search take, from the duration of an epoch of the default recipe.
 
@@ -63,7 +85,7 @@ class JobEstimator:
         relative_cost: Mean cost of an epoch of the search relative to the default recipe, see `mean_relative_cost`.
         retraining_cost: Cost of an epoch on training and validation images relative to one of a trial.
         profile_share: Images of the fit profile as a share of the training images; 0 if it exists already.
-        spent_epochs: Epochs of earlier sessions.
+        stored: What earlier sessions have done.
     """
 
     def __init__(
@@ -77,12 +99,12 @@ class JobEstimator:
         relative_cost: float,
         retraining_cost: float = 1.0,
         profile_share: float = 0.0,
-        spent_epochs: int = 0,
+        stored: StoredWork = StoredWork(),
     ) -> None:
         self._budget, self._max_folds, self._trial_epochs = budget, max_folds, trial_epochs
         self._epoch_seconds, self._workers = epoch_seconds, max(1, workers)
         self._prior_cost, self._retraining_cost = relative_cost, retraining_cost
-        self._profile_share, self._spent_epochs = profile_share, spent_epochs
+        self._profile_share, self._spent_epochs, self._stored = profile_share, stored.epochs, stored
         self._default = default_recipe(trial_epochs)
         self._default_seconds: list[float] = []
         self._trial_seconds: list[float] = []  # of all epochs
@@ -115,11 +137,12 @@ class JobEstimator:
         """Returns the estimate at this moment; phases before the one that runs now took what they took."""
         measured, elapsed = clock.seconds(), clock.total
         now = PHASES.index(clock.phase)
-        phases = dict(measured)
+        phases, trials_end = dict(measured), self._trials_have_ended(elapsed)
         for phase, seconds in self._predicted(measured[TRIALS]).items():
-            if PHASES.index(phase) >= now:
+            is_stored = trials_end and phase in self._stored.phases | {TRIALS}
+            if PHASES.index(phase) >= now and not is_stored:
                 phases[phase] = max(measured[phase], seconds)
-        if self._budget.seconds is not None and now <= PHASES.index(TRIALS):
+        if self._budget.seconds is not None and now <= PHASES.index(TRIALS) and not trials_end:
             others = sum(seconds for phase, seconds in phases.items() if phase != TRIALS)
             phases[TRIALS] = max(measured[TRIALS], self._trial_length, self._budget.seconds - others)
         return JobEstimate(phases, elapsed, is_limit=self._budget.min_gain is not None)
@@ -145,6 +168,13 @@ class JobEstimator:
         """
         seconds = (self._budget.seconds or math.inf) - elapsed - _REPORT_SECONDS
         return seconds * self._workers / (_OVERHEAD * self._trial_length)
+
+    def _trials_have_ended(self, elapsed: float) -> bool:
+        """Returns whether earlier sessions have left no budget for another full trial."""
+        epochs = self._budget.total_epochs(self._trial_epochs)
+        if epochs is not None:
+            return epochs - self._spent_epochs < self._trial_epochs
+        return bool(self._stored.phases) and (self._budget.seconds or 0.0) - elapsed < self._trial_length
 
     @property
     def _trial_length(self) -> float:

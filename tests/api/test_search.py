@@ -24,6 +24,7 @@ from nbt.task.task import Task
 from nbt.training.export.exported_model import read_card
 from nbt.tuning.engines import worker_count
 from nbt.tuning.storage.records import StudyObserver, TrialRecord
+from nbt.tuning.storage.studies import list_studies, resolve_storage
 from tests.sample_study import BEST, interrupted, sample_study, with_config
 
 QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 2, "study": "s"}
@@ -100,6 +101,7 @@ def test_a_budget_that_is_too_short_names_the_minimum(task: Task, monkeypatch: p
     with pytest.raises(UsageError, match=r"budget 2m: too short .* give at least --budget \d+s") as error:
         nbt.search(task, budget="2m", workers=1, **QUICK)
     minimum = int(str(error.value).split("--budget ")[1].split("s")[0])
+    assert list_studies(resolve_storage(None)) == [], "a search that was refused leaves no study behind"
     # A trial, two folds and the last training of two recipes, each of two epochs of at most 100 s.
     assert 5 * 200 < minimum < 7 * 200 * 1.5
 

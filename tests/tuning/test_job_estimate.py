@@ -12,7 +12,7 @@ from nbt.tuning.baseline_recipes import baseline_recipes, default_recipe
 from nbt.tuning.budget import Budget
 from nbt.tuning.finals.plan import plan_finals
 from nbt.tuning.job_clock import FINALS, PREPARE, PROFILE, REPORT, TRAIN, TRIALS, JobClock
-from nbt.tuning.job_estimate import JobEstimator, mean_relative_cost
+from nbt.tuning.job_estimate import JobEstimator, StoredWork, mean_relative_cost
 from nbt.tuning.relative_cost import CostModel
 from nbt.tuning.space.space import Space
 from tests.tuning.fakes import FakeClock
@@ -102,6 +102,35 @@ class TestRefinement:
         assert phases[FINALS] == pytest.approx(OVERHEAD * 8 * 10.0)
         time.now += 1000.0
         assert tested.estimate(clock).phases[FINALS] == 1012.0, "it already took longer"
+
+
+class TestStoredWork:
+    """A study of 20 trials whose phases took 4, 3, 100, 50, 20 and 2 s in earlier sessions."""
+
+    EARLIER = {PREPARE: 4.0, PROFILE: 3.0, TRIALS: 100.0, FINALS: 50.0, TRAIN: 20.0, REPORT: 2.0}
+
+    def clock(self) -> JobClock:
+        return JobClock(FakeClock(), earlier=self.EARLIER)
+
+    def test_of_a_finished_study_only_the_report_is_made_again(self) -> None:
+        done = StoredWork(epochs=200, phases=frozenset({FINALS, TRAIN}))
+        assert estimator(stored=done).estimate(self.clock()).phases == {**self.EARLIER, REPORT: REPORT_SECONDS}
+
+    def test_a_study_that_was_killed_in_its_last_training_repeats_it(self) -> None:
+        phases = estimator(stored=StoredWork(epochs=200, phases=frozenset({FINALS}))).estimate(self.clock()).phases
+        assert phases[FINALS] == 50.0
+        assert phases[TRAIN] == pytest.approx(OVERHEAD * 20.0 * 1.5)
+
+    def test_a_larger_budget_adds_trials_and_may_change_the_finalists(self) -> None:
+        done = StoredWork(epochs=200, phases=frozenset({FINALS, TRAIN}))
+        phases = estimator("30", stored=done).estimate(self.clock()).phases
+        assert phases[TRIALS] == pytest.approx(100.0 + OVERHEAD * 100 * 2.0 * 0.5)
+        assert phases[FINALS] > 50.0
+
+    def test_a_budget_in_time_that_is_used_up(self) -> None:
+        done = StoredWork(epochs=200, phases=frozenset({FINALS, TRAIN}))
+        assert estimator("180s", stored=done).estimate(self.clock()).phases[TRIALS] == 100.0
+        assert estimator("10m", stored=done).estimate(self.clock()).total == pytest.approx(600.0)
 
 
 class TestTime:

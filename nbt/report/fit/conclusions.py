@@ -141,10 +141,11 @@ def _separation_sentence(profile: FitProfile) -> str:
     pretrained, random_init = (
         float(profile.layers[name].iloc[-1]) for name in ("ridge_accuracy", "ridge_accuracy_random")
     )
+    features = "features" if profile.facts.get("weights") == "none" else "pretrained features"
     class_text = "the classes" if classes is None else f"the {int(classes)} classes"
     chance = "" if majority is None else f" (always predicting the largest class: {percent(majority)})"
     return (
-        f"A linear probe on the pretrained features of the last unit distinguishes {class_text} with an accuracy of "
+        f"A linear probe on the {features} of the last unit distinguishes {class_text} with an accuracy of "
         f"{accuracy_text(pretrained, n)}{chance}, on those of random weights with {accuracy_text(random_init, n)}."
     )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from nbt.data.checks.imbalance import MAX_RATIO
 from nbt.metrics import METRICS
-from nbt.report.formatting import pluralise
+from nbt.report.formatting import percent, pluralise
 from nbt.report.metric_text import guess_text, metric_interval_text
+from nbt.report.study.test_section import weakest_classes
 from nbt.tuning.finals.test_results import TestResult, test_results
 from nbt.tuning.intervals import Interval, value_interval
 from nbt.tuning.storage.records import StudyRecord
@@ -21,7 +23,10 @@ class ResultRow(NamedTuple):
 
 
 def study_rows(record: StudyRecord) -> list[ResultRow]:
-    """Returns the test results of recommendation, default recipe and always guessing, and the validation."""
+    """Returns the test results of recommendation, default recipe and always guessing, and the validation.
+
+    For imbalanced classes, and by a metric that is a mean over the classes, also those with the lowest recall.
+    """
     rows: list[ResultRow] = []
     results = test_results(record)
     if results is not None:
@@ -39,6 +44,10 @@ def study_rows(record: StudyRecord) -> list[ResultRow]:
         validation = value_interval(final.validation, chosen)
         runs = pluralise(final.validation.n, "run")
         rows.append(validation_row(chosen.name, validation, runs, None if results is None else results.optimism))
+    recalls = [f"{row.name} {percent(row.recall)} of {row.images}" for row in weakest_classes(record)]
+    is_imbalanced = max(record.class_images, default=0) > MAX_RATIO * min(record.class_images, default=0)
+    if recalls and (chosen.class_mean or is_imbalanced):
+        rows.append(ResultRow("lowest recall", ", ".join(recalls), ""))
     return rows
 
 

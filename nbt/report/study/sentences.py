@@ -90,8 +90,9 @@ def optimism(record: StudyRecord, recommendation: StudyRecommendation | None) ->
     if in_search is None or full < 2:
         return ""
     new = f"new seeds {_where_validated(record)}"
+    name = f"the {recommendation.name}" if recommendation.is_default else recommendation.name
     return (
-        f"In the search, {recommendation.name} reached {score_text(in_search, metric)} on a single split, "
+        f"In the search, {name} reached {score_text(in_search, metric)} on a single split, "
         f"selected among {full} full-length trials; over {new} its mean is {score_text(in_finals, metric)} "
         f"({difference_number(in_finals - in_search, metric, in_search)} {metric.difference_unit})."
     )

@@ -29,7 +29,7 @@ from nbt.tuning.storage.study_store import StudyStore
 from nbt.tuning.storage.study_writer import StudyWriter
 from nbt.tuning.storage.trial_tables import in_memory_study, read_bytes, read_trials
 
-__all__ = ["list_studies", "open_study", "read_study", "resolve_storage", "study_folder"]
+__all__ = ["find_study", "list_studies", "open_study", "read_study", "resolve_storage", "study_folder"]
 
 
 def study_folder(name: str, folder: Path | None = None) -> Path:
@@ -107,6 +107,20 @@ def read_study(url: str, name: str) -> StudyRecord:
         return study_record(
             in_memory_study(name, trials), studies[name].user_attrs, PredictionReader(storage.url, name)
         )
+
+
+def find_study(url: str, name: str) -> StudyRecord | None:
+    """Returns the record of a study; None if there is none, or if its stored configuration is damaged.
+
+    Raises:
+        UsageError: The name is invalid.
+        NbtError: The database cannot be used, or the study is damaged.
+    """
+    check_study_name(name)
+    try:
+        return read_study(url, name)
+    except UsageError:
+        return None
 
 
 def list_studies(url: str) -> list[StudySummary]:

@@ -58,7 +58,9 @@ def test_only_a_falling_gain_above_the_knee_suggests_reinitialisation() -> None:
 
 
 def test_random_weights_and_missing_probes_yield_no_suggestions() -> None:
-    assert "nothing pretrained to measure" in suggested(weights="none")
+    random = suggested(weights="none")
+    assert "nothing pretrained to measure" in random
+    assert "A linear probe on the features of the last unit" in random
     assert suggested(pretrained=(0.2, math.nan), random=(0.1, 0.1)) == (
         "The profile has no ridge probe of the features and makes no suggestion."
     )

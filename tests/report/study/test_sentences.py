@@ -70,6 +70,8 @@ def test_optimism_of_the_selection_is_reported() -> None:
     text = optimism(record, current_recommendation(record))
     assert "trial 12 reached 71.2 % on a single split, selected among 10 full-length trials" in text
     assert "its mean is 70.6 % (\N{MINUS SIGN}0.6 points)" in text
+    default = sample_study(recommended="default recipe")
+    assert optimism(default, current_recommendation(default)).startswith("In the search, the default recipe reached")
     assert optimism(unfinished_study(), current_recommendation(unfinished_study())) == ""
 
 

@@ -15,7 +15,7 @@ class Fit(Card):
     """The fit profile of the study."""
 
     name = "fit"
-    title = "Fit of the pretrained weights"
+    title = "Fit of the weights"
 
     def content(self, study: StudyView) -> TemplateData | NotApplicable:
         """Returns conclusions, the measures, and their correlation with the accuracy of the trials."""

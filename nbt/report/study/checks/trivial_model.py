@@ -8,6 +8,7 @@ from statistics import fmean
 import numpy as np
 
 from nbt.checks import Check, CheckResult
+from nbt.metrics import METRICS
 from nbt.report.formatting import percent, points
 from nbt.report.study.headline import Z95
 from nbt.report.study.recommendation import current_recommendation
@@ -15,10 +16,13 @@ from nbt.training.metrics import Predictions
 from nbt.tuning.storage.codec import VALIDATION_IMAGES
 from nbt.tuning.storage.records import StudyRecord
 
-_ADVICE = (
-    "Do not use this model before you have checked that the labels are right; add images of the rare classes, and "
-    "search with --metric balanced_accuracy if the classes differ in size."
-)
+_ADVICE = "Do not use this model before you have checked that the labels are right; add images of the rare classes"
+
+
+def _advice(record: StudyRecord) -> str:
+    if METRICS[record.config.metric].class_mean:
+        return f"{_ADVICE}."
+    return f"{_ADVICE}, and search with --metric balanced_accuracy if the classes differ in size."
 
 
 class TrivialModel(Check[StudyRecord]):
@@ -34,9 +38,9 @@ class TrivialModel(Check[StudyRecord]):
     def run(self, subject: StudyRecord) -> CheckResult:
         """Looks for one predicted class, and for an accuracy that is not above that of guessing beyond noise."""
         predictions = subject.test_predictions("recommended")
-        return self._by_validation(subject) if predictions is None else self._by_test(predictions)
+        return self._by_validation(subject) if predictions is None else self._by_test(predictions, _advice(subject))
 
-    def _by_test(self, predictions: Predictions) -> CheckResult:
+    def _by_test(self, predictions: Predictions, advice: str) -> CheckResult:
         counts, n = predictions.class_counts, len(predictions.labels)
         n_predicted = len(np.unique(predictions.predicted))
         correct = predictions.predicted == predictions.labels
@@ -46,13 +50,13 @@ class TrivialModel(Check[StudyRecord]):
             f"class {percent(float(counts.max() / n))}"
         )
         if n_predicted == 1 and np.count_nonzero(counts) > 1:
-            return self.failed(f"{found}: the model predicts one class only.", _ADVICE)
+            return self.failed(f"{found}: the model predicts one class only.", advice)
         noise = Z95 * float(difference.std()) / math.sqrt(n)
         others = 1.0 - float(counts.max() / n)
         if others <= Z95 * math.sqrt(others * (1.0 - others) / n):
             return self.not_applicable(f"{found}: even a perfect model would not differ from that beyond noise.")
         if difference.mean() <= noise and not _is_balanced_accuracy_above_chance(predictions):
-            return self.failed(f"{found}, no difference beyond noise ({points(noise, signed=False)} points).", _ADVICE)
+            return self.failed(f"{found}, no difference beyond noise ({points(noise, signed=False)} points).", advice)
         return self.passed(f"{found}.")
 
     def _by_validation(self, subject: StudyRecord) -> CheckResult:
@@ -70,9 +74,9 @@ class TrivialModel(Check[StudyRecord]):
             f"The balanced validation accuracy is {percent(accuracy)}, that of a constant prediction {percent(chance)}"
         )
         if all(math.isclose(value, chance) for value in known):
-            return self.failed(f"{found}: the model predicts one class only.", _ADVICE)
+            return self.failed(f"{found}: the model predicts one class only.", _advice(subject))
         if accuracy <= chance + Z95 * math.sqrt(chance * (1 - chance) / images):
-            return self.failed(f"{found}, which {images} images do not distinguish.", _ADVICE)
+            return self.failed(f"{found}, which {images} images do not distinguish.", _advice(subject))
         return self.passed(f"{found}.")
 
 

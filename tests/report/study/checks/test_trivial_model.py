@@ -9,7 +9,7 @@ from nbt.checks import FAILED, NOT_APPLICABLE, PASSED, CheckResult
 from nbt.report.study.checks.trivial_model import TrivialModel
 from nbt.training.metrics import Predictions
 from tests.report.study.checks.studies import run, with_curves
-from tests.sample_study import curve
+from tests.sample_study import config, curve
 
 CHECK = TrivialModel()
 
@@ -27,6 +27,19 @@ def test_one_predicted_class_of_the_test_images_fails() -> None:
     assert "On 100 test images the accuracy is 90.0 %" in result.message
     assert "predicts one class only" in result.message
     assert by_test([0] * 90 + [1] * 10, [1] * 100).state == FAILED
+
+
+def test_the_advice_does_not_repeat_the_metric_of_the_search() -> None:
+    labels, predicted = [0] * 90 + [1] * 10, [0] * 100
+    scores = np.full((100, 2), -5.0)
+    scores[np.arange(100), predicted] = -0.02
+    predictions = Predictions(np.array(labels), scores)
+    advice = {
+        metric: run(CHECK, config=config(metric=metric), load_predictions=lambda _: predictions).advice
+        for metric in ("accuracy", "macro_f1")
+    }
+    assert advice["accuracy"].endswith("search with --metric balanced_accuracy if the classes differ in size.")
+    assert advice["macro_f1"].endswith("add images of the rare classes.")
 
 
 def test_a_model_that_is_not_above_guessing_fails() -> None:
