@@ -47,7 +47,7 @@ def study_rows(record: StudyRecord) -> list[ResultRow]:
     recalls = [f"{row.name} {percent(row.recall)} of {row.images}" for row in weakest_classes(record)]
     is_imbalanced = max(record.class_images, default=0) > MAX_RATIO * min(record.class_images, default=0)
     if recalls and (chosen.class_mean or is_imbalanced):
-        rows.append(ResultRow("lowest recall", ", ".join(recalls), ""))
+        rows.append(ResultRow("lowest recall", ", ".join(recalls), "of the test images"))
     return rows
 
 
