@@ -15,7 +15,7 @@ from nbt.cli.options.common import Command, config_option
 @config_option("tracking_uri")
 @config_option("out")
 def command(out: Output, study: str, storage: str | None, tracking_uri: str | None, folder: str) -> None:
-    """Update the MLflow runs of a study from the storage, or the run of a stream.
+    """Update the MLflow runs of a study or a stream from the storage.
 
     STUDY is the name of a study, or of a stream of nbt continual (a folder in .nbt/streams/). Missing and outdated runs
     are written, with the report and the model in --out if they are there. No run is written twice.

@@ -61,7 +61,7 @@ WRONG = [
     ([*SEARCH, "--storage", "studies.db"], "write sqlite:///studies.db"),
     ([*SEARCH, "--out", __file__], "test_app.py is no folder"),
     ([*SEARCH, "-v", "-q"], "-v and -q"),
-    (["train", "--dataset", "digits"], "missing --settings"),
+    (["train"], "missing --dataset"),
     (["train", "--dataset", "digits", "--settings", "nowhere.yaml"], "nowhere.yaml"),
     (["predict"], "missing MODEL_DIR"),
     (["predict", "nowhere", "image.png"], "nowhere: no such folder"),
