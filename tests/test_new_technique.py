@@ -261,7 +261,7 @@ class TestRecords:
         assert GRADIENT_NOISE.settings[0].text in rows["gradient_noise"]
         with sqlite3.connect(tmp_path / "mlflow.db") as database:
             tracked = database.execute("select value from params where key = 'gradient_noise'").fetchall()
-        assert {value for (value,) in tracked} == {str(value) for value in values if value}
+        assert {value for (value,) in tracked} == {str(value) for value in values}
 
 
 def test_it_unregisters_without_a_trace() -> None:
