@@ -211,8 +211,8 @@ def test_facts_of_a_gpu_include_its_name_and_the_peak_memory_of_the_trial(
     where = {"device": f"cuda:{number}", "precision": precision, "gpu": f"fast {number}"}
     memory = {"cache_memory_bytes": 2, "device_memory_bytes": 100}
     assert facts == [
-        {**where, **memory, "peak_memory_bytes": 23, "setup_seconds": 0.5},
-        {**where, **memory, "peak_memory_bytes": 13, "setup_seconds": 0.5},
+        {**where, **memory, "peak_memory_bytes": 23, "setup_seconds": 0.5, "optimizer": {}},
+        {**where, **memory, "peak_memory_bytes": 13, "setup_seconds": 0.5, "optimizer": {}},
         where,
         {**where, **memory, "peak_memory_bytes": 100},
     ]

@@ -15,8 +15,8 @@ from tests.tuning.synthetic import LENGTH, target
 from tests.tuning.synthetic import draw as draw_settings
 
 NAMES = [prior.name for prior in registered_priors()]
-# The default space does not vary `zap_until`.
-VARIED = [*(dimension.name for dimension in FULL_SPACE.dimensions), "zap_until"]
+# The default space does not vary `zap_until` and `epochs`.
+VARIED = [*(dimension.name for dimension in FULL_SPACE.dimensions), "zap_until", "epochs"]
 BASE = TransferSettings(epochs=LENGTH)
 # A target with few images, few epochs and good features, on which every prior is active.
 FULLY_MEASURED = target(0.7, 0.1, **{TLI_SIMILARITY: 0.7})

@@ -7,23 +7,33 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import yaml
 
 from nbt.settings import TransferSettings
 from nbt.tuning.space.space import Space
 from nbt.tuning.surrogate.logit_score import logit_score_variance
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
+from tests.conftest import REPOSITORY
 from tests.tuning.benchmark.tables import FULL_SPACE
 from tests.tuning.priors.suggestions import FULLY_MEASURED, NAMES, get_prior
 from tests.tuning.synthetic import IMAGES
 from tests.tuning.synthetic import draw as draw_settings
 
-ZAPPING_SPACE = Space.load("zapping")
+
+def space_with_epochs() -> Space:
+    """Returns the default space with a varied length."""
+    content = yaml.safe_load((REPOSITORY / "search_spaces" / "non_binary.yaml").read_text())
+    content["dimensions"]["epochs"] = {"kind": "int", "low": 3, "high": 48, "log": True, "neutral": 12}
+    return Space.parse(yaml.safe_dump(content, sort_keys=False), source="epochs")
+
+
+SPACES = (FULL_SPACE, Space.load("zapping"), space_with_epochs())
 
 
 def space_of(name: str) -> Space:
-    """Returns a space that varies the dimensions of a prior: the default space, or the one of zapping."""
-    varied = {dimension.name for dimension in FULL_SPACE.dimensions}
-    return FULL_SPACE if varied & set(get_prior(name).dimensions) else ZAPPING_SPACE
+    """Returns the first space that varies a dimension of a prior."""
+    needed = set(get_prior(name).dimensions)
+    return next(space for space in SPACES if needed & {dimension.name for dimension in space.dimensions})
 
 
 def draw(n: int, seed: int, name: str) -> list[TransferSettings]:

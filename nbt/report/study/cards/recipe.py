@@ -13,7 +13,6 @@ from nbt.report.study.sentences import recipe_sentence
 from nbt.report.table import Cell, Column, row, table
 from nbt.settings import SETTINGS, TransferSettings
 from nbt.tuning.intervals import Interval
-from nbt.tuning.setting_effects import MIN_TRIALS, setting_effects
 
 _VALUES = (Column("recommended", "n"), Column("default", "n"))
 
@@ -26,6 +25,8 @@ class Recipe(Card):
 
     def content(self, study: StudyView) -> TemplateData | NotApplicable:
         """Returns the settings that differ from the default recipe, and all settings."""
+        from nbt.tuning.setting_effects import MIN_TRIALS, setting_effects  # imports pandas
+
         recommendation, config = study.recommendation, study.record.config
         if recommendation is None:
             return NotApplicable("no trial has run to its full length")

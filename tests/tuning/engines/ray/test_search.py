@@ -55,7 +55,11 @@ def test_both_engines_give_the_same_trials_and_resume_each_other(task: Task, wor
             assert local_trial.facts[name] == ray_trial.facts[name]
     for study in ("here", "there"):
         folder = working_folder / "reports" / study
-        assert {path.name for path in (folder / "model").iterdir()} == {"model.json", "weights.safetensors"}
+        assert {path.name for path in (folder / "model").iterdir()} == {
+            "README.md",
+            "model.json",
+            "weights.safetensors",
+        }
 
     here, there = search(task, "here", "ray", 7), search(task, "there", "local", 7)
     assert len(here.trials) > 5
