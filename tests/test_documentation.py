@@ -78,10 +78,7 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_python_blocks_run(page: str, tmp_path: Path) -> None:
     """The blocks of a page run one after the other, as a reader would enter them."""
     script = tmp_path / "blocks.py"
-    script.write_text(
-        'if __name__ == "__main__":\n'
-        + "".join(f"    {line}\n" for block in code_blocks(read(page), "python") for line in block.splitlines())
-    )
+    script.write_text("\n".join(code_blocks(read(page), "python")))
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
