@@ -14,8 +14,7 @@ drawn again.
     python studies/optimism.py run --shared ../shared      # resumable, breadth first: seed 0 of all data sets first
     python studies/optimism.py report
 
-`run` appends a line per search to `studies/results/optimism.jsonl`; `report` writes `studies/results/optimism.md`. A
-search without other load takes about five minutes on two cores.
+`run` appends a line per search to `studies/results/optimism.jsonl`; `report` writes `studies/results/optimism.md`.
 """
 
 from __future__ import annotations

@@ -57,10 +57,10 @@ class _SeedTrialSource(TrialSource):
                 export=export,
             )
         )
-        self.settings = settings
-        self.outcomes: dict[str, TrialOutcome] = {}
         # The validation predictions calibrate the model.
         self._pending = [dataclasses.replace(spec, keep_predictions=True) for spec in self._pending]
+        self.settings = settings
+        self.outcomes: dict[str, TrialOutcome] = {}
         self.specs = tuple(self._pending)
 
     def next_trial(self) -> TrialSpec | None:
@@ -130,12 +130,12 @@ def train(
     require_positive(seeds=seeds)
     check_workers(workers)
     check_register(register, export)
-    if export is not None:
-        check_export(export, "--export")
+    model = None if export is None else check_export(export, "--export")
     uri = None if tracking_uri is None else resolve_uri(tracking_uri)
     with shown_progress(options.pop("progress", None), Progress) as (progress, _):
         loaded = as_task(task, {**options, "progress": progress})
-        result = _train(loaded, settings or TransferSettings(), seeds, workers, export, progress)
+        result = _train(loaded, settings or TransferSettings(), seeds, workers, model, progress)
+    result = dataclasses.replace(result, export=export)  # the path as the caller wrote it
     if uri is not None:
         track_command(_tracked_run(loaded, result, time.monotonic() - started), uri, register=register)
     return result
@@ -146,18 +146,16 @@ def _train(
     recipe: TransferSettings,
     seeds: int,
     workers: int | str,
-    export: Path | None,
+    model: Path | None,
     progress: ProgressCallback | None,
 ) -> TrainResult:
+    from nbt.training.recipe.checks import check_recipe, check_starting_weights
     from nbt.tuning.engines.factory import EngineFactory
     from nbt.tuning.intervals import ValidationDesign, wilson_interval
     from nbt.tuning.run_scores import RunScore, image_scores, score_interval
 
-    model = None if export is None else check_export(export, "--export")
     if model is not None:
         check_outside("--export", model, loaded.dataset)
-    from nbt.training.recipe.checks import check_recipe, check_starting_weights
-
     teacher = None if loaded.teacher is None else loaded.teacher.name
     check_starting_weights(recipe, loaded.backbone, loaded.dataset, loaded.weights, teacher=teacher)
     check_recipe(recipe, len(loaded.split.train))
@@ -187,18 +185,18 @@ def _train(
     validation = score_interval(scores, design)
     calibration = _calibration(source, last)
     result, majority, classes = _test_results(loaded, test, last)
-    if export is not None:
+    if model is not None:
         from nbt.inference.model_card import complete_model_folder
 
         complete_model_folder(
-            export,
+            model,
             temperature=1.0 if calibration is None else calibration.temperature,
             test=result,
             predictions=last.predictions,
             majority=majority,
             classes=classes,
         )
-    return TrainResult(source.settings, runs, validation, test, result, majority, classes, export, calibration)
+    return TrainResult(source.settings, runs, validation, test, result, majority, classes, model, calibration)
 
 
 def _tracked_run(task: Task, result: TrainResult, seconds: float) -> CommandRun:
