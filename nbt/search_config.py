@@ -411,7 +411,12 @@ class SearchConfig:
             if getattr(self, name) is None:
                 raise UsageError(f"missing {flag_of(name)}; see nbt search --help")
         is_guided = self.heuristics and self.scenario is None
-        if self.budget == AUTO and not is_guided:
+        is_auto = str(self.budget).strip().lower().startswith(AUTO)
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        unused = [flag_of(name) for name in ("max_budget", "min_gain") if getattr(self, name) != defaults[name]]
+        if unused and not is_auto:
+            raise UsageError(f"{', '.join(unused)}: only with --budget auto")
+        if is_auto and not is_guided:
             raise UsageError(
                 "--budget auto needs the model of the priors, which predicts the gain: leave out --no-heuristics and "
                 "--scenario, or give a number of trials or a time"

@@ -39,9 +39,10 @@ def estimate_job(
     if estimator is not None and budget is not None and not (record and record.counts()["complete"]):
         minimum = estimator.minimum_seconds(clock.total)
         if minimum > budget:
+            option = "--budget" if prepared.budget.min_gain is None else "--max-budget"
             raise UsageError(
                 f"budget {prepared.budget.text}: too short for a baseline trial, finals, last training and report; on "
-                f"this machine give at least --budget {10 * math.ceil(minimum / 10)}s, or fewer --epochs"
+                f"this machine give at least {option} {10 * math.ceil(minimum / 10)}s, or fewer --epochs"
             )
     return estimator
 

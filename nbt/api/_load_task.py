@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from nbt.checks import log_failed
-from nbt.errors import UsageError
+from nbt.errors import UsageError, nearest
 from nbt.machine.cores import limit_spinning
 from nbt.progress import Progress as ProgressCallback
 
@@ -89,6 +89,14 @@ def callback_of(options: TaskOptions) -> ProgressCallback | None:
     return progress if callable(progress) else None
 
 
+def check_task(task: object) -> None:
+    """Raises UsageError unless the object is a loaded task."""
+    from nbt.task.task import Task
+
+    if not isinstance(task, Task):
+        raise UsageError(f"{task!r} is no task: give nbt.load_task(...), or the name or path of a dataset")
+
+
 def as_task(task: Task | str | Path, options: TaskOptions) -> Task:
     """Returns a loaded task unchanged, or loads the task of a dataset.
 
@@ -101,6 +109,10 @@ def as_task(task: Task | str | Path, options: TaskOptions) -> Task:
     """
     if isinstance(task, str | Path):
         return load_task(task, **options)
+    check_task(task)
+    for name in options:
+        if name not in TaskOptions.__annotations__:
+            raise UsageError(f"unknown option {name!r}; {nearest(name, TaskOptions.__annotations__)}")
     extra = [name for name, value in options.items() if name != "progress" and value is not None]
     if extra:
         raise UsageError(f"{', '.join(extra)}: a loaded task has its own; pass them to load_task")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.api._job import estimate_job
-from nbt.api._load_task import load_silently
+from nbt.api._load_task import check_task, load_silently
 from nbt.api._prepared_search import PreparedSearch, make_study_config
 from nbt.api._search_run import SearchRun
 from nbt.api._strategy import load_transferred_priors, make_strategy
@@ -150,6 +150,7 @@ def _make_config(task: SearchConfig | Task | str | Path, options: Mapping[str, A
         return task.replace(**options).check_complete()
     if isinstance(task, str | Path):
         return SearchConfig.from_options({**options, "dataset": task}).check_complete()
+    check_task(task)
     names = [name for name, value in options.items() if name in _TASK_FIELDS and value is not None]
     if names:
         raise UsageError(f"{', '.join(names)}: a loaded task has its own; pass them to load_task")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._progress_source import ProgressTrialSource
 from nbt.api.results import TrainResult
-from nbt.errors import NbtError, require_positive
+from nbt.errors import NbtError, UsageError, require_positive
 from nbt.paths import check_outside
 from nbt.progress import Progress as ProgressCallback
 from nbt.report.settings_table import flat_settings, recipe_summary
@@ -108,10 +108,11 @@ def train(
         export: Folder for the tested model: new, empty, or a model folder, which is replaced.
         tracking_uri: URI of the MLflow tracking store that records the training; it is not recorded when None.
         register: Name under which the exported model is registered in MLflow; needs `export` and `tracking_uri`.
-        **options: Options of the task, see `TaskOptions`; not allowed with a loaded task.
+        **options: Options of the task, such as `backbone` and `image_size`, which are not allowed with a loaded task;
+            `progress` shows the progress: None on a terminal and in a notebook, False never, True everywhere.
 
     Returns:
-        The validation accuracies, the test result, and the repaired settings.
+        The validation accuracies, the test result, and the settings, in which values without effect are neutral.
 
     Raises:
         UsageError: An argument is invalid.
@@ -128,6 +129,8 @@ def train(
 
     started = time.monotonic()
     require_positive(seeds=seeds)
+    if not isinstance(settings, TransferSettings | None):
+        raise UsageError(f"settings {settings!r}: give nbt.TransferSettings(...), or None for the default recipe")
     check_workers(workers)
     check_register(register, export)
     model = None if export is None else check_export(export, "--export")

@@ -7,8 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nbt.cache import cache_limit
 from nbt.doctor.diagnosis import OK, PROBLEM, WARNING, Diagnosis
 from nbt.doctor.sizes import GIB, MIB, size_text
+from nbt.errors import UsageError
 from nbt.paths import cache_root
 
 MIN_FREE = 500 * MIB
@@ -41,6 +43,11 @@ def _check_folder(name: str, folder: Path, option: str, free_bytes: Callable[[Pa
     except OSError as error:
         reason = error.strerror or str(error)
         return Diagnosis(name, PROBLEM, f"{path} cannot be written ({reason})", f"give another folder with {option}")
+    if name == "cache":
+        try:
+            cache_limit()
+        except UsageError as error:
+            return Diagnosis(name, PROBLEM, str(error), "set NBT_CACHE_LIMIT to a size, or unset it")
     free = free_bytes(existing)
     size = f" {size_text(folder_size(path))} used," if name == "cache" else ""
     status = OK if free >= ENOUGH_FREE else WARNING if free >= MIN_FREE else PROBLEM

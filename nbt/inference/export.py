@@ -85,11 +85,13 @@ def export_file(model: TransferModel, file: str | Path, format_name: str) -> Exp
         format_name: One of `FORMATS`.
 
     Raises:
-        UsageError: The format is unknown or needs a package that is not installed, or it cannot hold this model.
+        UsageError: The format is unknown or needs a package that is not installed, it cannot hold this model, or the
+            file is part of the model folder or has the suffix of another format.
         NbtError: The outputs of the file differ from those of the model, or the file cannot be written.
     """
     check_format(format_name)
     path, form = Path(file), FORMATS[format_name]
+    _check_file(path, model.path, format_name)
     model = TransferModel(copy.deepcopy(model.module).to("cpu"), model.metadata, model.path, torch.device("cpu"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,6 +108,17 @@ def export_file(model: TransferModel, file: str | Path, format_name: str) -> Exp
     except OSError as error:
         raise NbtError(f"{path}: cannot be written ({error})") from error
     return ExportedFile(path=path, format=format_name, size=size, max_difference=difference, tolerance=form.tolerance)
+
+
+def _check_file(file: Path, model: Path, format_name: str) -> None:
+    """Raises UsageError for a file of the model itself, and for a name with the suffix of another format."""
+    folder = model if model.is_dir() else None
+    if file.resolve() == model.resolve() or (folder is not None and folder.resolve() in file.resolve().parents):
+        raise UsageError(f"{file}: that is a file of the model {model}; give another file")
+    other = next((name for name, form in FORMATS.items() if form.suffix == file.suffix and name != format_name), None)
+    if other is not None:
+        usual = FORMATS[format_name].suffix
+        raise UsageError(f"{file}: {file.suffix} is the suffix of the format {other}; give a name with {usual}")
 
 
 def check_format(name: str) -> None:

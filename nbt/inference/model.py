@@ -51,8 +51,12 @@ def load_model(folder: str | Path, device: str | None = None) -> TransferModel:
             `nbt export --format safetensors`.
         device: "cpu", "cuda" or "cuda:1"; None selects the first GPU if there is one, else the CPU.
 
+    Returns:
+        The model, which classifies images, files and folders.
+
     Raises:
-        UsageError: The folder is not a model folder of a known version, it is damaged, or there is no such device.
+        UsageError: The folder is not a model folder of a known version, the folder is damaged, or there is no such
+            device.
 
     Example:
         >>> import nbt

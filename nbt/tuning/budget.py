@@ -51,9 +51,7 @@ class Budget:
         if normalised == _AUTO or normalised.startswith(_AUTO_TEXT):
             if not min_gain > 0:
                 raise UsageError(f"minimum gain {min_gain:g}: give points above 0, such as 0.1")
-            limit = cls.parse(normalised.removeprefix(_AUTO_TEXT) if normalised != _AUTO else max_budget)
-            if limit.min_gain is not None:
-                raise _invalid_budget(max_budget, "as a limit, give a number of trials such as 20, or a time")
+            limit = _parse_limit(normalised.removeprefix(_AUTO_TEXT) if normalised != _AUTO else max_budget)
             return replace(limit, text=_AUTO_TEXT + limit.text, min_gain=min_gain)
         match = None if isinstance(text, bool) else _PATTERN.fullmatch(normalised)
         if match is None:
@@ -88,6 +86,14 @@ class Budget:
         """
         total = self.total_epochs(length)
         return None if total is None else max(0, total - spent - reserved)
+
+
+def _parse_limit(text: str | int) -> Budget:
+    if _PATTERN.fullmatch(str(text).strip().lower()) is None:
+        raise UsageError(
+            f"maximum budget {str(text)!r}: give a number of trials such as 20, or a time such as 30m or 2h"
+        )
+    return Budget.parse(text)
 
 
 def _invalid_budget(text: object, problem: str) -> UsageError:

@@ -31,6 +31,10 @@ WRONG = [
     (["search", "--dataset", "digits", "--budget", "soon"], "budget 'soon'"),
     (["search", "--dataset", "digits", "--budget", "auto", "--no-heuristics"], "--budget auto needs the model"),
     (["search", "--dataset", "digits", "--budget", "auto", "--min-gain", "0"], "minimum gain 0"),
+    (["search", "--dataset", "digits", "--budget", "auto", "--max-budget", "few"], "maximum budget 'few'"),
+    (["search", "--dataset", "digits", "--budget", "Auto", "--no-heuristics"], "--budget auto needs the model"),
+    ([*SEARCH, "--max-budget", "5"], "--max-budget: only with --budget auto"),
+    ([*SEARCH, "--min-gain", "0.5"], "--min-gain: only with --budget auto"),
     (
         ["search", "--dataset", "digits", "--budget", "3", "--beliefs", "[{dimension: head_lrr, around: 1}]"],
         "belief about head_lrr: unknown dimension; did you mean",

@@ -34,6 +34,11 @@ def test_the_size_of_the_cache(tmp_path: Path) -> None:
     assert by_subject()["cache"].message == f"{tmp_path}/cache, 3 MiB used, 50.0 GiB free"
 
 
+def test_a_wrong_limit_of_the_cache_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NBT_CACHE_LIMIT", "abc")
+    assert (by_subject()["cache"].status, "NBT_CACHE_LIMIT=abc" in by_subject()["cache"].message) == ("problem", True)
+
+
 def test_a_folder_that_cannot_be_written_is_a_problem() -> None:
     result = by_subject(out="/proc/reports")["reports"]  # nobody can write there, not even root
     assert result.status == "problem"

@@ -156,3 +156,17 @@ def test_other_files_of_safetensors_are_refused(content: bytes | None, tmp_path:
         path.write_bytes(content)
     with pytest.raises(UsageError, match=r"m\.safetensors is not a model of nbt export"):
         load_model(path)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "deep/model.safetensors"])
+def test_the_model_is_not_overwritten(model: TransferModel, name: str) -> None:
+    before = {path: path.read_bytes() for path in model.path.iterdir()}
+    with pytest.raises(UsageError, match="file of the model"):
+        export_file(model, model.path / name, "safetensors")
+    assert {path: path.read_bytes() for path in model.path.iterdir()} == before
+
+
+def test_the_suffix_of_another_format_is_refused(model: TransferModel, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\.onnx is the suffix of the format onnx; give a name with \.pt2"):
+        export_file(model, tmp_path / "model.onnx", "torch")
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from nbt.report.formatting import difference_interval, difference_number, plural
 from nbt.report.metric_text import bounds_text, difference_bounds_text, difference_text, guess_text, value_text
 from nbt.report.study.recommendation import StudyRecommendation, default_recipe_trial
 from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
+from nbt.tuning.finals.winner import CHEAPER_REASON
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import FinalRecord, StudyRecord
 
@@ -36,7 +37,9 @@ def validation_sentences(record: StudyRecord, recommendation: StudyRecommendatio
     if recommendation is None or recommendation.final is None or results is None:
         return ()
     optimism = () if results.optimism is None else (_optimism_sentence(results.recommended.metric, results.optimism),)
-    return (f"In the final runs: {_validation_text(record, recommendation)}.", *optimism)
+    _, begin, rest = (record.verdict or "").partition(CHEAPER_REASON)
+    reason = (f"{begin}{rest}",) if begin else ()
+    return (f"In the final runs: {_validation_text(record, recommendation)}.", *reason, *optimism)
 
 
 def _validation_text(record: StudyRecord, recommendation: StudyRecommendation) -> str:

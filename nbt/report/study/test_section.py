@@ -116,8 +116,10 @@ def _sentences(record: StudyRecord, results: TestResults) -> tuple[str, ...]:
         sentences.append(difference_sentence(results))
     if len(results.recommended.metrics) == len(METRICS):
         sentences.append(
-            f"Intervals of accuracies are Wilson intervals, all others are from {RESAMPLES} bootstrap resamples of the "
-            f"images. {guess_text(metric).capitalize()} is evaluated on the same images."
+            "Intervals of accuracies are Wilson intervals. All others have the standard error of "
+            f"{RESAMPLES} bootstrap resamples of the images; those of balanced accuracy, macro F1 and a perfect AUROC "
+            "are not narrower than Wilson intervals. Log losses are those before calibration. "
+            f"{guess_text(metric).capitalize()} is evaluated on the same images."
         )
     return tuple(sentences)
 

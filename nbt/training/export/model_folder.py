@@ -50,6 +50,8 @@ def find_model(folder: str | Path) -> Path:
     Raises:
         UsageError: The folder is not a model folder; if it contains one, the message names it.
     """
+    if not isinstance(folder, str | Path) or not str(folder):
+        raise UsageError(f"model {folder!r}: give the path of a model folder, model/ of a study")
     path = Path(folder)
     if path.is_file() or (path / CARD_FILE).is_file():
         return path

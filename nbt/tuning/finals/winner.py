@@ -11,6 +11,9 @@ from nbt.tuning.finals.plan import is_cheaper
 from nbt.tuning.intervals import Interval, ValidationDesign
 from nbt.tuning.run_scores import RunScore, score_difference
 
+CHEAPER_REASON = "Nothing is better than"
+"""Beginning of the sentence of `describe_comparison` that says why a cheaper recipe is recommended."""
+
 MIN_SEEDS = 3
 """Number of seeds before the first decision; intervals of fewer seeds are too wide."""
 
@@ -60,7 +63,8 @@ def select_finalist(
     recipe leads, then the finalist with the lower loss.
 
     If the interval of the paired difference between the leader and the default recipe includes 0, the cheapest finalist
-    that cannot be distinguished from the leader is recommended, provided that it is clearly cheaper than the leader.
+    is recommended that is clearly cheaper than the leader, cannot be distinguished from it, and has a mean of about one
+    standard error below at most (one-standard-error rule; Breiman et al. 1984, "Classification and Regression Trees").
 
     Args:
         scores: Name of each finalist -> its runs by round; round i of all finalists has the same seed and split.
@@ -89,7 +93,13 @@ def select_finalist(
             remaining = tuple(name for name in active if name not in dropped)
             recommended = leader
             if costs is not None and default in remaining and default not in worse:
-                equal = [name for name in remaining if name not in worse and is_cheaper(costs[name], costs[leader])]
+                equal = [
+                    name
+                    for name in remaining
+                    if name not in worse
+                    and is_cheaper(costs[name], costs[leader])
+                    and _is_close(scores[name][:rounds], scores[leader][:rounds], designs[name])
+                ]
                 recommended = min(equal, key=lambda name: costs[name], default=leader)
             return SelectionState(
                 rounds=rounds, active=remaining, dropped=dropped, leader=recommended, finished=True, best=leader
@@ -122,7 +132,7 @@ def describe_comparison(
     if cheaper_than is not None and costs is not None:
         share = costs[name] / costs[cheaper_than]
         reason = (
-            f" Nothing is better than the {default} beyond noise, so {name if name != default else f'the {name}'} is "
+            f" {CHEAPER_REASON} the {default} beyond noise, so {name if name != default else f'the {name}'} is "
             f"recommended because it is cheaper: about {100 * share:.0f} % of the training time of "
             f"{cheaper_than if cheaper_than != default else f'the {default}'}."
         )
@@ -149,6 +159,17 @@ def _is_worse(
         return False
     high = score_difference(scores[name][:rounds], scores[leader][:rounds], design).high
     return high is not None and high < 0
+
+
+def _is_close(scores: Sequence[RunScore], best: Sequence[RunScore], design: ValidationDesign | None) -> bool:
+    """Returns whether a mean is below the best one by at most a quarter of the width of their 95 % interval.
+
+    This is one standard error of many runs, and more of few runs.
+    """
+    difference = score_difference(scores, best, design)
+    if difference.low is None or difference.high is None:
+        return difference.mean >= 0
+    return difference.mean >= -(difference.high - difference.low) / 4
 
 
 def _ranking_key(scores: Sequence[RunScore], is_default: bool) -> tuple[float, bool, float]:

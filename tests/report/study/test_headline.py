@@ -4,6 +4,7 @@ import pytest
 
 from nbt.report.study.headline import comparison_to_default, headline, validation_sentences
 from nbt.report.study.recommendation import current_recommendation
+from nbt.tuning.finals.winner import describe_comparison
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import StudyRecord, TestRecord
 from tests.sample_study import (
@@ -58,6 +59,19 @@ def test_validation_and_its_difference_to_the_test_follow() -> None:
         tested = TestRecord(name="recommended", accuracy=interval(mean, mean - 0.01, mean + 0.01), loss=None, n=900)
         assert sentences(sample_study(test=(tested,)))[1].endswith(end)
     assert sentences(sample_study(test=())) == []
+
+
+def test_the_reason_for_a_cheaper_recipe_follows() -> None:
+    interval_with_0 = interval(0.004, -0.009, 0.017)
+    verdict = describe_comparison(
+        "trial 12", "default recipe", interval_with_0, cheaper_than="trial 3", costs={"trial 12": 0.4, "trial 3": 1.0}
+    )
+    record = sample_study(verdict=verdict)
+    _, reason, _ = validation_sentences(record, current_recommendation(record))
+    assert reason == (
+        "Nothing is better than the default recipe beyond noise, so trial 12 is recommended because it is cheaper: "
+        "about 40 % of the training time of trial 3."
+    )
 
 
 def test_headline_between_finals_and_test() -> None:

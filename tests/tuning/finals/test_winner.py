@@ -103,6 +103,12 @@ class TestCheaper:
         state = self.select(a=[0.8, 0.81, 0.79], b=[0.79, 0.8, 0.81], default=[0.5, 0.51, 0.49])
         assert (state.leader, state.best) == ("a", "a")
 
+    def test_a_cheaper_recipe_with_a_lower_mean_is_not_recommended(self) -> None:
+        # b is 7 points below a, with a 95 % interval of 7.5 points on either side.
+        state = self.select(a=[0.8, 0.8, 0.8], b=[0.70, 0.76, 0.73], default=[0.79, 0.8, 0.8])
+        assert "b" not in state.dropped
+        assert (state.leader, state.best) == ("a", "a")
+
     def test_about_equal_costs_do_not_decide(self) -> None:
         runs = scores(a=[0.8, 0.7, 0.9], default=[0.75, 0.75, 0.85])
         state = select_finalist(runs, default=DEFAULT, max_seeds=3, costs={"a": 1.0, DEFAULT: 0.95})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from nbt.checks import Check, CheckResult
+from nbt.metrics import METRICS
 from nbt.report.formatting import difference_interval, difference_number, pluralise
 from nbt.report.study.headline import reference_of
 from nbt.report.study.recommendation import current_recommendation
+from nbt.report.study.test_section import difference_sentence
+from nbt.tuning.finals.test_results import TestResults, test_results
 from nbt.tuning.storage.records import StudyRecord
 
 
@@ -21,7 +24,7 @@ class NoDifference(Check[StudyRecord]):
         recommendation = current_recommendation(subject)
         if recommendation is None or recommendation.final is None:
             return self.not_applicable("The study has no final runs.")
-        larger = "Search with a larger --budget, or use the default recipe, which is simpler."
+        larger = "Search with a larger --budget."
         if recommendation.is_default:
             return self.failed("The recommendation is the default recipe: the search found nothing better.", larger)
         versus = recommendation.final.versus_default
@@ -36,9 +39,21 @@ class NoDifference(Check[StudyRecord]):
             f"{pluralise(versus.n, 'final run')} ({difference_interval(versus, metric, reference)})."
         )
         found = found[:1].upper() + found[1:]
+        tested = test_results(subject)
+        if tested is not None and _is_worse(tested):
+            return self.failed(f"{found} {difference_sentence(tested)}", _WORSE_IN_TEST, severity="warning")
         if versus.low <= 0.0 <= versus.high:
             return self.failed(f"{found[:-1]}, and the 95 % interval contains 0.", f"{_MORE_SEEDS} {larger}")
         return self.passed(found)
 
 
+def _is_worse(tested: TestResults) -> bool:
+    """Returns whether the recommendation is worse than the default recipe on the test images beyond noise."""
+    difference = tested.difference
+    if difference is None or difference.low is None or difference.high is None:
+        return False
+    return difference.high < 0.0 if METRICS[tested.recommended.metric].higher_is_better else difference.low > 0.0
+
+
+_WORSE_IN_TEST = "Use the default recipe, or search with a larger --budget and more --final-seeds."
 _MORE_SEEDS = "Run the same command with more --final-seeds, which narrows the interval."

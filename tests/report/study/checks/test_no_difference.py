@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from nbt.checks import FAILED, NOT_APPLICABLE, PASSED
 from nbt.report.study.checks.no_difference import NoDifference
+from nbt.tuning.finals.test_results import test_results
 from nbt.tuning.intervals import Interval
 from tests.report.study.checks.studies import run
-from tests.sample_study import config, finals
+from tests.sample_study import config, evaluated_study, finals
 
 CHECK = NoDifference()
 
@@ -26,6 +29,17 @@ def test_an_interval_with_0_fails() -> None:
     assert "contains 0" in result.message
     assert "--final-seeds" in result.advice
     assert "--budget" in result.advice
+
+
+def test_a_recommendation_that_is_worse_on_the_test_images_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = test_results(evaluated_study())
+    assert results is not None
+    for low, high, expected in ((-0.079, -0.011, (FAILED, "warning")), (-0.05, 0.02, (PASSED, "info"))):
+        worse = replace(results, difference=Interval(mean=(low + high) / 2, low=low, high=high, n=900))
+        monkeypatch.setattr("nbt.report.study.checks.no_difference.test_results", lambda record, found=worse: found)
+        result = run(CHECK)
+        assert (result.state, result.severity) == expected
+        assert ("worse than the default recipe" in result.message) == (expected[0] == FAILED)
 
 
 def test_the_default_recipe_as_recommendation_fails() -> None:
