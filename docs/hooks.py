@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 COPIED_PAGES = {"README.md": "index.md", "studies/README.md": "findings.md"}
 """Pages of the site by the files of the repository that they are copies of."""
 
-_LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -41,17 +41,17 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Replaces links to files of the repository by links to their pages, or by their names."""
     sources = {page: source for source, page in COPIED_PAGES.items()}
     source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
-    pages = {file.src_uri for file in files.documentation_pages()}
+    pages = {file.src_uri for file in files}
 
     def replace(match: re.Match[str]) -> str:
-        text, path, anchor = match[1], match[2], match[3] or ""
+        image, text, path, anchor = match[1], match[2], match[3], match[4] or ""
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
         uri = COPIED_PAGES.get(target, target.removeprefix("docs/"))
         if uri not in pages:
             return text
-        return f"[{text}]({posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or '.')}{anchor})"
+        return f"{image}[{text}]({posixpath.relpath(uri, posixpath.dirname(page.file.src_uri) or '.')}{anchor})"
 
-    return re.sub(r"!?" + _LINK.pattern, replace, markdown)
+    return _LINK.sub(replace, markdown)
 
 
 def options_page() -> str:
