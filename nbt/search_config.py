@@ -367,7 +367,7 @@ class SearchConfig:
         role="run",
         metavar="N",
         help="Maximum number of folds of the final runs, 2 or more; as many are used as take, with the last training, "
-        "at most half of what the trials took, but at least 3.",
+        "at most half of what the trials took, but at least 3, or this maximum if it is lower.",
     )
     ignore: str | None = _option(
         None,
@@ -527,7 +527,7 @@ def check_final_seeds(folds: int) -> None:
     if folds < 2:
         raise UsageError(
             f"--final-seeds: {folds} final run per recipe gives no interval, so that no difference could be told from "
-            "noise; give 3 or more"
+            "noise; give 2 or more"
         )
 
 

@@ -36,6 +36,7 @@ class SearchStrategy:
         """
         from nbt.tuning.samplers.recommendation import recommend_settings
         from nbt.tuning.transferred_priors import make_sampler
+        from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
 
         if self.surrogate is None:
             return {"pruner": self.pruner}
@@ -43,7 +44,10 @@ class SearchStrategy:
         return {
             "pruner": self.pruner,
             "sampler": lambda seed: make_sampler(surrogate, seed),
-            "recommended": [("profile and experience", recommend_settings(surrogate, space))],
+            "recommended": [
+                (TUNED_DEFAULT, tuned_default(surrogate.target.epochs)),
+                ("profile and experience", recommend_settings(surrogate, space)),
+            ],
         }
 
 

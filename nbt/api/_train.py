@@ -22,6 +22,7 @@ from nbt.tracking.uris import resolve_uri
 from nbt.training.export.model_folder import check_export, check_register
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.storage.records import FinalRun, TestRecord
+from nbt.tuning.tuned_recipes import tuned_default
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -101,7 +102,7 @@ def train(
 
     Args:
         task: A loaded task, or the name or path of a dataset, which is loaded with `options`.
-        settings: The recipe; the default recipe when None.
+        settings: The recipe; the tuned default when None, see `nbt.tuning.tuned_recipes`.
         seeds: Number of validation runs. Their seeds count up from the seed of the task, and every run validates
             another fold of the training and validation images, unless the validation images are official.
         workers: Number of concurrent runs, at most `seeds`, or "auto"; see `nbt.tuning.engines.worker_count`.
@@ -130,14 +131,14 @@ def train(
     started = time.monotonic()
     require_positive(seeds=seeds)
     if not isinstance(settings, TransferSettings | None):
-        raise UsageError(f"settings {settings!r}: give nbt.TransferSettings(...), or None for the default recipe")
+        raise UsageError(f"settings {settings!r}: give nbt.TransferSettings(...), or None for the tuned default")
     check_workers(workers)
     check_register(register, export)
     model = None if export is None else check_export(export, "--export")
     uri = None if tracking_uri is None else resolve_uri(tracking_uri)
     with shown_progress(options.pop("progress", None), Progress) as (progress, _):
         loaded = as_task(task, {**options, "progress": progress})
-        result = _train(loaded, settings or TransferSettings(), seeds, workers, model, progress)
+        result = _train(loaded, settings or tuned_default(TransferSettings().epochs), seeds, workers, model, progress)
     result = dataclasses.replace(result, export=export)  # the path as the caller wrote it
     if uri is not None:
         track_command(_tracked_run(loaded, result, time.monotonic() - started), uri, register=register)

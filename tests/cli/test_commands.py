@@ -22,10 +22,10 @@ from nbt.errors import NbtError, UsageError
 from nbt.report.formatting import duration
 from nbt.report.metric_text import interval_text
 from nbt.search_config import SearchConfig
-from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage import records
+from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
 from tests.cli.fakes import RECOMMENDED, FakeApi, make_record
 from tests.sample_study import interrupted, spread_study
 
@@ -269,13 +269,13 @@ class TestTrain:
         assert [others[name] for name in names] == ["conv4", None, None, "pad", 4], "shots of another dataset"
         assert "training with the recommended settings of study s\n" in capsys.readouterr().err
 
-    def test_without_settings_the_default_recipe_is_trained_and_named(
+    def test_without_settings_the_tuned_default_is_trained_and_named(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert run(["train", "--dataset", "digits"]) == 0
         [(_, arguments, _)] = fake_api.calls
-        assert arguments == ("digits", TransferSettings())
-        assert "training with the default recipe, plain full fine-tuning of 12 epochs, " in capsys.readouterr().err
+        assert arguments == ("digits", tuned_default(12))
+        assert f"training with the recipe {TUNED_DEFAULT} for 12 epochs, " in capsys.readouterr().err
         assert run(["train"]) == 2
         assert run(["train", "--dataset", "digits", "--storage", "sqlite:///s.db"]) == 2
         assert len(fake_api.calls) == 1

@@ -1,0 +1,402 @@
+"""Study: a tuned default recipe, found on the tuning data sets and judged on the judging ones.
+
+Claim: one recipe, found once on other data sets, is better than plain fine-tuning at no higher cost. Rule: confirmed if
+on the judging data sets its mean gain in test accuracy over the default recipe is at least 2 points, its 95 % interval
+over data sets is above 0, and its mean CPU time is at most that of the default recipe.
+
+- `race` (tuning data sets): a recipe is trained on one data set after the other, in a fixed order, and is given up when
+  the mean of its gains is clearly below that of the best recipe on the same data sets. A new recipe is a mutation of
+  one of the best, a cross of two of them, or a draw in which most techniques are off. The gain is that of accuracy on
+  validation and test images together, relative to the default recipe (mean of two seeds). Recipes whose CPU time is
+  above that of the default recipe are not chosen. The best recipes get a second seed on all data sets.
+- `judge` (judging data sets): default recipe, tuned recipe, and what `nbt fit --recommend` says of the task (from its
+  profile and the recorded tables, before any training), with three seeds, each with its own split, order and new
+  weights; test images only.
+
+    python studies/tuned_default.py race --shared ../shared --worker 0 --workers 2 --minutes 60   # once per worker
+    python studies/tuned_default.py judge --shared ../shared
+    python studies/tuned_default.py report
+
+Both resume. Rows are in `studies/results/tuned_default_race.jsonl` and `tuned_default_judging.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fcntl
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from machine import machine
+
+import nbt
+from nbt.api import recommend
+from nbt.seeds import derive_seed
+from nbt.settings import TransferSettings, repair
+from nbt.training.evaluation import evaluate_model
+from nbt.training.fine_tune import fine_tune
+from nbt.training.worker.context import WorkerContext
+from nbt.tuning.baseline_recipes import default_recipe
+from nbt.tuning.experience.informed_design import draw_params
+from nbt.tuning.intervals import t_interval
+from nbt.tuning.space.sampling import mutate
+from nbt.tuning.space.space import Space
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+RACE, JUDGING = RESULTS / "tuned_default_race.jsonl", RESULTS / "tuned_default_judging.jsonl"
+REPORT = RESULTS / "tuned_default.md"
+BACKBONE, WEIGHTS = "mobilenet_v2(width_mult=0.35)", "weights/mobilenet_v2_035-imagenet.pth"
+IMAGE_SIZE, EPOCHS = 64, 12
+ORDER = ["dtd10", "CUB_200_2011", "sketch7", "neu6", "pokemon25", "corn4", "intel6", "esc10", "kmnist10", "digits"]
+SLOW_OR_OF_OTHER_KINDS = ("linearized", "target_scale", "zap_", "class_weights", "transfer_depth")
+MAX_COST, FIRST_TEST, MARGIN, N_BEST = 1.0, 2, 5.0, 5
+MAX_TEST_IMAGES = 750
+BASE, TUNED, PROFILE = "default recipe", "tuned default", "profile and experience"
+Row = dict[str, Any]
+
+STARTS: list[dict[str, Any]] = [
+    {},
+    {"frozen_depth": 1.0},
+    {"frozen_depth": 0.5},
+    {"sp_mix": 1.0, "decay_strength": 0.01},
+    {"frozen_depth": 0.5, "sp_mix": 1.0, "decay_strength": 0.01},
+    {"head_lr": 0.05, "body_lr": 0.005, "layer_lr_shape": (-1.0, -0.5, 0.0)},
+    {"frozen_depth": 0.4, "label_smoothing": 0.1, "ema": 0.98},
+    {"frozen_depth": 0.3, "optimizer": "adamw", "head_lr": 0.003, "body_lr": 0.001},
+    {"frozen_depth": 0.5, "batch_size": 16, "sp_mix": 0.9, "decay_strength": 0.003},
+    {"head_scale": 0.0, "feature_norm": "batch", "frozen_depth": 0.5, "head_lr": 0.03},
+]
+
+
+def main() -> None:
+    """Runs a part of the study or writes its report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("race", "search on the tuning data sets"), ("judge", "compare on the judging data sets")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+        command.add_argument("--worker", type=int, default=0, help="number of this process, from 0")
+        command.add_argument("--workers", type=int, default=1, help="number of processes")
+        command.add_argument("--minutes", type=float, default=60.0, help="no new recipe or run after this time")
+    commands.add_parser("report", help="write the report of the stored rows")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.command == "race":
+        Race(Tasks(args.shared), args).run(time.monotonic() + 60 * args.minutes)
+    elif args.command == "judge":
+        judge(args, time.monotonic() + 60 * args.minutes)
+    else:
+        REPORT.write_text(report(), encoding="utf-8")
+        print(REPORT.read_text())
+
+
+class Tasks:
+    """The tasks of the study, each loaded when it is first used."""
+
+    def __init__(self, shared: Path) -> None:
+        self._shared, self._contexts = shared, dict[tuple[str, int], WorkerContext]()
+
+    def train(self, name: str, settings: TransferSettings, seed: int, split_seed: int = 0) -> Row:
+        """Trains a recipe and returns its accuracies on validation and test images and its CPU time in seconds."""
+        context = self._context(name, split_seed)
+        task, started = context.task, time.process_time()
+        training = fine_tune(task, settings, seed, context=context)
+        try:
+            while True:
+                next(training)
+        except StopIteration as end:
+            result = end.value
+        seconds, last = time.process_time() - started, result.curve[-1]
+        test = task.split.test
+        if len(test) > MAX_TEST_IMAGES:
+            test = np.sort(np.random.default_rng(0).choice(test, MAX_TEST_IMAGES, replace=False))
+        accuracy = 0.0 if last.diverged else evaluate_model(context, result.model, test).accuracy
+        return {
+            "val": 0.0 if last.diverged else last.val_accuracy,
+            "test": accuracy,
+            "n_val": len(task.split.val),
+            "n_test": len(test),
+            "cpu_seconds": round(seconds, 2),
+        }
+
+    def recommended(self, name: str, split_seed: int) -> TransferSettings:
+        """Returns the settings that profile and recorded tables of other data sets suggest."""
+        profile = nbt.profile_fit(self._context(name, split_seed).task)
+        return recommend(profile, epochs=EPOCHS).settings
+
+    def _context(self, name: str, split_seed: int) -> WorkerContext:
+        key = name, split_seed
+        if key not in self._contexts:
+            dataset = name if name == "digits" else self._shared / "data" / name
+            weights = self._shared / WEIGHTS
+            options: dict[str, Any] = {"backbone": BACKBONE, "weights": weights, "image_size": IMAGE_SIZE}
+            self._contexts[key] = WorkerContext(nbt.load_task(dataset, seed=split_seed, progress=False, **options))
+        return self._contexts[key]
+
+
+class Race:
+    """The search for a recipe on the tuning data sets; several processes share its rows."""
+
+    def __init__(self, tasks: Tasks, args: argparse.Namespace) -> None:
+        space = Space.load(HERE / "recording_space.yaml").with_fixed_epochs()
+        kept = [d for d in space.dimensions if not d.name.startswith(SLOW_OR_OF_OTHER_KINDS)]
+        dimensions = tuple(dataclasses.replace(d, share_of=None) for d in kept)  # everything is transferred
+        self._space = dataclasses.replace(space, dimensions=dimensions)
+        self._tasks, self._worker, self._workers = tasks, args.worker, args.workers
+
+    def run(self, deadline: float) -> None:
+        """Trains recipes until the deadline; finishes the interrupted one of this process first."""
+        for seed in (0, 1):
+            for name in ORDER:  # the reference of all gains
+                known = any(r["recipe"] == 0 and (r["dataset"], r["seed"]) == (name, seed) for r in read(RACE))
+                if not known and ORDER.index(name) % self._workers == self._worker:
+                    self._train(0, {}, name, seed)
+        while not ready(read(RACE)):
+            time.sleep(2.0)
+        while time.monotonic() < deadline:
+            rows = read(RACE)
+            repeat = self._repeat(rows)
+            number, seed = (self._next_number(rows), 0) if repeat is None else (repeat, 1)
+            changes = next((r["changes"] for r in rows if r["recipe"] == number), None) or self._propose(number, rows)
+            self._evaluate(number, changes, seed)
+
+    def _evaluate(self, number: int, changes: Mapping[str, Any], seed: int) -> None:
+        for k, name in enumerate(ORDER):
+            rows = read(RACE)
+            mine = gains(rows, seed).get(number, {})
+            if seed == 0 and k >= FIRST_TEST and number >= len(STARTS) and self._is_behind(mine, rows, ORDER[:k]):
+                append(RACE, {"recipe": number, "changes": changes, "ended": k})
+                return
+            if name not in mine:
+                self._train(number, changes, name, seed)
+
+    def _train(self, number: int, changes: Mapping[str, Any], name: str, seed: int) -> None:
+        result = self._tasks.train(name, recipe(changes), seed)
+        append(RACE, {"recipe": number, "dataset": name, "seed": seed, "changes": changes, **result})
+        print(f"recipe {number}, {name}, seed {seed}: {100 * pooled(result):.1f} %", flush=True)
+
+    def _is_behind(self, mine: Mapping[str, float], rows: list[Row], names: list[str]) -> bool:
+        complete = [values for values in gains(rows, 0).values() if len(values) == len(ORDER)]
+        best = max((statistics.fmean(values[n] for n in names) for values in complete), default=-np.inf)
+        return statistics.fmean(mine[n] for n in names) < best - MARGIN / np.sqrt(len(names))
+
+    def _next_number(self, rows: list[Row]) -> int:
+        """Returns the number of the interrupted recipe of this process, or a new one."""
+        own = sorted({r["recipe"] for r in rows if r["recipe"] % self._workers == self._worker})
+        known = gains(rows, 0)
+        for number in own:
+            ended = any("ended" in r for r in rows if r["recipe"] == number)
+            if not ended and len(known.get(number, {})) < len(ORDER):
+                return int(number)
+        return int(own[-1]) + self._workers if own else self._worker
+
+    def _repeat(self, rows: list[Row]) -> int | None:
+        """Returns one of the best recipes whose second seed is missing; None if there is none for this process."""
+        if max((r["recipe"] for r in rows), default=0) < 2 * len(STARTS):
+            return None
+        for number, _ in ranking(rows)[:N_BEST]:
+            if number % self._workers == self._worker and len(gains(rows, 1).get(number, {})) < len(ORDER):
+                return number
+        return None
+
+    def _propose(self, number: int, rows: list[Row]) -> dict[str, Any]:
+        if number < len(STARTS):
+            return STARTS[number]
+        rng = np.random.default_rng(derive_seed(0, "tuned default", number))
+        fresh = draw_params(self._space, rng)
+        best = [recipe(changes_of(rows, n)) for n, _ in ranking(rows)[: 2 * N_BEST]]
+        if rng.random() < 0.15 or not best:
+            return changed(self._space.settings(fresh, EPOCHS))
+        first, second = (self._space.params(best[int(len(best) * rng.random() ** 2)]) for _ in range(2))
+        if rng.random() < 0.4:
+            first = {name: (first if rng.random() < 0.5 else second)[name] for name in first}
+        return changed(self._space.settings(mutate(self._space, first, fresh, rng), EPOCHS))
+
+
+def recipe(changes: Mapping[str, Any]) -> TransferSettings:
+    """Returns the settings that differ from the default recipe by `changes`."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    return repair(default_recipe(EPOCHS).replace(**values))
+
+
+def changed(settings: TransferSettings) -> dict[str, Any]:
+    """Returns the settings that differ from the default recipe, in JSON types."""
+    default = default_recipe(EPOCHS).to_dict()
+    return {name: value for name, value in repair(settings).to_dict().items() if value != default[name]}
+
+
+def pooled(row: Mapping[str, Any]) -> float:
+    """Returns the accuracy on validation and test images together."""
+    return float((row["val"] * row["n_val"] + row["test"] * row["n_test"]) / (row["n_val"] + row["n_test"]))
+
+
+def ready(rows: list[Row]) -> bool:
+    """Returns whether the reference of all gains is complete."""
+    return sum(r["recipe"] == 0 and "dataset" in r for r in rows) >= 2 * len(ORDER)
+
+
+def reference(rows: list[Row], value: Callable[[Row], float]) -> dict[str, float]:
+    """Returns the mean value of the default recipe by data set."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row["recipe"] == 0 and "dataset" in row:
+            found[row["dataset"]].append(value(row))
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+def gains(rows: list[Row], seed: int | None) -> dict[int, dict[str, float]]:
+    """Returns recipe -> data set -> gain over the default recipe in points; the mean over seeds if `seed` is None."""
+    base = reference(rows, pooled)
+    found: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if "dataset" in row and seed in (None, row["seed"]) and row["dataset"] in base:
+            found[row["recipe"]][row["dataset"]].append(100 * (pooled(row) - base[row["dataset"]]))
+    return {n: {name: statistics.fmean(v) for name, v in values.items()} for n, values in found.items()}
+
+
+def costs(rows: list[Row]) -> dict[int, float]:
+    """Returns the mean CPU time of each recipe relative to the default recipe, over its data sets."""
+    base = reference(rows, lambda row: row["cpu_seconds"])
+    found: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        if "dataset" in row:
+            found[row["recipe"]].append(row["cpu_seconds"] / base[row["dataset"]])
+    return {number: statistics.fmean(values) for number, values in found.items()}
+
+
+def ranking(rows: list[Row], without: Iterable[str] = ()) -> list[tuple[int, float]]:
+    """Returns recipes trained on all data sets within the cost, and their mean gains, best first.
+
+    Args:
+        rows: Rows of the race.
+        without: Data sets that do not count.
+    """
+    names, cost = [name for name in ORDER if name not in without], costs(rows)
+    means = {
+        number: statistics.fmean(values[name] for name in names)
+        for number, values in gains(rows, None).items()
+        if len(values) == len(ORDER) and cost[number] <= MAX_COST
+    }
+    return sorted(means.items(), key=lambda item: -item[1])
+
+
+def changes_of(rows: list[Row], number: int) -> dict[str, Any]:
+    """Returns the changes of a recipe."""
+    return next(row["changes"] for row in rows if row["recipe"] == number)
+
+
+def repeated(rows: list[Row]) -> list[tuple[int, float]]:
+    """Returns the ranking of the recipes with both seeds on all data sets, without the default recipe."""
+    second = gains(rows, 1)
+    return [(n, mean) for n, mean in ranking(rows) if n > 0 and len(second.get(n, {})) == len(ORDER)]
+
+
+def judge(args: argparse.Namespace, deadline: float) -> None:
+    """Trains the three recipes on the judging data sets, breadth first."""
+    tuned = changes_of(read(RACE), repeated(read(RACE))[0][0])
+    names = yaml.safe_load((args.shared / "data" / "tasks.yaml").read_text())["judging"]
+    for seed in range(3):
+        for name in names[args.worker :: args.workers]:
+            tasks = Tasks(args.shared)
+            for arm, changes in ((BASE, {}), (TUNED, tuned), (PROFILE, None)):
+                key = {"arm": arm, "dataset": name, "seed": seed, **({} if changes is None else {"changes": changes})}
+                if time.monotonic() < deadline and not any(key.items() <= row.items() for row in read(JUDGING)):
+                    settings = tasks.recommended(name, seed) if changes is None else recipe(changes)
+                    result = tasks.train(name, settings, seed, seed)
+                    append(JUDGING, {**key, "changes": changed(settings), **result})
+                    print(arm, name, seed, flush=True)
+
+
+def report() -> str:
+    """Returns the report."""
+    rows, judged = read(RACE), read(JUDGING)
+    number, mean = repeated(rows)[0]
+    changes = changes_of(rows, number)
+    complete = {n for n, values in gains(rows, 0).items() if len(values) == len(ORDER)}
+    lines = [
+        "# A tuned default recipe",
+        "",
+        f"{machine()}. `{BACKBONE}`, {IMAGE_SIZE} px, {EPOCHS} epochs. {len(gains(rows, 0)) - 1} recipes on "
+        f"{len(ORDER)} tuning data sets, {len(complete) - 1} of them on all.",
+        "",
+        f"Chosen: recipe {number}, {mean:+.2f} points over the default recipe on the tuning data sets, "
+        f"{costs(rows)[number]:.2f} of its CPU time: `{json.dumps(changes)}`.",
+        "",
+        f"Choosing by nine data sets and judging on the tenth, in turn: {left_out(rows):+.2f} points.",
+        "",
+        *judging_lines([r for r in judged if r["arm"] != TUNED or r["changes"] == changes]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def left_out(rows: list[Row]) -> float:
+    """Returns the mean gain on the data set that is left out when a recipe is chosen by the others."""
+    known = gains(rows, None)
+    return statistics.fmean(known[ranking(rows, [name])[0][0]][name] for name in ORDER)
+
+
+def judging_lines(rows: list[Row]) -> list[str]:
+    """Returns the table of the judging data sets and the verdicts; nothing without rows."""
+    values: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        values[row["dataset"]][row["arm"]].append(row)
+    compared = {
+        arm: [compare(name, arms, arm) for name, arms in values.items() if arms[arm]] for arm in (TUNED, PROFILE)
+    }
+    if any(len(found) < 2 for found in compared.values()):
+        return []
+    head = ["judging data set", "seeds", "default, test %"]
+    head += [f"{arm}: {what}" for arm in compared for what in ("test %", "gain", "CPU time, ratio")]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for first, second in zip(*compared.values(), strict=True):
+        cells = [first["dataset"], str(first["seeds"]), f"{first['base']:.1f}"]
+        for found in (first, second):
+            cells += [f"{found['base'] + found['gain']:.1f}", f"{found['gain']:+.1f}", f"{found['cost']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, "", *(verdict(arm, found) for arm, found in compared.items())]
+
+
+def compare(name: str, arms: Mapping[str, list[Row]], arm: str) -> Row:
+    """Returns the gain of a recipe on a data set over the default recipe, over the seeds that both have."""
+    n = min(len(arms[BASE]), len(arms[arm]))
+    base, other = arms[BASE][:n], arms[arm][:n]
+    first, second = (100 * statistics.fmean(row["test"] for row in rows) for rows in (base, other))
+    cost = sum(row["cpu_seconds"] for row in other) / sum(row["cpu_seconds"] for row in base)
+    return {"dataset": name, "seeds": n, "base": first, "gain": second - first, "cost": cost}
+
+
+def verdict(arm: str, found: list[Row]) -> str:
+    """Returns the mean gain of a recipe with its interval over data sets, and whether it is what the claim says."""
+    interval, cost = t_interval([row["gain"] for row in found]), statistics.fmean(row["cost"] for row in found)
+    confirmed = interval.mean >= 2.0 and interval.low is not None and interval.low > 0.0 and cost <= 1.0
+    return (
+        f"- {arm}: mean gain {interval.mean:+.2f} points, 95 % interval over data sets [{interval.low:+.2f}, "
+        f"{interval.high:+.2f}], worst {min(row['gain'] for row in found):+.1f}, CPU time {cost:.2f} of the default "
+        f"recipe's: {'confirmed' if confirmed else 'not confirmed'}."
+    )
+
+
+def read(path: Path) -> list[Row]:
+    """Returns the rows of a file; none if it does not exist."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append(path: Path, row: Row) -> None:
+    """Appends a row; several processes may do so."""
+    with path.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
