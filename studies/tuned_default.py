@@ -61,6 +61,7 @@ ORDER = ["dtd10", "CUB_200_2011", "sketch7", "neu6", "pokemon25", "corn4", "inte
 SLOW_OR_OF_OTHER_KINDS = ("linearized", "target_scale", "zap_", "class_weights", "transfer_depth")
 MAX_COST, FIRST_TEST, MARGIN, N_BEST = 1.0, 2, 5.0, 5
 MAX_TEST_IMAGES = 750
+CURVE = ("train_loss", "val_loss", "val_accuracy", "seconds", "cpu_seconds")
 BASE, TUNED, PROFILE = "default recipe", "tuned default", "profile and experience"
 Row = dict[str, Any]
 
@@ -127,6 +128,7 @@ class Tasks:
             "n_val": len(task.split.val),
             "n_test": len(test),
             "cpu_seconds": round(seconds, 2),
+            "curve": [[getattr(epoch, name) for name in CURVE] for epoch in result.curve],
         }
 
     def recommended(self, name: str, split_seed: int) -> TransferSettings:
