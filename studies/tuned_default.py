@@ -42,6 +42,7 @@ import nbt
 from nbt.api import recommend
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings, repair
+from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
 from nbt.training.fine_tune import fine_tune
 from nbt.training.worker.context import WorkerContext
@@ -58,7 +59,8 @@ REPORT = RESULTS / "tuned_default.md"
 BACKBONE, WEIGHTS = "mobilenet_v2(width_mult=0.35)", "weights/mobilenet_v2_035-imagenet.pth"
 IMAGE_SIZE, EPOCHS = 64, 12
 ORDER = ["dtd10", "CUB_200_2011", "sketch7", "neu6", "pokemon25", "corn4", "intel6", "esc10", "kmnist10", "digits"]
-SLOW_OR_OF_OTHER_KINDS = ("linearized", "target_scale", "zap_", "class_weights", "transfer_depth")
+EXCLUDED = ("linearized", "target_scale", "zap_", "transfer_depth", "init", "blend", "frozen_top")
+"""Beginnings of dimensions that are not varied: they are slow, or make sense for other tasks than these."""
 MAX_COST, FIRST_TEST, MARGIN, N_BEST = 1.0, 2, 5.0, 5
 MAX_TEST_IMAGES = 750
 CURVE = ("train_loss", "val_loss", "val_accuracy", "seconds", "cpu_seconds")
@@ -131,9 +133,13 @@ class Tasks:
             "curve": [[getattr(epoch, name) for name in CURVE] for epoch in result.curve],
         }
 
+    def task(self, name: str, split_seed: int = 0) -> Task:
+        """Returns a task."""
+        return self._context(name, split_seed).task
+
     def recommended(self, name: str, split_seed: int) -> TransferSettings:
         """Returns the settings that profile and recorded tables of other data sets suggest."""
-        profile = nbt.profile_fit(self._context(name, split_seed).task)
+        profile = nbt.profile_fit(self.task(name, split_seed))
         return recommend(profile, epochs=EPOCHS).settings
 
     def _context(self, name: str, split_seed: int) -> WorkerContext:
@@ -150,8 +156,8 @@ class Race:
     """The search for a recipe on the tuning data sets; several processes share its rows."""
 
     def __init__(self, tasks: Tasks, args: argparse.Namespace) -> None:
-        space = Space.load(HERE / "recording_space.yaml").with_fixed_epochs()
-        kept = [d for d in space.dimensions if not d.name.startswith(SLOW_OR_OF_OTHER_KINDS)]
+        space = Space.load("non_binary").with_fixed_epochs()
+        kept = [d for d in space.dimensions if not d.name.startswith(EXCLUDED)]
         dimensions = tuple(dataclasses.replace(d, share_of=None) for d in kept)  # everything is transferred
         self._space = dataclasses.replace(space, dimensions=dimensions)
         self._tasks, self._worker, self._workers = tasks, args.worker, args.workers
@@ -287,7 +293,7 @@ def ranking(rows: list[Row], without: Iterable[str] = ()) -> list[tuple[int, flo
     means = {
         number: statistics.fmean(values[name] for name in names)
         for number, values in gains(rows, None).items()
-        if len(values) == len(ORDER) and cost[number] <= MAX_COST
+        if len(values) == len(ORDER) and cost[number] <= MAX_COST and is_searched(changes_of(rows, number))
     }
     return sorted(means.items(), key=lambda item: -item[1])
 
@@ -295,6 +301,11 @@ def ranking(rows: list[Row], without: Iterable[str] = ()) -> list[tuple[int, flo
 def changes_of(rows: list[Row], number: int) -> dict[str, Any]:
     """Returns the changes of a recipe."""
     return next(row["changes"] for row in rows if row["recipe"] == number)
+
+
+def is_searched(changes: Mapping[str, Any]) -> bool:
+    """Returns whether a recipe changes only dimensions that the race varies."""
+    return not any(name.startswith(EXCLUDED) for name in changes)
 
 
 def repeated(rows: list[Row]) -> list[tuple[int, float]]:
