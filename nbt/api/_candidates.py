@@ -68,7 +68,7 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
     """
     listed = parse_candidates(config.backbones)
     skipped = {} if stored is None else stored.left_out
-    loaded, left_out = _load_all([item for item in listed if _label(item) not in skipped], config, progress)
+    loaded, left_out = _load_all(listed, config, skipped, progress)
     of_study = () if stored is None else stored.config.candidates
     known = {candidate.identity: candidate.name for candidate in of_study}
     entries = []
@@ -109,9 +109,9 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
 
 
 def _load_all(
-    listed: Sequence[Candidate], config: SearchConfig, progress: Progress | None
+    listed: Sequence[Candidate], config: SearchConfig, skipped: Mapping[str, str], progress: Progress | None
 ) -> tuple[list[tuple[Candidate, Task]], dict[str, str]]:
-    """Returns the tasks of the backbones that can be used, and why the others cannot."""
+    """Returns the tasks of the backbones that can be used, and why the others cannot, `skipped` included."""
     from nbt.task.options import check_task_options
 
     options = {name: getattr(config, name) for name in _DATA_FIELDS}
@@ -119,8 +119,10 @@ def _load_all(
         size = item.image_size or config.image_size
         check_task_options(config.dataset, backbone=item.name, weights=item.weights, image_size=size, **options)
     loaded: list[tuple[Candidate, Task]] = []
-    errors: dict[str, NbtError] = {}
+    errors: dict[str, NbtError] = {name: UsageError(reason) for name, reason in skipped.items()}
     for item in listed:
+        if _label(item) in skipped:
+            continue
         size = item.image_size or config.image_size
         try:
             if loaded:
@@ -165,7 +167,7 @@ def _identity(task: Task) -> tuple[str, str, int]:
 
 
 def _label(item: Candidate) -> str:
-    return item.name if item.weights == "default" else f"{item.name} with weights {item.weights}"
+    return item.name if item.weights == "default" else f"{item.name} with weights {Path(item.weights).name}"
 
 
 def _names(tasks: Sequence[Task]) -> list[str]:
