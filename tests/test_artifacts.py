@@ -342,7 +342,9 @@ class TestFinishedStudy:
         output = run_json(*SEARCH, "--budget", "7")
         after = stored_study()
         assert after.trials[:6] == finished.trials
-        assert [trial.origin for trial in after.trials[6:]] == [f"recommended: {TUNED_DEFAULT}"], "new since version 0.1"
+        assert [trial.origin for trial in after.trials[6:]] == [f"recommended: {TUNED_DEFAULT}"], (
+            "new since version 0.1"
+        )
         assert output["epochs"] == {"spent": after.epochs_spent, "budget": 42}
         assert 36 < after.epochs_spent <= 42
         assert after.profile == finished.profile

@@ -138,7 +138,7 @@ def train(
     uri = None if tracking_uri is None else resolve_uri(tracking_uri)
     with shown_progress(options.pop("progress", None), Progress) as (progress, _):
         loaded = as_task(task, {**options, "progress": progress})
-        result = _train(loaded, settings or tuned_default(TransferSettings().epochs), seeds, workers, model, progress)
+        result = _train(loaded, settings or tuned_default(), seeds, workers, model, progress)
     result = dataclasses.replace(result, export=export)  # the path as the caller wrote it
     if uri is not None:
         track_command(_tracked_run(loaded, result, time.monotonic() - started), uri, register=register)

@@ -69,7 +69,7 @@ def command(
     """Train with known settings and evaluate once on the test set.
 
     The settings are those of --settings, else those that --study recommends, else the tuned default, a recipe
-    that was found on other data sets. An empty file gives the default recipe, plain fine-tuning.
+    that was found on other datasets. A file with {} gives the default recipe, plain fine-tuning.
 
     Every seed has its own train/validation split; several seeds give the validation accuracy an interval. The model
     that is tested and exported is trained on the training and validation images together.
@@ -142,8 +142,6 @@ def _take_settings(file: str | None, options: dict[str, Any], given: Collection[
         return recommended, f"the recommended settings of study {study}"
     from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
 
-    epochs = TransferSettings().epochs
-    return (
-        tuned_default(epochs),
-        f"the recipe {TUNED_DEFAULT} for {epochs} epochs, because neither --settings nor --study is given",
-    )
+    tuned = tuned_default()
+    words = f"the recipe {TUNED_DEFAULT} for {tuned.epochs} epochs, because neither --settings nor --study is given"
+    return tuned, words

@@ -315,8 +315,8 @@ class TestTrain:
     ) -> None:
         assert run(["train", "--dataset", "digits"]) == 0
         [(_, arguments, _)] = fake_api.calls
-        assert arguments == ("digits", tuned_default(12))
-        assert f"training with the recipe {TUNED_DEFAULT} for 12 epochs, " in capsys.readouterr().err
+        assert arguments == ("digits", tuned_default())
+        assert f"training with the recipe {TUNED_DEFAULT} for 24 epochs, " in capsys.readouterr().err
         assert run(["train"]) == 2
         assert run(["train", "--dataset", "digits", "--storage", "sqlite:///s.db"]) == 2
         assert len(fake_api.calls) == 1
