@@ -34,7 +34,7 @@ from nbt.tuning.intervals import t_interval
 
 HERE = Path(__file__).parent
 ROWS, REPORT = HERE / "results" / "demo.jsonl", HERE / "results" / "demo.md"
-COMMAND = ("search", "--dataset", "digits", "--shots", "20", "--budget", "20")
+COMMAND = ("search", "--dataset", "numbers", "--shots", "8", "--budget", "12")
 GOAL_POINTS, GOAL_SECONDS = 2.0, 90.0
 
 
