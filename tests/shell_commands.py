@@ -60,6 +60,8 @@ def shortened(words: list[str]) -> list[str] | None:
     options = {"--epochs": "1"} if words[0] in ("search", "continual") else {}
     if words[0] == "search":
         options["--budget"] = "2"
+    if "numbers" in words:
+        options["--weights"] = "none"
     if "--seeds" in words:
         options["--seeds"] = "2"
     if "--backbone" in words:

@@ -69,7 +69,7 @@ def test_commands_parse(page: str) -> None:
 
 def test_commands_are_found() -> None:
     commands = list(nbt_commands("\n".join(code_blocks(read("README.md")))))
-    assert ["search", "--dataset", "digits", "--budget", "20"] in commands
+    assert ["search", "--dataset", "numbers", "--shots", "8", "--budget", "12"] in commands
     assert {words[0] for words in commands} >= {"search", "check", "predict", "ui"}
 
 
