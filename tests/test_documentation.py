@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -27,6 +26,8 @@ GENERATED = {
     *("docs/reference/options.md", "docs/reference/settings.md"),
 }
 MAX_README_BYTES = 9000
+FIRST = "docs/tutorials/first-search.md"
+"""The page whose commands run in the default suite; those of the others take longer."""
 RUN_PAGES = [page for page in PAGES if page == "README.md" or page.startswith("docs/tutorials/")]
 PYTHON_PAGES = [page for page in PAGES if code_blocks((REPOSITORY / page).read_text(), "python")]
 NOTEBOOKS = sorted((REPOSITORY / "docs" / "notebooks").glob("*.ipynb"))
@@ -83,10 +84,6 @@ def test_every_page_is_in_the_navigation() -> None:
     assert {name for name in names if f" {name}\n" not in navigation} == set()
 
 
-def marked_slow_except(pages: list[str], *quick: str) -> list[Any]:
-    return [pytest.param(page, marks=() if page in quick else pytest.mark.slow) for page in pages]
-
-
 @pytest.fixture
 def own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Changes to a folder with the images that the commands name."""
@@ -97,7 +94,7 @@ def own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", marked_slow_except(RUN_PAGES, "docs/tutorials/first-search.md"))
+@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page != FIRST)) for page in RUN_PAGES])
 def test_commands_run(page: str, own_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The commands of a page run one after the other, with less training."""
     for words in nbt_commands("\n".join(code_blocks(read(page), "sh"))):
@@ -106,7 +103,8 @@ def test_commands_run(page: str, own_images: Path, capsys: pytest.CaptureFixture
             assert run(command) == 0, f"nbt {' '.join(command)}: {capsys.readouterr().err}"
 
 
-@pytest.mark.parametrize("page", marked_slow_except(PYTHON_PAGES, "README.md"))
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PYTHON_PAGES)
 def test_python_blocks_run(page: str, tmp_path: Path) -> None:
     """The blocks of a page run one after the other, as a reader would enter them."""
     script = tmp_path / "blocks.py"

@@ -28,7 +28,7 @@ _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 )
 @choice_option("--kind", tuple(KINDS), show_default="all", help="Only entries of this kind.")
 def command(out: Output, clear: bool, older_than: float | None, kind: str | None) -> int:
-    """List or clear the caches of images, features, profiles and models.
+    """List or clear the caches of images, profiles and models.
 
     They hold decoded images, features of frozen units, near copies, fit profiles, hashes, pretrained models and
     downloads. The folder is $NBT_CACHE, else ~/.cache/nbt. After images are decoded and at the end of a search, the
