@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def noted_search(events: Path, arguments: list[str]) -> None:
     def noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def note(*values: Any) -> Any:
             with events.open("a", encoding="utf-8") as file:
-                file.write(f"{name} {time.time()}\n")
+                file.write(f"{name} {time.time()} {time.process_time()}\n")
             return method(*values)
 
         return note
@@ -93,8 +94,11 @@ class Search:
             stderr=subprocess.DEVNULL,
         )
 
-    def wait_for(self, event: str, count: int = 1) -> float:
-        """Waits until an event has happened `count` times, and returns the seconds since the command.
+    def wait_for(self, event: str, count: int = 1) -> tuple[float, float]:
+        """Waits until an event has happened `count` times.
+
+        Returns:
+            Seconds since the command, and CPU seconds of its process without its workers.
 
         Raises:
             RuntimeError: The search ended before.
@@ -102,9 +106,10 @@ class Search:
         while True:
             ended = self.process.poll() is not None
             lines = self._events.read_text().splitlines() if self._events.exists() else []
-            times = [float(line.split()[1]) for line in lines if line.startswith(f"{event} ")]
-            if len(times) >= count:
-                return times[count - 1] - self.started
+            times = [line.split()[1:] for line in lines if line.startswith(f"{event} ")]
+            if len(times) >= count and len(times[count - 1]) == 2:
+                clock, cpu = map(float, times[count - 1])
+                return clock - self.started, cpu
             if ended:
                 raise RuntimeError(f"the search ended with exit code {self.process.returncode} before {event}")
             time.sleep(_POLL_SECONDS)
@@ -126,11 +131,11 @@ class Search:
 
 def measure() -> dict[str, float]:
     """Returns one measurement of everything in seconds."""
-    seconds = {"import": import_seconds()}
+    seconds = dict(zip(("import", "import, CPU"), import_seconds(), strict=True))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         cold = Search(folder, "--study", "cold")
-        seconds["first, empty caches"] = cold.wait_for("trial_started")
+        seconds["first, empty caches"], _ = cold.wait_for("trial_started")
         if cold.process.wait() != 0:
             raise RuntimeError("the first search failed")
         starting = Search(folder, "--study", "starting")
@@ -139,20 +144,21 @@ def measure() -> dict[str, float]:
         for event, count in INTERRUPTS.items():
             search = Search(folder, "--study", event)
             if event == "trial_started":
-                seconds["first, warm caches"] = search.wait_for(event)
+                seconds["first, warm caches"], seconds["first, warm caches, CPU"] = search.wait_for(event)
             search.wait_for(event, count)
             seconds[f"interrupt, {event}"] = search.interrupt()
         resumed = Search(folder, "--study", "epoch_finished")
-        seconds["resume"] = resumed.wait_for("epoch_finished")
+        seconds["resume"], seconds["resume, CPU"] = resumed.wait_for("epoch_finished")
         resumed.interrupt()
     return seconds
 
 
-def import_seconds() -> float:
-    """Returns the seconds of a process that imports PyTorch."""
-    started = time.perf_counter()
+def import_seconds() -> tuple[float, float]:
+    """Returns the seconds and the CPU seconds of a process that imports PyTorch."""
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", "import torch"], check=True)
-    return time.perf_counter() - started
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def report(facts: dict[str, Any]) -> str:
@@ -182,6 +188,14 @@ def report(facts: dict[str, Any]) -> str:
             row("Ctrl-C in the trials", "interrupt, epoch_finished", INTERRUPT_GOAL),
             row("Ctrl-C in the final runs", "interrupt, finals_started", INTERRUPT_GOAL),
             row("command to first new epoch of a resumed search", "resume", RESUME_GOAL),
+            row("CPU seconds of `import torch`", "import, CPU"),
+            row(
+                "CPU seconds to the first trial, warm caches, without that",
+                "first, warm caches, CPU",
+                None,
+                "import, CPU",
+            ),
+            row("CPU seconds to the first new epoch of a resumed search", "resume, CPU"),
             "",
         ]
     )
