@@ -24,13 +24,13 @@ def features_identity(task: Task, pool: npt.NDArray[np.int64], n_augmented: int)
     start of the machine: features that were not written to the disk before the power failed are not used afterwards.
 
     Args:
-        task: The task, whose images are in a file that is named by their content.
+        task: The task, whose images are in a file of the cache, which is named by their content, or of this search.
         pool: Indices of the images, (n,), in the order of their rows.
         n_augmented: Number of images that have augmented views.
     """
     assert task.images.path is not None, "workers share a file of images"
     values = {
-        "images": task.images.path.name,
+        "images": str(task.images.path),
         "pool": hashlib.sha256(np.ascontiguousarray(pool, dtype=np.int64).tobytes()).hexdigest(),
         "augmented": n_augmented,
         "backbone": task.backbone.text,
