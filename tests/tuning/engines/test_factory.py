@@ -137,7 +137,7 @@ def test_images_without_a_file_are_written_once_for_the_workers(digits: Task) ->
         engine: Any = factory.make(task)
         images = engine._engine._setup.task.images
         folder = folders_of(engine).parent
-        assert images.path == folder / "images.npy"
+        assert images.path == folder / "28px" / "images.npy"
         np.testing.assert_array_equal(images.array, task.images.array)
         source = ListSource(make_specs(2))
         engine.run(source)
