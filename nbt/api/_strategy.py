@@ -38,7 +38,6 @@ class SearchStrategy:
         """
         from nbt.tuning.samplers.recommendation import recommend_settings
         from nbt.tuning.transferred_priors import make_sampler
-        from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
 
         if self.surrogate is None:
             return {"pruner": self.pruner}
@@ -46,10 +45,7 @@ class SearchStrategy:
         return {
             "pruner": self.pruner,
             "sampler": lambda seed: make_sampler(surrogate, seed),
-            "recommended": [
-                (TUNED_DEFAULT, tuned_default(surrogate.target.epochs)),
-                ("profile and experience", recommend_settings(surrogate, space)),
-            ],
+            "recommended": [("profile and experience", recommend_settings(surrogate, space))],
         }
 
 
