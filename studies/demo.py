@@ -135,10 +135,11 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for row in sorted(rows, key=lambda row: row["seed"]):
         test, difference = row["test"], row["difference"]
+        recipe = recipe_summary(TransferSettings(**row["settings"]))
         bounds = f" ({_bounds(difference['low'], difference['high'])})" if difference else ""
         lines.append(
             f"| {row['seed']} | {100 * test['recommended']:.1f} | {100 * test['baseline']:.1f} "
-            f"| {100 * (test['recommended'] - test['baseline']):+.1f}{bounds} | {recipe_summary(TransferSettings(**row['settings']))} "
+            f"| {100 * (test['recommended'] - test['baseline']):+.1f}{bounds} | {recipe} "
             f"| {sum(row['trials'].values())} | {row['seconds']:.0f} | {row['cpu_seconds']:.0f} | {row['load']:.1f} |"
         )
     return "\n".join([*lines, ""])
