@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nbt.data.formats import IMAGE_SUFFIXES
-from nbt.data.image_files import LabelledFile, LabelledFiles, PassedOver, sort_class_names
-from nbt.data.readers.manifest_columns import Columns, find_columns, read_splits
+from nbt.data.image_files import LabelledFile, LabelledFiles, PassedOver, describe_passed_over, sort_class_names
+from nbt.data.readers.manifest_columns import Columns, find_columns, find_split_by_values, read_splits
 from nbt.errors import UsageError
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
@@ -19,8 +19,11 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 
 MISSING = "named in the manifest, but missing"
 REPEATED = "line that repeats another one"
+UNLABELLED = "line without a label"
 
 _DELIMITERS = ",;\t|"
+# "nan" is how pandas writes a missing label as text.
+_NO_LABEL = ("", "nan")
 # Suffixes that are tried where a manifest names images without one.
 _USUAL_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG", ".TIF")
 _MAX_NAMES_SHOWN = 5
@@ -40,11 +43,11 @@ def read_manifest(path: Path) -> LabelledFiles:
         raise UsageError(f"{path}: cannot be read as a CSV manifest ({error})") from error
     files = parse_manifest(text, path.parent, source=str(path))
     labels = sort_class_names(row.label for row in files.images)
+    others = f"; passed over: {describe_passed_over(files.passed_over)}" if files.passed_over else ""
     if not files.images:
-        raise UsageError(f"{path}: names no images; expected lines of path,label below the header")
+        raise UsageError(f"{path}: names no images; expected lines of path,label below the header{others}")
     if len(labels) == 1:
-        missing = f", and {len(files.passed_over)} images are missing" if files.passed_over else ""
-        raise UsageError(f"{path}: has one class only ({labels[0]}){missing}; a task needs two or more")
+        raise UsageError(f"{path}: has one class only ({labels[0]}); a task needs two or more{others}")
     return files
 
 
@@ -63,35 +66,45 @@ def parse_manifest(text: str, folder: Path, *, source: str, is_file: IsFile = os
         is_file: Returns whether a path is an existing file.
 
     Returns:
-        One entry per image, in order. Missing images and repeated lines are passed over.
+        One entry per image, in order. Missing images, repeated lines and lines without a label are passed over.
 
     Raises:
-        UsageError: A column is missing or misspelt, a line has too few or too many fields, a value is empty, a split is
+        UsageError: A column is missing or misspelt, a line has too few or too many fields, a path is empty, a split is
             unknown, an image is in several places or has two labels or splits, or all images are missing.
     """
     columns, lines = _read_lines(text, source)
-    texts = ["" if columns.split is None else fields[columns.split].strip() for _, fields in lines]
-    splits = read_splits(texts, [number for number, _ in lines], columns.split_name, source)
+    splits = _read_splits(columns, lines, source)
     rows: dict[Path, tuple[LabelledFile, int]] = {}
     missing: dict[Path, PassedOver] = {}
-    repeated: list[PassedOver] = []
+    passed_over: list[PassedOver] = []
     for (number, fields), split in zip(lines, splits, strict=True):
         where = f"{source}, line {number}"
         name, label = fields[columns.path].strip(), fields[columns.label].strip()
-        if not name or not label:
-            raise UsageError(f"{where}: the {'path' if not name else 'label'} is empty")
+        if not name:
+            raise UsageError(f"{where}: the path is empty")
         path = _locate(name, folder, where, is_file)
         if path is None:
             path = Path(os.path.normpath(folder / name))
             missing[path] = PassedOver(path, MISSING)
-        else:
-            if not _add_row(rows, LabelledFile(path, label, split), number, where):
-                repeated.append(PassedOver(path, REPEATED))
-    if missing and not rows:
+        elif label.lower() in _NO_LABEL:
+            passed_over.append(PassedOver(path, UNLABELLED))
+        elif not _add_row(rows, LabelledFile(path, label, split), number, where):
+            passed_over.append(PassedOver(path, REPEATED))
+    if missing and not rows and not passed_over:
         shown = ", ".join(str(path) for path in list(missing)[:_MAX_NAMES_SHOWN])
         more = ", ..." if len(missing) > _MAX_NAMES_SHOWN else ""
         raise UsageError(f"{source}: no such file: {shown}{more}; all {len(missing)} images are missing")
-    return LabelledFiles([row for row, _ in rows.values()], [*missing.values(), *repeated])
+    return LabelledFiles([row for row, _ in rows.values()], [*missing.values(), *passed_over])
+
+
+def _read_splits(columns: Columns, lines: list[tuple[int, list[str]]], source: str) -> list[str]:
+    """Returns the split of each line, "" without one."""
+    if columns.split is None:
+        columns = find_split_by_values(columns, [fields for _, fields in lines], source)
+    if columns.split is None:
+        return [""] * len(lines)
+    texts = [fields[columns.split].strip() for _, fields in lines]
+    return read_splits(texts, [number for number, _ in lines], columns.names[columns.split], source)
 
 
 def _decode(content: bytes) -> str:
