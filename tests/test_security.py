@@ -51,7 +51,7 @@ def listening_addresses(pids: set[str]) -> set[str]:
     for pid in pids:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             try:
-                sockets.add(os.readlink(entry))
+                sockets.add(str(entry.readlink()))
             except OSError:  # closed meanwhile, or the process has ended
                 continue
     found = set()
