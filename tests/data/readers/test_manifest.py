@@ -194,6 +194,21 @@ def test_images_are_found_near_the_manifest(name: str, file: str) -> None:
     assert rows == ([LabelledFile(Path("/d", file), "x")], [])
 
 
+def test_images_are_found_in_subfolders_of_the_manifest(tmp_path: Path) -> None:
+    for name in ("train/1.jpg", "train/2.jpg", "test/1.jpg", "more/3.png"):
+        save_image(tmp_path / name)
+    (tmp_path / "train.csv").write_text("id,breed\n1,pug\n2,corgi\n3,pug\n")
+    rows = read_manifest(tmp_path / "train.csv").images
+    assert [(row.path.relative_to(tmp_path).as_posix(), row.label) for row in rows] == [
+        ("train/1.jpg", "pug"),
+        ("train/2.jpg", "corgi"),
+        ("more/3.png", "pug"),
+    ]
+    (tmp_path / "train.csv").rename(tmp_path / "labels.csv")
+    with pytest.raises(UsageError, match=r"labels\.csv, line 2: 1 may be .*/test/1\.jpg or .*/train/1\.jpg"):
+        read_manifest(tmp_path / "labels.csv")
+
+
 def test_an_image_in_two_places_is_refused_unless_it_is_beside_the_manifest() -> None:
     places = {Path("/d/images/a.png"), Path("/d/lists/images/a.png")}
     with pytest.raises(UsageError, match=r"line 2: a\.png may be /d/lists/images/a\.png or /d/images/a\.png"):
