@@ -11,7 +11,7 @@ from nbt.data.near_copies.candidates import Candidates
 from nbt.data.near_copies.simulation import sample_through, simulate_changes
 from nbt.data.near_copies.thumbnails import SIDE, Floats, sample_crops, thumbnails
 
-MAX_DIFFERENCE = 2.5
+MAX_DIFFERENCE = 2.2
 """Largest difference of a copy, see `difference`; chosen with `studies/near_copies.py`."""
 
 MIN_CORRELATION = 0.8
@@ -94,8 +94,9 @@ def compare(queries: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], crops
 def difference(queries: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], crops: Floats) -> npt.NDArray[np.float64]:
     """Returns the squared difference of pairs, divided by that of a copy, in the blocks where they differ most, (n,).
 
-    The expected squared difference of a copy is what JPEG of quality 50, half the size and a crop change in one of the
-    two images, whichever they change more, and what rounding and edges that are misplaced by a part of a pixel add.
+    The expected squared difference of a copy is what compression, half the size and a crop change in one of the two
+    images (`simulate_changes`), whichever they change more, and what rounding and edges that are misplaced by a part of
+    a pixel add.
     Differences are averaged over neighbourhoods of several sizes: compression changes fine detail and hardly the mean
     of a neighbourhood, while different objects of one design differ in both. Of 8 x 8 blocks, the mean ratio of the
     worst 6 counts, with the weight of the size; the result is the largest of all sizes, of luma and of chroma.

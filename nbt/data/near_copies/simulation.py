@@ -10,7 +10,7 @@ from PIL import Image
 
 from nbt.data.near_copies.thumbnails import SIDE, Floats, sample_crops, shrink, thumbnails
 
-_QUALITY, _QUALITY_OF_HALF = 50, 90
+_QUALITY, _QUALITY_OF_HALF = 50, 70
 # Left, upper, right and lower side of a crop, in shares of the image.
 _BOX = (0.013, 0.037, 0.963, 0.987)
 
