@@ -4,7 +4,7 @@ import os
 
 import pytest
 import ray
-from ray._common.utils import get_user_temp_dir
+from ray._common.utils import get_default_system_temp_dir
 from ray._private.utils import validate_socket_filepath
 
 from nbt.errors import NbtError
@@ -22,7 +22,7 @@ def test_ray_has_a_short_path_for_its_sockets(monkeypatch: pytest.MonkeyPatch, l
     used = []
 
     def init(**options: object) -> None:
-        used.append(get_user_temp_dir())
+        used.append(get_default_system_temp_dir())
         raise OSError("no Ray in this test")
 
     monkeypatch.setattr(ray, "init", init)
