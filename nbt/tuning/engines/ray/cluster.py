@@ -155,7 +155,6 @@ def _start_local_ray(object_bytes: int) -> None:
             num_cpus=usable_cores(),
             object_store_memory=object_bytes + _OBJECT_STORE_HEADROOM_BYTES,
             include_dashboard=False,
-            _node_ip_address="127.0.0.1",
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
