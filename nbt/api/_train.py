@@ -162,7 +162,7 @@ def _train(
     teacher = None if loaded.teacher is None else loaded.teacher.name
     check_starting_weights(recipe, loaded.backbone, loaded.dataset, loaded.weights, teacher=teacher)
     check_recipe(recipe, len(loaded.split.train))
-    source = _SeedTrialSource(repair(recipe), seeds, loaded.seed, model)
+    source = _SeedTrialSource(repair(recipe.replace(backbone="")), seeds, loaded.seed, model)
     with EngineFactory("local", workers, max_runs=seeds) as factory:
         factory.make(loaded, progress).run(ProgressTrialSource(source, progress))
     last = source.outcomes["train-on-all"]
