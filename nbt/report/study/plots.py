@@ -139,14 +139,20 @@ def importance_bars(record: StudyRecord, max_rows: int = 12) -> str | None:
     if not rows:
         return None
 
+    bounds = [record.load_importance_bounds().get(name) for name, _ in rows]
+
     def draw(axes: Axes) -> Handles:
         values = [share for _, share in rows]
         axes.barh(range(len(rows)), values, color=FULL, height=0.62)
+        for row, ends in enumerate(bounds):
+            if ends is not None:
+                axes.plot(ends, [row - 0.42] * 2, color=MUTED, linewidth=1.4, solid_capstyle="butt")
         axes.set_yticks(range(len(rows)), [truncated(name, _MAX_LABEL_LENGTH) for name, _ in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         for row, share in enumerate(values):
             axes.annotate(percent(share, 0), (share, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.set(xlim=(0, max(values) * 1.18), ylim=(-0.6, len(rows) - 0.4))
+        widest = max(1.18 * max(values), *(1.02 * ends[1] for ends in bounds if ends is not None), 0.0)
+        axes.set(xlim=(0, widest), ylim=(-0.6, len(rows) - 0.4))
         axes.xaxis.set_visible(False)
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)

@@ -101,6 +101,8 @@ def test_finalists_are_named_with_their_means() -> None:
 def test_importance_has_one_bar_per_dimension() -> None:
     svg = plots.importance_bars(sample_study())
     assert {"transfer_depth", "41 %", "27 %"} <= set(texts(svg))
+    bounds = {"transfer_depth": (0.2, 0.9)}
+    assert plots.importance_bars(sample_study(load_importance_bounds=lambda: bounds)) != svg
     many = sample_study(importance={f"d{i}": 0.05 for i in range(20)})
     assert sum(text.startswith("d") for text in texts(plots.importance_bars(many))) == 12
 
