@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from nbt.metrics import METRICS, Metric
-from nbt.report.formatting import percent, score_text, truncated
+from nbt.report.formatting import duration, percent, score_text, truncated
 from nbt.report.study.recommendation import current_recommendation, default_recipe_settings, default_recipe_trial
 from nbt.report.svg import (
     BEST,
@@ -107,6 +107,49 @@ def best_by_cost(record: StudyRecord) -> str | None:
         return handles
 
     return render_svg("trials", f"Best validation {metric.label} against the epochs spent", 3.2, draw)
+
+
+def cost_front(record: StudyRecord) -> str | None:
+    """Draws the score of each full-length trial against its training time, and their Pareto front.
+
+    None with fewer than two such trials.
+    """
+    metric, front = METRICS[record.config.metric], pareto_front(record)
+    shown = [trial for trial in record.trials if trial.state == "complete" and _score(trial, metric) is not None]
+    if len(shown) < 2:
+        return None
+    best, baseline = _recommended_trial(record), default_recipe_trial(record)
+
+    def draw(axes: Axes) -> Handles:
+        handles: Handles = {}
+        steps = [(trial.seconds, _score(trial, metric)) for trial in front]
+        (handles["Pareto front"],) = axes.step(*zip(*steps, strict=True), where="post", color=BEST, linewidth=1.6)
+        for trial in shown:
+            label, style = _marker_style(trial, best, baseline, metric)
+            tip = tooltip_id(f"{_describe(trial, metric)}, {duration(trial.seconds)}")
+            (point,) = axes.plot(
+                [trial.seconds], [_score(trial, metric)], linestyle="", gid=tip, clip_on=False, zorder=3, **style
+            )
+            handles.setdefault(label, point)
+        axes.set(xlabel="training time of the trial, seconds", ylabel=_axis_label(metric), xlim=(0, None))
+        score_axis(axes.yaxis, metric)
+        return handles
+
+    return render_svg("front", f"Validation {metric.label} against training time", 3.2, draw)
+
+
+def pareto_front(record: StudyRecord) -> list[TrialRecord]:
+    """Returns the full-length trials than which no other is both better and faster to train, the fastest first."""
+    metric = METRICS[record.config.metric]
+    scored = [(trial, _score(trial, metric)) for trial in record.trials if trial.state == "complete"]
+    known = [(trial, score) for trial, score in scored if score is not None]
+    front: list[TrialRecord] = []
+    reached = -math.inf
+    for trial, score in sorted(known, key=lambda item: (item[0].seconds, -item[1])):
+        if score > reached:
+            front.append(trial)
+            reached = score
+    return front
 
 
 def finalists(record: StudyRecord) -> str | None:
