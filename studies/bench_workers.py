@@ -11,7 +11,7 @@ end of its last one. The first proposals of the search are random, so that both 
 
 Beside other processes, the trials of the first edition take many times longer than alone. A search that exceeds
 `--limit` is ended, and counts with the limit: its ratio is then a lower bound. Writes
-`studies/results/bench_workers.json` and `.md`.
+`studies/results/bench_workers.json` and `.md`; loads that are not measured keep their earlier results.
 """
 
 from __future__ import annotations
@@ -168,6 +168,7 @@ def rows_of(measured: Mapping[int, Mapping[str, list[dict[str, Any]]]]) -> list[
         rows.append(
             {
                 "competitors": load,
+                "rounds": len(ratios),
                 **{arm: statistics.median(seconds[arm]) for arm in ARMS},
                 "limited": sum(run["limited"] for run in runs["one worker"]),
                 "ratio": statistics.median(ratios),
@@ -187,16 +188,17 @@ def report(rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> str:
         "",
         f"{facts['machine']}, {facts['cores']} cores. {facts['trials']} trials of {facts['epochs']} epochs on "
         f"{facts['data']} at {facts['image_size']} px with {facts['shots']} images per class, `{facts['backbone']}`; "
-        f"{facts['rounds']} rounds, medians; ratios within a round, minimum and maximum in brackets.",
+        "medians; ratios within a round, minimum and maximum in brackets.",
         "",
-        "| competitors | first edition, 1 worker, s | auto, s | first edition / auto | auto / auto idle | goal |",
-        "|---|---|---|---|---|---|",
+        "| competitors | rounds "
+        "| first edition, 1 worker, s | auto, s | first edition / auto | auto / auto idle | goal |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         at_least = ">= " if row["limited"] else ""
         relative = "" if row["relative_to_idle"] is None else f"{row['relative_to_idle']:.2f}"
         lines.append(
-            f"| {row['competitors']} | {at_least}{row['one worker']:.1f} | {row['auto']:.1f} | "
+            f"| {row['competitors']} | {row['rounds']} | {at_least}{row['one worker']:.1f} | {row['auto']:.1f} | "
             f"{at_least}{row['ratio']:.2f}x ({row['lowest_ratio']:.2f} to {row['highest_ratio']:.2f}) | {relative} | "
             f"{row['goal']} |"
         )
@@ -219,7 +221,10 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=600.0, help="longest time of the trials of a search, s")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "studies" / "results")
     args = parser.parse_args()
-    measured: dict[int, dict[str, list[dict[str, Any]]]] = {load: {arm: [] for arm in ARMS} for load in args.loads}
+    stored = args.out / "bench_workers.json"
+    earlier = json.loads(stored.read_text())["runs"] if stored.exists() else {}
+    measured: dict[int, dict[str, list[dict[str, Any]]]] = {int(load): runs for load, runs in earlier.items()}
+    measured |= {load: {arm: [] for arm in ARMS} for load in args.loads}
     with ExitStack() as stack:
         caches = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-workers-cache-")))
         for number in range(args.rounds):
@@ -234,12 +239,12 @@ def main() -> None:
         "machine": machine(),
         "cores": len(os.sched_getaffinity(0)),
         "data": args.data.name,
-        **{name: getattr(args, name) for name in ("backbone", "image_size", "shots", "trials", "epochs", "rounds")},
+        **{name: getattr(args, name) for name in ("backbone", "image_size", "shots", "trials", "epochs")},
     }
     rows = rows_of(measured)
     args.out.mkdir(parents=True, exist_ok=True)
     document = {"facts": facts, "rows": rows, "runs": {str(load): runs for load, runs in measured.items()}}
-    (args.out / "bench_workers.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    stored.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     text = report(rows, facts)
     (args.out / "bench_workers.md").write_text(text, encoding="utf-8")
     print(text)
