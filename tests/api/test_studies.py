@@ -73,7 +73,7 @@ def test_wrong_comparisons_write_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     open_fake_study(tmp_path, name="a").close()
-    open_fake_study(tmp_path, name="other-data", data_hash="d2", class_names=()).close()
+    open_fake_study(tmp_path, name="other-data", data_hash="d2").close()
     with pytest.raises(UsageError, match=message):
         compare(names)
     assert not (tmp_path / "reports").exists()

@@ -50,7 +50,7 @@ def test_a_configuration_file_holds_them_and_the_command_repeats_them() -> None:
     assert SearchConfig.from_yaml(config.to_yaml()) == config
     assert parse_beliefs(config.beliefs) == (Belief(dimension="frozen_depth", around=0.5),)
     assert '--beliefs \'[{"dimension": "frozen_depth"' in config.command()
-    with pytest.raises(UsageError, match="line 3: belief about frozen_depth: unknown key 'near'"):
+    with pytest.raises(UsageError, match="line 4: belief about frozen_depth: unknown key 'near'"):
         SearchConfig.from_yaml(text.replace("around", "near"))
 
 

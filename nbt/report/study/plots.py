@@ -126,10 +126,11 @@ def cost_front(record: StudyRecord) -> str | None:
         (handles["Pareto front"],) = axes.step(*zip(*steps, strict=True), where="post", color=BEST, linewidth=1.6)
         for trial in shown:
             label, style = _marker_style(trial, best, baseline, metric)
-            tip = tooltip_id(f"{_describe(trial, metric)}, {duration(trial.seconds)}")
-            (point,) = axes.plot(
-                [trial.seconds], [_score(trial, metric)], linestyle="", gid=tip, clip_on=False, zorder=3, **style
+            tip, score = (
+                tooltip_id(f"{_describe(trial, metric)}, {duration(trial.seconds)}"),
+                _score(trial, metric) or 0.0,
             )
+            (point,) = axes.plot([trial.seconds], [score], linestyle="", gid=tip, clip_on=False, zorder=3, **style)
             handles.setdefault(label, point)
         axes.set(xlabel="training time of the trial, seconds", ylabel=_axis_label(metric), xlim=(0, None))
         score_axis(axes.yaxis, metric)

@@ -12,11 +12,11 @@ from tests.predictions import fake_predictions
 from tests.sample_study import BEST, DEFAULT, evaluated_study, with_config
 
 
-def study(name: str, accuracy: float = 0.695, images: int = 1174, seed: int = 0, **changes: Any) -> StudyRecord:
+def study(name: str, accuracy: float = 0.695, images: int = 1174, draw: int = 0, **changes: Any) -> StudyRecord:
     """Returns an evaluated study of 12 classes, whose recommendation has the given test accuracy."""
     predictions = {
-        codec.test_key(BEST): fake_predictions(accuracy, images, 12, seed),
-        codec.test_key(DEFAULT): fake_predictions(0.651, images, 12, seed + 1),
+        codec.test_key(BEST): fake_predictions(accuracy, images, 12, draw),
+        codec.test_key(DEFAULT): fake_predictions(0.651, images, 12, draw + 1),
     }
     record = evaluated_study(12, images, load_predictions=predictions.get)
     return with_config(record, **{"name": name, "content_hash": "5ea", **changes})

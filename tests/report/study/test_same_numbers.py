@@ -102,7 +102,7 @@ def test_mlflow_has_the_numbers_of_the_files(tmp_path: Path) -> None:
     settings = TransferSettings.load(folder / "recommended.yaml")
     assert TransferSettings.from_dict(json.loads(runs["trial-0012"].tags["settings"])) == settings
     assert runs["trial-0012"].tags["recommended"] == "yes"
-    assert runs["study"].tags["recommended"] == result["recommended_trial"] == "trial 12"
+    assert runs["study"].tags["recommended"] == record.recommended == "trial 12"
 
     # The trials.
     trials = pd.read_csv(folder / "trials.csv").set_index("number")
