@@ -40,7 +40,7 @@ def _have_same_images(first: StudyRecord, other: StudyRecord) -> bool:
     selections = [(c.classes, c.shots, None if c.shots is None else c.seed) for c in (a, b)]
     classes = [(tuple(record.class_names), tuple(record.class_images)) for record in (first, other)]
     tested = [record.dataset.get("test_images") for record in (first, other)]
-    is_same_source = is_known or (a.dataset, a.data_dir) == (b.dataset, b.data_dir)
+    is_same_source = is_known or (bool(first.class_names) and (a.dataset, a.data_dir) == (b.dataset, b.data_dir))
     has_same_parts = selections[0] == selections[1] and classes[0] == classes[1] and tested[0] == tested[1]
     return is_same_source and has_same_parts
 
