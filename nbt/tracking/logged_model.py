@@ -75,7 +75,7 @@ def _write_model(client: MlflowClient, experiment: str, run_id: str, folder: Pat
         files, program = Path(temporary) / _MODEL_NAME, Path(temporary) / _PROGRAM
         description = Model(run_id=run_id, model_id=model_id, model_uuid=model_id)
         if _write_program(folder, program / "model.pt2"):  # the name that mlflow.pytorch expects
-            description.add_flavor(_PROGRAM, model_data=_PROGRAM, pytorch_version=torch.__version__)
+            description.add_flavor(_PROGRAM, model_data=_PROGRAM, pytorch_version=str(torch.__version__))
         mlflow.pyfunc.save_model(
             files,
             loader_module=__name__,
