@@ -19,6 +19,7 @@ from nbt.errors import UsageError, nearest
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.paths import absolute_path
 from nbt.settings.belief import BeliefError, beliefs_text
+from nbt.settings.candidate import candidates_text, parse_candidates
 from nbt.settings.continual import SCENARIOS
 from nbt.uris import redact_uri
 from nbt.yaml_loader import dump_yaml_mapping, key_lines, line_of, parse_yaml_mapping
@@ -39,7 +40,10 @@ REQUIRED = ("dataset", "budget")
 AUTO = "auto"
 """Value of an option that is chosen from the resources of the machine or cluster."""
 
-KINDS = ("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers", "codes", "beliefs")
+KINDS = (
+    *("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers", "codes", "beliefs"),
+    "backbones",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,7 @@ class Option:
     Attributes:
         kind: One of `KINDS`. "budget" is a whole number or a text such as "2h", "gpus" a number or "auto", "workers" a
             whole number or "auto", "codes" a list of codes or a text with commas between them, "beliefs" a list of
-            mappings or a text of one.
+            mappings or a text of one, "backbones" such a list, or a file of one.
         role: "task" for what is transferred to what, "search" for what the search does, "run" for where it runs and is
             stored.
         help: One sentence for help texts.
@@ -98,6 +102,8 @@ class Option:
                 return value if value == AUTO else self._check_whole(name, value)
             case "beliefs":
                 return beliefs_text(value)
+            case "backbones":
+                return candidates_text(value)
             case "codes":
                 parts = value if isinstance(value, list | tuple) else [value]
                 return ",".join(
@@ -173,6 +179,14 @@ class SearchConfig:
         when_none="the dataset's backbone",
     )
     weights: str = _option("default", kind="path", role="task", metavar="default|none|FILE", help=WEIGHTS_HELP)
+    backbones: str | None = _option(
+        None,
+        kind="backbones",
+        role="task",
+        metavar="FILE|LIST",
+        help="Backbones to choose from: a YAML list of name, weights, image_size, licence and text.",
+        when_none="one backbone",
+    )
     image_size: int | None = _option(
         None,
         kind="whole",
@@ -402,10 +416,13 @@ class SearchConfig:
                 raise UsageError(f"{name}: expected a value, got nothing")
 
     def check_complete(self) -> SearchConfig:
-        """Returns the configuration itself, with all that a search cannot do without.
+        """Returns the configuration itself if it has all that a search cannot do without.
+
+        A list of one backbone is the same as that backbone.
 
         Raises:
-            UsageError: Dataset or budget are missing, there is only one fold, or an option needs another one.
+            UsageError: Dataset or budget are missing, there is only one fold, or an option needs or excludes another
+                one.
         """
         for name in REQUIRED:
             if getattr(self, name) is None:
@@ -424,6 +441,21 @@ class SearchConfig:
         if self.beliefs is not None and not is_guided:
             raise UsageError("beliefs need the model of the priors: leave out --no-heuristics and --scenario")
         check_final_seeds(self.final_seeds)
+        return self if self.backbones is None else self._check_backbones()
+
+    def _check_backbones(self) -> SearchConfig:
+        """Returns the configuration of a search over a list of backbones."""
+        given = [flag_of(name) for name in ("backbone", "weights") if getattr(self, name) != default_value(name)]
+        if given:
+            raise UsageError(f"{', '.join(given)}: --backbones lists backbones with their weights; leave it out")
+        candidates = parse_candidates(self.backbones)
+        if len(candidates) == 1:
+            [only] = candidates
+            size = only.image_size or self.image_size
+            return self.replace(backbones=None, backbone=only.name, weights=only.weights, image_size=size)
+        alone = [flag_of(name) for name in ("scenario", "teacher") if getattr(self, name) is not None]
+        if alone:
+            raise UsageError(f"{', '.join(alone)}: only with one backbone")
         return self
 
     def replace(self, **changes: Any) -> SearchConfig:

@@ -42,6 +42,20 @@ def dump_yaml_mapping(values: Mapping[str, Any]) -> str:
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
 
 
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        # The mark names the text by a name of the library; only its line is of use.
+        where = source if error.problem_mark is None else f"{source}, line {error.problem_mark.line + 1}"
+        problem = " ".join(str(error.problem or error.context).split())[:200]
+        raise UsageError(f"{where}: not valid YAML ({problem})") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{source}: not valid YAML ({getattr(error, 'reason', one_line_message(error, 200))})"
+        ) from error
+
+
 def parse_yaml_mapping(text: str, *, source: str) -> dict[str, Any]:
     """Parses YAML text that holds a mapping.
 
@@ -52,17 +66,7 @@ def parse_yaml_mapping(text: str, *, source: str) -> dict[str, Any]:
     Raises:
         UsageError: The text is not valid YAML, a key is repeated, or the text is not a mapping with strings as keys.
     """
-    try:
-        values = yaml.load(text, Loader=_StrictLoader)
-    except yaml.MarkedYAMLError as error:
-        # The mark names the text by a name of the library; only its line is of use.
-        where = source if error.problem_mark is None else f"{source}, line {error.problem_mark.line + 1}"
-        problem = " ".join(str(error.problem or error.context).split())[:200]
-        raise UsageError(f"{where}: not valid YAML ({problem})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{source}: not valid YAML ({getattr(error, 'reason', one_line_message(error, 200))})"
-        ) from error
+    values = _parse(text, source)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UsageError(f"{source}: expected a mapping of names to values")
     return values
@@ -86,3 +90,30 @@ def line_of(text: str, key: str, value: str) -> int | None:
             pending += [item for _, item in node.value]
             found += [name.start_mark.line + 1 for name, item in node.value if (name.value, item.value) == (key, value)]
     return max(found, default=None)
+
+
+def parse_yaml_list(text: str, *, source: str) -> list[tuple[dict[str, str], Any]]:
+    """Parses YAML text that holds a list.
+
+    Args:
+        text: The YAML text.
+        source: Name of the text in messages, usually its path.
+
+    Returns:
+        Each item with its places for messages, such as "list.yaml, line 3": that of each key by its name, and that of
+        the item by "".
+
+    Raises:
+        UsageError: The text is not valid YAML, a key is repeated, or the text is not a list.
+    """
+    values = _parse(text, source)
+    if not isinstance(values, list):
+        raise UsageError(f"{source}: expected a list")
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert isinstance(node, yaml.SequenceNode)
+    places = []
+    for item in node.value:
+        keys = item.value if isinstance(item, yaml.MappingNode) else []
+        nodes = {"": item, **{key.value: key for key, _ in keys}}
+        places.append({name: f"{source}, line {found.start_mark.line + 1}" for name, found in nodes.items()})
+    return list(zip(places, values, strict=True))

@@ -31,6 +31,7 @@ def _values(name: str) -> st.SearchStrategy[Any]:
             st.fixed_dictionaries({"dimension": st.sampled_from(["head_lr", "mixup"]), "around": st.floats(0.0, 1.0)}),
             min_size=1,
         ),
+        "backbones": st.lists(st.sampled_from(["resnet18", "squeezenet1_0"]), min_size=1, unique=True),
         "gpus": st.one_of(st.just("auto"), st.floats(0.0, 8.0)),
     }.get(option.kind, _text)
 
@@ -168,3 +169,32 @@ def test_replace_keeps_the_rest() -> None:
     with pytest.raises(UsageError, match="unknown option"):
         config.replace(workrs=2)
     assert default_value("workers") == "auto"
+
+
+def test_backbones_are_a_list_a_text_or_a_file(tmp_path: Path) -> None:
+    listed = [{"name": "resnet18"}, {"name": "squeezenet1_0", "weights": "w.pth", "image_size": 64}]
+    file = tmp_path / "list.yaml"
+    file.write_text("- name: resnet18\n- {name: squeezenet1_0, weights: w.pth, image_size: 64}\n")
+    config = SearchConfig(dataset="digits", budget="1", backbones=listed).check_complete()
+    assert SearchConfig(backbones=config.backbones).backbones == config.backbones
+    assert str(tmp_path / "w.pth") in str(SearchConfig(backbones=file).backbones)
+    assert "--backbones" in shlex.split(config.command())
+
+
+def test_a_list_of_one_backbone_is_that_backbone() -> None:
+    config = SearchConfig(dataset="digits", budget="1", image_size=32, backbones=[("conv3", "none")]).check_complete()
+    assert config == SearchConfig(dataset="digits", budget="1", image_size=32, backbone="conv3", weights="none")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backbone": "conv3"}, "--backbone: --backbones lists"),
+        ({"weights": "none"}, "--weights: --backbones lists"),
+        ({"scenario": "data"}, "--scenario: only with one backbone"),
+        ({"teacher": "resnet18"}, "--teacher: only with one backbone"),
+    ],
+)
+def test_several_backbones_exclude_other_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SearchConfig(dataset="digits", budget="1", backbones=["conv3", "conv4"], **options).check_complete()

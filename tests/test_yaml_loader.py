@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nbt.errors import UsageError
 from nbt.search_config import SearchConfig
-from nbt.yaml_loader import dump_yaml_mapping, line_of, parse_yaml_mapping
+from nbt.yaml_loader import dump_yaml_mapping, line_of, parse_yaml_list, parse_yaml_mapping
 
 AMBIGUOUS = [
     *("08", "8", "1e-4", "+1", "-.5", "1.", "1_000", "0x1F", "0b1", "017", "1:30", "2026-01-01", "2026-01-01 10:00:00"),
@@ -55,3 +55,12 @@ def test_a_number_as_the_name_of_a_dataset_is_refused_with_the_remedy() -> None:
 def test_the_line_of_an_entry_in_nested_mappings() -> None:
     text = "a: 1\nlist:\n  - name: x\n  - {name: y, more: {name: z}}\nname: x\n"
     assert [line_of(text, "name", value) for value in ("x", "y", "z", "none")] == [5, 4, 4, None]
+
+
+def test_items_of_a_list_have_the_lines_of_their_keys() -> None:
+    first, second, third = parse_yaml_list("# a list\n- a\n- b: 1\n  c: 2\n- [x, y]\n", source="f")
+    assert first == ({"": "f, line 2"}, "a")
+    assert second == ({"": "f, line 3", "b": "f, line 3", "c": "f, line 4"}, {"b": 1, "c": 2})
+    assert third == ({"": "f, line 5"}, ["x", "y"])
+    with pytest.raises(UsageError, match="f: expected a list"):
+        parse_yaml_list("a: 1\n", source="f")

@@ -55,7 +55,7 @@ def _make_estimator(
     from nbt.task.summary import dataset_summary
     from nbt.tuning.baseline_recipes import baseline_recipes
     from nbt.tuning.job_estimate import JobEstimator, StoredWork, mean_relative_cost
-    from nbt.tuning.relative_cost import CostModel
+    from nbt.tuning.relative_cost import study_cost_model
 
     if task.scenario is not None:
         return None
@@ -65,8 +65,9 @@ def _make_estimator(
         epoch_seconds, workers = _measure_epoch(n_train, engine, workers)
     if epoch_seconds is None:
         return None
-    model = CostModel.of(prepared.config.backbone, task.image_size, dataset_summary(task))
+    model = study_cost_model(prepared.config, dataset_summary(task))
     baselines = [settings for _, settings in baseline_recipes(epochs)]
+    is_measured = prepared.candidates is not None or (record is not None and record.profile is not None)
     return JobEstimator(
         prepared.budget,
         epochs,
@@ -75,7 +76,7 @@ def _make_estimator(
         workers=workers,
         relative_cost=mean_relative_cost(model, prepared.space, epochs, baselines, prepared.budget.trials),
         retraining_cost=model.retraining,
-        profile_share=0.0 if record is not None and record.profile is not None else min(1.0, DEFAULT_SAMPLES / n_train),
+        profile_share=0.0 if is_measured else min(1.0, DEFAULT_SAMPLES / n_train),
         stored=StoredWork() if record is None else StoredWork.of(record),
     )
 

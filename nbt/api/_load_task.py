@@ -83,6 +83,17 @@ def load_silently(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
         return load(dataset, pretrained=source, progress=progress, **others)
 
 
+def load_candidate(
+    task: Task, backbone: str, weights: str, image_size: int | None, progress: ProgressCallback | None
+) -> Task:
+    """Loads another backbone for the images of a task; see `nbt.task.load.load_candidate`."""
+    from nbt.task.load import load_candidate as load
+    from nbt.training.digits_source import pretrained_source
+
+    source = functools.partial(pretrained_source, progress=progress)
+    return load(task, backbone, weights, image_size, pretrained=source, progress=progress)
+
+
 def callback_of(options: TaskOptions) -> ProgressCallback | None:
     """Returns the progress callback among the options of a task; None without one."""
     progress = options.get("progress")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,11 @@ from nbt.progress import Progress
 from nbt.search_config import SearchConfig
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
+from nbt.tuning.storage.candidates import CandidateConfig
 from nbt.tuning.storage.records import StudyConfig
 
 if TYPE_CHECKING:
+    from nbt.api._candidates import Candidates
     from nbt.task.task import Task
     from nbt.tuning.space.space import Space
     from nbt.tuning.transferred_priors import TransferredPriors
@@ -33,6 +36,7 @@ class PreparedSearch:
         transferred_priors: Models of the recorded tables; None if neither proposals nor pruner need them.
         engine: Factory of the engine that runs the trials.
         progress: Progress callback, or None.
+        candidates: The backbones to choose from; None with one backbone.
     """
 
     options: SearchConfig
@@ -44,6 +48,7 @@ class PreparedSearch:
     transferred_priors: TransferredPriors | None
     engine: EngineFactory
     progress: Progress | None
+    candidates: Candidates | None = None
 
     @property
     def out(self) -> Path:
@@ -52,7 +57,12 @@ class PreparedSearch:
 
 
 def make_study_config(
-    task: Task, space: Space, study: str | None, epochs: int, metric: str = DEFAULT_METRIC
+    task: Task,
+    space: Space,
+    study: str | None,
+    epochs: int,
+    metric: str = DEFAULT_METRIC,
+    candidates: Sequence[CandidateConfig] = (),
 ) -> StudyConfig:
     """Returns the configuration that identifies a study.
 
@@ -62,6 +72,7 @@ def make_study_config(
         study: Name of the study; derived from dataset, backbone and space when None.
         epochs: Epochs of a full trial, or of each task of a stream.
         metric: Name of the metric to optimise.
+        candidates: As in `StudyConfig`.
     """
     from nbt.models.weights import hash_weights
     from nbt.tuning.storage.study_names import default_study_name
@@ -88,4 +99,5 @@ def make_study_config(
         tasks=task.tasks or 1,
         content_hash=task.content_hash,
         metric=metric,
+        candidates=tuple(candidates),
     )

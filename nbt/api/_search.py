@@ -19,14 +19,16 @@ from nbt.metrics import METRICS
 from nbt.paths import check_outside, check_writable_folder
 from nbt.progress import Progress
 from nbt.search_config import DEFAULT_EPOCHS, SearchConfig
+from nbt.settings.candidate import parse_candidates
 from nbt.training.export.model_folder import check_export
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
 from nbt.tuning.engines.ray.options import RayOptions
-from nbt.tuning.job_clock import PROFILE, JobClock
+from nbt.tuning.job_clock import PREPARE, PROFILE, JobClock
 from nbt.tuning.storage.records import StudyObserver
 
 if TYPE_CHECKING:
+    from nbt.api._candidates import Candidates
     from nbt.task.task import Task
     from nbt.tuning.space.space import Space
     from nbt.tuning.storage.study_store import StudyStore
@@ -115,18 +117,34 @@ def _search(
     check_ignored(config.ignore)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     with EngineFactory(config.engine, config.workers, ray) as factory:
-        loaded = _load_task(task, config, progress)
+        candidates = None
+        if config.backbones is not None:
+            candidates = _prepare_candidates(config, search_space, clock, progress)
+            loaded = candidates.task
+            config = config.replace(study=_study_name(config, search_space))
+        else:
+            loaded = _load_task(task, config, progress)
         check_outside("--out", config.out, loaded.dataset)
         _check_metric(config.metric, loaded)
         pruner, heuristics = config.pruner, config.heuristics
         if config.scenario is not None:
             loaded, pruner, heuristics = as_stream(loaded, config.scenario, config.tasks), "none", False
         searched = applicable_space(search_space, loaded)
+        for other in loaded.candidates.values():
+            searched = applicable_space(searched, other)
+        searched = searched.with_backbones(tuple(loaded.candidates))
         belief_priors(parse_beliefs(config.beliefs), searched)  # wrong ones end the search before anything is written
         needs_priors = heuristics or pruner == "fit"
         prepared = PreparedSearch(
-            options=_resolve(config, loaded, search_space, limit),
-            config=make_study_config(loaded, search_space, config.study, int(epochs), config.metric),
+            options=_resolve(config, loaded, search_space, limit, candidates),
+            config=make_study_config(
+                loaded,
+                search_space,
+                config.study,
+                int(epochs),
+                config.metric,
+                () if candidates is None else candidates.configs,
+            ),
             budget=limit,
             space=searched,
             pruner=pruner,
@@ -134,6 +152,7 @@ def _search(
             transferred_priors=load_transferred_priors(config.experience, searched) if needs_priors else None,
             engine=factory,
             progress=progress,
+            candidates=candidates,
         )
         run_options = prepared.options.command_options("run")
         sync_options = {name: value for name, value in run_options.items() if name in _SYNC_OPTIONS}
@@ -151,7 +170,7 @@ def _make_config(task: SearchConfig | Task | str | Path, options: Mapping[str, A
     if isinstance(task, str | Path):
         return SearchConfig.from_options({**options, "dataset": task}).check_complete()
     check_task(task)
-    names = [name for name, value in options.items() if name in _TASK_FIELDS and value is not None]
+    names = [name for name, value in options.items() if name in (*_TASK_FIELDS, "backbones") and value is not None]
     if names:
         raise UsageError(f"{', '.join(names)}: a loaded task has its own; pass them to load_task")
     return SearchConfig.from_options({**options, **_task_options(task)}).check_complete()
@@ -180,6 +199,27 @@ def _load_task(task: SearchConfig | Task | str | Path, config: SearchConfig, pro
     return load_silently(config.dataset, progress=progress, **options)
 
 
+def _study_name(config: SearchConfig, space: Space) -> str:
+    """Returns the name of a study of several backbones, which does not depend on their order."""
+    from nbt.tuning.storage.study_names import default_study_name
+
+    count = len(parse_candidates(config.backbones))
+    return config.study or default_study_name(str(config.dataset), f"{count}-backbones", space.name)
+
+
+def _prepare_candidates(config: SearchConfig, space: Space, clock: JobClock, progress: Progress | None) -> Candidates:
+    """Returns the backbones of a search over several; the measurement of their fit counts as such."""
+    from nbt.api._candidates import prepare_candidates
+    from nbt.tuning.storage.studies import find_study, resolve_storage
+
+    name = _study_name(config, space)
+    stored = None if config.fresh else find_study(resolve_storage(config.storage), name)
+    clock.enter(PROFILE)
+    candidates = prepare_candidates(config, stored, progress)
+    clock.enter(PREPARE)
+    return candidates
+
+
 def _check_metric(name: str, task: Task) -> None:
     """Raises UsageError if the metric of the search is not defined for the validation images."""
     classes = set(task.labels[task.split.val].tolist())
@@ -191,10 +231,15 @@ def _check_metric(name: str, task: Task) -> None:
         )
 
 
-def _resolve(config: SearchConfig, task: Task, space: Space, budget: Budget) -> SearchConfig:
+def _resolve(
+    config: SearchConfig, task: Task, space: Space, budget: Budget, candidates: Candidates | None
+) -> SearchConfig:
     """Returns the configuration with names and paths that mean the same in every folder."""
-    tasks = {} if task.scenario is None else {"tasks": task.tasks}
-    return config.replace(**_task_options(task), space=space.source, budget=budget.option, **tasks)
+    values = _task_options(task) | ({} if task.scenario is None else {"tasks": task.tasks})
+    if candidates is not None:
+        values |= {"backbone": None, "weights": "default", "image_size": config.image_size}
+        values["backbones"] = candidates.listed
+    return config.replace(**values, space=space.source, budget=budget.option)
 
 
 def _describe_data(task: Task) -> dict[str, Any]:
@@ -257,10 +302,31 @@ def _open_search(
     group = ObserverGroup(observers)
     monitor = JobMonitor(store, clock, estimator, group)
     monitor.enter(PROFILE)
-    if store.record().profile is None:
+    if prepared.candidates is not None:
+        _store_candidates(store, prepared.candidates)
+    elif store.record().profile is None:
         _measure_fit(task, store, prepared.progress)
     target = Target.of(facts, store.record().profile, prepared.config.epochs, prepared.config.metric)
-    return SearchRun(prepared, store, engine, make_strategy(prepared, target), group, monitor)
+    others = {
+        name: Target.of(facts, store.candidate_profile(name), prepared.config.epochs, prepared.config.metric)
+        for name in task.candidates
+    }
+    strategy = make_strategy(prepared, target, others, store.record().candidates)
+    return SearchRun(prepared, store, engine, strategy, group, monitor)
+
+
+def _store_candidates(store: StudyStore, candidates: Candidates) -> None:
+    """Stores what is known of the backbones of a new study."""
+    if not candidates.records:
+        return
+    for name, found in zip(candidates.names, candidates.configs, strict=True):
+        if found.name in candidates.profiles:
+            store.put_profile(candidates.profiles[found.name], name)
+        else:
+            store.add_note(f"The fit of {found.name} could not be measured; the search does not use it")
+    for name, reason in candidates.left_out.items():
+        store.add_note(f"The backbone {name} was left out: {reason}")
+    store.put_candidates(candidates.records, candidates.left_out)
 
 
 def _check_output_folders(prepared: PreparedSearch, study: str) -> None:

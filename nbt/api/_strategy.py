@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from nbt.api._prepared_search import PreparedSearch
 if TYPE_CHECKING:
     from nbt.tuning.pruners.base import Pruner
     from nbt.tuning.space.space import Space
+    from nbt.tuning.storage.candidates import CandidateRecord
     from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
     from nbt.tuning.target import Target
     from nbt.tuning.transferred_priors import TransferredPriors
@@ -63,12 +65,19 @@ def load_transferred_priors(folder: str | Path | None, space: Space) -> Transfer
     return TransferredPriors(load_experience(folder, space))
 
 
-def make_strategy(prepared: PreparedSearch, target: Target) -> SearchStrategy:
+def make_strategy(
+    prepared: PreparedSearch,
+    target: Target,
+    others: Mapping[str, Target] | None = None,
+    candidates: Sequence[CandidateRecord] = (),
+) -> SearchStrategy:
     """Returns the strategy of a search.
 
     Args:
         prepared: The checked arguments of the search.
         target: Description of the task, on which the priors depend.
+        others: The same for other backbones by the setting `backbone`; with one backbone None or empty.
+        candidates: What is known of the backbones, the reference first; empty with one backbone.
     """
     from nbt.settings.belief import parse_beliefs
     from nbt.tuning.priors.beliefs import belief_priors
@@ -77,10 +86,17 @@ def make_strategy(prepared: PreparedSearch, target: Target) -> SearchStrategy:
     length, transferred_priors = prepared.config.epochs, prepared.transferred_priors
     equal = prepared.space.epochs is None
     if prepared.pruner == "fit" and transferred_priors is not None:
-        pruner = transferred_priors.pruner(target, length=length, seed=prepared.config.seed, equal_lengths=equal)
+        pruner = transferred_priors.pruner(
+            target, length=length, seed=prepared.config.seed, equal_lengths=equal, others=others
+        )
     else:
         pruner = make_pruner(prepared.pruner, length, prepared.config.metric, equal_lengths=equal)
     if not prepared.heuristics or transferred_priors is None:
         return SearchStrategy(pruner, None)
     beliefs = belief_priors(parse_beliefs(prepared.options.beliefs), prepared.space)
-    return SearchStrategy(pruner, transferred_priors.surrogate(target, prepared.space, beliefs=beliefs))
+    if candidates:
+        targets = {"": target, **(others or {})}
+        surrogate = transferred_priors.backbone_surrogate(targets, candidates, prepared.space, beliefs=beliefs)
+    else:
+        surrogate = transferred_priors.surrogate(target, prepared.space, beliefs=beliefs)
+    return SearchStrategy(pruner, surrogate)

@@ -157,7 +157,7 @@ def study_recipe(study: str, storage: str | None = None) -> tuple[TransferSettin
     Raises:
         UsageError: The study does not exist, has no full-length trial yet, or searches over streams of tasks.
     """
-    from nbt.report.study.recommendation import current_recommendation
+    from nbt.report.study.recommendation import current_recommendation, recommended_task_options
     from nbt.tuning.storage.studies import read_study, resolve_storage
 
     record = read_study(resolve_storage(storage), study)
@@ -167,4 +167,4 @@ def study_recipe(study: str, storage: str | None = None) -> tuple[TransferSettin
     recommendation = current_recommendation(record)
     if recommendation is None:
         raise UsageError(f"study {study} recommends nothing yet: none of its trials has run to its full length")
-    return recommendation.settings, record.search_config()
+    return recommendation.settings.replace(backbone=""), recommended_task_options(record)

@@ -169,7 +169,7 @@ def _make_source(loaded: Task, recipe: TransferSettings, seeds: int, model: Path
     teacher = None if loaded.teacher is None else loaded.teacher.name
     check_starting_weights(recipe, loaded.backbone, loaded.dataset, loaded.weights, teacher=teacher)
     check_recipe(recipe, len(loaded.split.train))
-    return _SeedTrialSource(repair(recipe), seeds, loaded.seed, model)
+    return _SeedTrialSource(repair(recipe.replace(backbone="")), seeds, loaded.seed, model)
 
 
 def _train(

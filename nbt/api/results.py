@@ -15,6 +15,7 @@ from nbt.object_html import short_repr, table_html
 from nbt.report.formatting import pluralise
 from nbt.report.metric_text import value_text
 from nbt.report.settings_table import recipe_summary
+from nbt.report.study.backbones import candidates_json
 from nbt.report.study.result_rows import ResultRow, guess_rows, model_rows, study_rows, validation_row
 from nbt.settings import TransferSettings
 from nbt.tuning.finals.test_results import ClassResult, TestResult, optimism, test_results
@@ -142,6 +143,7 @@ class SearchResult:
             "study": record.config.name,
             "report": str(self.report_path),
             "recommended": self.recommended.to_dict(),
+            **({"candidates": candidates_json(record)} if record.config.candidates else {}),
             "metric": metric.name,
             "validation": None if final is None else interval_json(value_interval(final.validation, metric)),
             "versus_default": None if versus is None else interval_json(versus),

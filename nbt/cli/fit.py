@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nbt.cli.display.output import Output
-from nbt.cli.options.checks import check_experience, check_task
+from nbt.cli.options.checks import check_experience, check_task, pair_backbones_with_weights
 from nbt.cli.options.common import AT_LEAST_ONE, Command, comparison_options, config_option, given_parameters
 from nbt.errors import UsageError
 from nbt.paths import check_outside
@@ -117,27 +116,6 @@ def _check_option_combination(ctx: click.Context) -> None:
     for name, param in given_parameters(ctx).items():
         if name in _RECOMMENDATION_OPTIONS and not ctx.params["recommend"]:
             raise UsageError(f"{param.opts[0]} is an option of --recommend; add --recommend, or leave it out")
-
-
-def pair_backbones_with_weights(backbones: Sequence[str], weights: Sequence[str]) -> list[tuple[str | None, str]]:
-    """Returns each backbone with its weights.
-
-    Args:
-        backbones: Architectures; empty for the dataset's backbone, which is returned as None.
-        weights: None ("default"), one for all backbones, or one per backbone in the same order.
-
-    Raises:
-        UsageError: The number of weights does not match the number of backbones.
-    """
-    names: Sequence[str | None] = backbones or [None]
-    files = list(weights) or ["default"]
-    if len(files) == 1:
-        files *= len(names)
-    if len(files) != len(names):
-        raise UsageError(
-            f"--weights is given {len(files)} times for {len(names)} --backbone: give it once for all, or once for each"
-        )
-    return list(zip(names, files, strict=True))
 
 
 def check_files(plot: str | None, source_data: str | None) -> None:

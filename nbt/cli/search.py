@@ -85,6 +85,7 @@ def check_options(config: SearchConfig) -> None:
     """
     from nbt.report.study.checks.registry import check_ignored
     from nbt.settings.belief import parse_beliefs
+    from nbt.settings.candidate import parse_candidates
     from nbt.tuning.budget import Budget
     from nbt.tuning.engines.factory import check_engine_options
     from nbt.tuning.engines.ray.options import RayOptions
@@ -95,7 +96,11 @@ def check_options(config: SearchConfig) -> None:
     check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     check_engine_options(config.engine, config.workers, ray)
-    task = check_task({name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher", "resize")})
+    options = {name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher", "resize")}
+    task = check_task(options)
+    for item in () if config.backbones is None else parse_candidates(config.backbones):
+        size = item.image_size or config.image_size
+        check_task({**options, "backbone": item.name, "weights": item.weights, "image_size": size})
     check_outside("--out", config.out, task.source.path)
     if config.storage is None:
         check_outside("--storage", ".nbt", task.source.path)

@@ -167,7 +167,11 @@ class SearchProgress(Progress, StudyObserver):
         running = sorted(self._running.items())
         for number, state in running[:_MAX_TRIALS_SHOWN]:
             rows.append(
-                text_row("running", _running_text(number, *state, self._metric) + self._location_text(number, "  on "))
+                text_row(
+                    "running",
+                    self._with_backbone(_running_text(number, *state, self._metric), state[0])
+                    + self._location_text(number, "  on "),
+                )
             )
         if len(running) > _MAX_TRIALS_SHOWN:
             rows.append(text_row("", f"and {len(running) - _MAX_TRIALS_SHOWN} more"))
@@ -221,7 +225,14 @@ class SearchProgress(Progress, StudyObserver):
         if trial.state == "pruned":
             return f"trial {trial.number} pruned after {epochs}{location}: {trial.reason}"
         result = "diverged" if trial.diverged else self._value(trial)
-        return f"trial {trial.number} complete: {result} ({origin_text(trial.origin)}), {epochs}{location}"
+        origin = self._with_backbone(origin_text(trial.origin), trial.settings)
+        return f"trial {trial.number} complete: {result} ({origin}), {epochs}{location}"
+
+    def _with_backbone(self, text: str, settings: TransferSettings) -> str:
+        """Returns the text with the backbone of a trial if the search has several."""
+        record = self._record
+        several = record is not None and record.config.candidates
+        return f"{text}, {record.config.backbone_name(settings)}" if record is not None and several else text
 
     def _seconds(self) -> float:
         """Returns the time spent on the search, including earlier sessions."""

@@ -24,7 +24,7 @@ def setting_descriptions() -> dict[str, str]:
 def flat_settings(settings: TransferSettings) -> dict[str, Plain]:
     """Returns every setting by name; `layer_lr_shape` becomes one entry per knot, e.g. "layer_lr_shape_input".
 
-    The names and their order are the same for all settings.
+    The names and their order are the same for all settings, but `backbone` is left out for the backbone of the task.
     """
     return _flat(settings, SETTINGS)
 
@@ -41,6 +41,8 @@ def _flat(settings: TransferSettings, names: Iterable[str]) -> dict[str, Plain]:
     flat: dict[str, Plain] = {}
     for name in names:
         item, value = SETTINGS[name], settings.value(name)
+        if name == "backbone" and not value:
+            continue
         flat |= dict(zip(item.columns, value if item.knots else (value,), strict=True))
     return flat
 

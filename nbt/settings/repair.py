@@ -65,7 +65,7 @@ def _repair_method(settings: TransferSettings) -> TransferSettings:
         settings = _reset_to_defaults(settings, "target_scale", "linearized")
     if settings.stream.method == "probe":
         # A ridge regression in closed form does not depend on the settings of gradient descent.
-        kept = {name: settings.value(name) for name in ("pretrain_scheme", "pretrain_zap_period", "epochs")}
+        kept = {name: settings.value(name) for name in ("pretrain_scheme", "pretrain_zap_period", "backbone", "epochs")}
         return TransferSettings(method="probe", frozen_depth=1.0, **kept)
     if settings.stream.method == "dlcft":
         return settings.replace(target_scale=settings.target_scale or _TARGET_SCALE)

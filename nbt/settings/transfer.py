@@ -331,6 +331,14 @@ class TransferSettings(_Group):
         label="squared error {:g}",
     )
     stream: StreamSettings = StreamSettings()
+    backbone: str = setting_field(
+        "",
+        FieldRule(text=True),
+        'Backbone of the trial in a search over several backbones; "" is the backbone of the task.',
+        technique="backbones",
+        label="{}",
+        since="0.2",
+    )
     epochs: int = setting_field(12, FieldRule(1, 1_000_000, integer=True), "Number of epochs.")
     extensions: tuple[tuple[str, Any], ...] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -89,25 +90,58 @@ def load_task(
         labels=data.listing.labels,
         pools=data.pools,
         split=data.split,
-        backbone=options.backbone,
-        weights=options.weights,
-        w0=source_weights.w0,
-        mean=source_weights.mean,
-        std=source_weights.std,
         mirror=options.source.spec.mirror,
         seed=seed,
         data_dir=options.data_dir,
         classes=classes,
         shots=shots,
-        source_head=source_weights.source_head,
-        source_means=source_weights.source_means,
-        stale_statistics=source_weights.stale_statistics,
         teacher=loaded_teacher,
         resize=resize,
         checks=data.checks,
         copied_test=tuple(data.copied_test.tolist()),
         contents=None if contents is None else contents.to_bytes(),
+        **_backbone_fields(options, source_weights),
     )
+
+
+def load_candidate(
+    task: Task,
+    backbone: str,
+    weights: str | Path = "default",
+    image_size: int | None = None,
+    *,
+    pretrained: PretrainedProvider | None = None,
+    progress: Progress | None = None,
+) -> Task:
+    """Loads another backbone for the images of a task, which are decoded again only if their size differs.
+
+    Args:
+        task: The task.
+        backbone: The backbone.
+        weights: Its weights.
+        image_size: As in `load_task`.
+        pretrained: As in `load_task`.
+        progress: As in `load_task`.
+
+    Raises:
+        UsageError: An argument is wrong.
+        NbtError: A file cannot be downloaded or written.
+    """
+    names = ("data_dir", "classes", "shots", "resize", "seed")
+    values: dict[str, Any] = {"backbone": backbone, "weights": weights, "image_size": image_size}
+    values |= {name: getattr(task, name) for name in names}
+    options = check_task_options(task.dataset, **values)
+    size, source_weights = _load_weights(options, pretrained)
+    if size != task.image_size:
+        return load_task(task.dataset, pretrained=pretrained, progress=progress, **values)
+    return dataclasses.replace(task, candidates={}, **_backbone_fields(options, source_weights))
+
+
+def _backbone_fields(options: TaskOptions, weights: PretrainedWeights) -> dict[str, Any]:
+    """Returns the fields of a task that depend on its backbone and weights."""
+    names = ("w0", "mean", "std", "source_head", "source_means", "stale_statistics")
+    fields = {name: getattr(weights, name) for name in names}
+    return {"backbone": options.backbone, "weights": options.weights, **fields}
 
 
 def _load_weights(options: TaskOptions, pretrained: PretrainedProvider | None) -> tuple[int, PretrainedWeights]:

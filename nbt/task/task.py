@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbt.checks import CheckResult
+from nbt.errors import UsageError, nearest
 from nbt.models.weights import SourceClassMeans
 from nbt.object_html import short_repr, table_html
 
@@ -67,6 +68,8 @@ class Task:
         checks: Results of the checks of the data, failed ones first.
         copied_test: Indices of the test images with a near copy in training or validation.
         contents: `nbt.data.contents.Contents` of the files as bytes; None for images in memory.
+        candidates: Name of another backbone that a search may choose -> its task, which has the same images, labels and
+            split, and shares the decoded images unless their size differs; empty for a single backbone.
     """
 
     dataset: str
@@ -99,6 +102,7 @@ class Task:
     checks: tuple[CheckResult, ...] = ()
     copied_test: tuple[int, ...] = ()
     contents: bytes | None = None
+    candidates: Mapping[str, Task] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         return short_repr("Task", [str(value) for _, value in self._facts()])
@@ -121,6 +125,21 @@ class Task:
             "stream": "" if self.scenario is None else f"{self.tasks} tasks, scenario {self.scenario}",
         }
         return [(name, text) for name, text in facts.items() if text]
+
+    def candidate(self, name: str) -> Task:
+        """Returns the task of a backbone; that of the task itself for "".
+
+        Raises:
+            UsageError: There is no such candidate.
+        """
+        if name and name not in self.candidates:
+            raise UsageError(f"backbone: {name!r} is not a backbone of this search; {nearest(name, self.candidates)}")
+        return self.candidates[name] if name else self
+
+    def map_candidates(self, change: Callable[[Task], Task]) -> Task:
+        """Returns the task with the task of each backbone, itself included, replaced by `change(task)`."""
+        candidates = {name: change(task) for name, task in self.candidates.items()}
+        return dataclasses.replace(change(self), candidates=candidates)
 
     @property
     def n_classes(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -121,7 +120,8 @@ def study_run(record: StudyRecord, *, live: bool) -> RunSpec:
         record: The study.
         live: Whether the search is still running.
     """
-    config = {name: value for name, value in dataclasses.asdict(record.config).items() if value is not None}
+    config = {name: value for name, value in record.config.to_dict().items() if value is not None}
+    config |= {"candidates": record.config.backbones_text} if "candidates" in config else {}
     options = {} if record.search is None else record.search.to_record()
     ended = _ended_trials(record)
     start = _unix_milliseconds(record.created, default=0)
@@ -284,10 +284,11 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     if forecast is not None:
         tags["control"] = "yes" if forecast.control else "no"
     points, last = curve_metrics(trial.curve, start)
+    summary = recipe_summary(record.config.named(trial.settings))
     return RunSpec(
         key=f"trial-{trial.number:04d}",
         parent=STUDY_KEY,
-        name=f"{trial.number:03d} {recipe_summary(trial.settings)} | {_outcome_text(trial, metric)}",
+        name=f"{trial.number:03d} {summary} | {_outcome_text(trial, metric)}",
         status=MLFLOW_STATUS[trial.end],
         params=_varied_settings(record, trial.settings),
         metrics=_finite(
@@ -307,7 +308,8 @@ def _varied_settings(record: StudyRecord, settings: TransferSettings) -> dict[st
     """Returns the settings that the space varies; all if the space of the study is not known any more."""
     columns = _space_columns(record.search_config().space, record.config.space_hash)
     values, stored = flat_settings(settings), stored_flat_settings(settings)
-    return {name: str(values[name]) for name in (stored if columns is None else columns)}
+    backbone = {"backbone": record.config.backbone_name(settings)} if record.config.candidates else {}
+    return {name: str(values[name]) for name in (stored if columns is None else columns)} | backbone
 
 
 @cache

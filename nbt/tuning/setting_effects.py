@@ -38,21 +38,23 @@ def setting_effects(
 
     Returns:
         Name of each setting that differs and has an effect alone -> difference in score, with the number of trials;
-        empty with fewer than `MIN_TRIALS` full-length trials.
+        empty with fewer than `MIN_TRIALS` full-length trials of the backbone of the recipe.
     """
-    if record.counts()["complete"] < MIN_TRIALS:
+    # Effects differ between backbones.
+    trials = [trial for trial in record.trials if trial.settings.backbone == recipe.backbone]
+    if sum(trial.state == "complete" for trial in trials) < MIN_TRIALS:
         return {}
     facts, metric = record.dataset, record.config.metric
     images = Target(epochs=record.config.epochs, facts=facts, metric=metric).validation_images
     changed = {
         name: repair(recipe.replace(**{name: reference.value(name)}))
         for name in SETTINGS
-        if recipe.value(name) != reference.value(name)
+        if recipe.value(name) != reference.value(name) and name != "backbone"
     }
     others = {name: settings for name, settings in changed.items() if settings != recipe}
     if not others:
         return {}
-    found = [to_observation(trial, images, metric) for trial in record.trials]
+    found = [to_observation(trial, images, metric) for trial in trials]
     observations = limit_observations([o for o in found if o is not None and o.logit_score is not None])
     scores = np.array([o.logit_score for o in observations], dtype=float)
     scores = np.maximum(scores, scores.max() - MAX_GAP_TO_BEST)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from nbt.tuning.experience.recorded_table import RecordedTable
@@ -12,6 +12,8 @@ from nbt.tuning.pruners.curve_forecast import CurveForecaster, has_usable_curves
 from nbt.tuning.pruners.fit_pruner import FitPruner
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.space.space import Space
+from nbt.tuning.storage.candidates import CandidateRecord
+from nbt.tuning.surrogate.backbone_surrogate import BackboneSurrogate
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from nbt.tuning.surrogate.task_model import TaskModel
 from nbt.tuning.target import Target
@@ -60,18 +62,46 @@ class TransferredPriors:
             target, space, self.models, heuristics=heuristics, prior_scale=prior_scale, beliefs=beliefs
         )
 
-    def pruner(self, target: Target, *, length: int, seed: int, equal_lengths: bool = True) -> Pruner:
+    def backbone_surrogate(
+        self,
+        targets: Mapping[str, Target],
+        candidates: Sequence[CandidateRecord],
+        space: Space,
+        *,
+        beliefs: Sequence[Prior] = (),
+    ) -> PriorSurrogate:
+        """Returns the prior surrogate of a search over several backbones.
+
+        Args:
+            targets: Targets by the setting `backbone`, that of the reference, "", first.
+            candidates: What is known of the backbones, in the same order.
+            space: Search space.
+            beliefs: As in `PriorSurrogate`.
+        """
+        members = {name: self.surrogate(target, space, beliefs=beliefs) for name, target in targets.items()}
+        return BackboneSurrogate(members, candidates)
+
+    def pruner(
+        self,
+        target: Target,
+        *,
+        length: int,
+        seed: int,
+        equal_lengths: bool = True,
+        others: Mapping[str, Target] | None = None,
+    ) -> Pruner:
         """Returns the fit pruner of a search, or ASHA if there are no usable recorded curves.
 
         Args:
             target: The target task.
+            others: Targets of other backbones by the setting `backbone`.
             length: Epochs of a full trial.
             seed: Seed of the pruner.
             equal_lengths: Whether all trials have this length.
         """
         if self.forecaster is None:
             return make_pruner("asha", length, target.metric, equal_lengths=equal_lengths)
-        return FitPruner(self.forecaster, self.models, target, seed=seed)
+        return FitPruner(self.forecaster, self.models, target, seed=seed, others=others)
 
 
 def make_sampler(surrogate: PriorSurrogate, seed: int, *, cost_floor: float | None = None) -> BayesianSampler:

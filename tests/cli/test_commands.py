@@ -79,6 +79,47 @@ class TestSearch:
             "fresh": True,
         }
 
+    def test_backbones_are_repeated_or_listed_in_a_file(self, fake_api: FakeApi, tmp_path: Path) -> None:
+        (tmp_path / "w.pth").touch()
+        weights = str(tmp_path / "w.pth")
+        listed = [{"name": "conv3"}, {"name": "conv4", "weights": weights}]
+        repeated = ["--backbone", "conv3", "--weights", "default", "--backbone", "conv4", "--weights", weights]
+        file = tmp_path / "list.yaml"
+        file.write_text("- conv3\n- {name: conv4, weights: w.pth}\n")
+        for words in (repeated, ["--backbones", str(file)], ["--backbones", json.dumps(listed)]):
+            assert run([*SEARCH, *words, "-q"]) == 0
+            config = fake_api.calls[-1][1][0]
+            assert json.loads(config.backbones) == listed
+            assert (config.backbone, config.weights) == (None, "default")
+        config_file = tmp_path / "search.yaml"
+        config_file.write_text(f"backbones: {file}\n")
+        assert run([*SEARCH, "--config", str(config_file), "-q"]) == 0
+        assert json.loads(fake_api.calls[-1][1][0].backbones) == listed
+        assert run([*SEARCH, "--config", str(config_file), "--backbone", "conv3", "-q"]) == 0
+        assert fake_api.calls[-1][1][0].to_dict() == {"dataset": "digits", "budget": "3", "backbone": "conv3"}
+        assert run([*SEARCH, "--backbone", "conv3", "--weights", "none", "-q"]) == 0
+        assert fake_api.calls[-1][1][0].weights == "none"
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ("--backbone conv3 --backbone conv4 --weights none --weights none --weights none", "--weights is given 3"),
+            ("--weights none --weights default", "--weights is given 2 times for 1 --backbone"),
+            ("--backbone conv3 --backbone conv4 --backbones [conv3]", "leave out --backbone"),
+            ("--backbone conv3 --backbones [conv3,conv4]", "--backbone: --backbones lists backbones"),
+            ("--backbone conv3 --backbone conv5", "did you mean conv"),
+            ("--backbones [conv3,{nam:conv4}]", "unknown key"),
+            ("--backbones none.yaml", "none.yaml: cannot be read"),
+            ("--backbone conv3 --backbone conv4 --weights none --weights none.pth", "none.pth: no such file"),
+        ],
+    )
+    def test_wrong_backbones_are_refused(
+        self, words: str, message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run([*SEARCH, *words.split()]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+        assert fake_api.calls == []
+
     def test_ignored_checks_are_checked_first(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run([*SEARCH, "--ignore", "nbt203", "--ignore", "NBT207,NBT201", "-q"]) == 0
         assert fake_api.calls[0][1][0].ignore == "NBT203,NBT207,NBT201"

@@ -10,7 +10,8 @@ def test_every_setting_occurs_once_as_plain_value() -> None:
         -0.4,
         0.0,
     )
-    assert len(flat) == len(SETTINGS) + 2
+    assert len(flat) == len(SETTINGS) + 2 - 1, "three knots, and no backbone of a single one"
+    assert flat_settings(BEST.replace(backbone="vgg11")) == {**flat, "backbone": "vgg11"}
     assert {type(value) for value in flat.values()} <= {bool, int, float, str}
 
 
@@ -19,7 +20,7 @@ def test_setting_names_are_the_same_for_all_settings() -> None:
 
 
 def test_every_setting_has_a_description() -> None:
-    assert set(setting_descriptions()) == set(flat_settings(DEFAULT))
+    assert set(setting_descriptions()) == set(flat_settings(DEFAULT.replace(backbone="vgg11")))
 
 
 def test_recipe_summary_shows_main_settings() -> None:

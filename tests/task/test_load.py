@@ -16,7 +16,7 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import parse_backbone
-from nbt.task.load import load_task
+from nbt.task.load import load_candidate, load_task
 from nbt.task.options import check_task_options
 from nbt.task.summary import dataset_summary
 from nbt.task.task import Task
@@ -327,3 +327,28 @@ def test_the_crop_of_50_birds(shared: Path, requests: list[Any]) -> None:
     facts = dataset_summary(task)
     assert [facts[f"{part}_images"] for part in ("train", "validation", "test")] == [1100, 400, 1452]
     assert (facts["classes"], facts["unreadable_images"], facts["validation_standard_error"]) == (50, 0, 0.025)
+
+
+def test_another_backbone_shares_images_and_split_and_has_its_own_weights(animals: Path, requests: list[Any]) -> None:
+    task = load_task(animals, image_size=16, seed=3)
+    other = load_candidate(task, "resnet18", "none", 16)
+    assert (other.backbone.text, other.weights) == ("resnet18", "none")
+    assert other.images is task.images and other.split is task.split
+    assert requests[-1] == ("resnet18", "none", 16)
+    larger = load_candidate(task, "resnet18", "none", 24)
+    assert larger.images.array.shape == (60, 24, 24, 3)
+    assert np.array_equal(larger.split.val, task.split.val) and np.array_equal(larger.labels, task.labels)
+    with pytest.raises(UsageError, match="did you mean resnet18"):
+        load_candidate(task, "resnet81")
+
+
+def test_tasks_of_several_backbones_travel_together(animals: Path, requests: list[Any]) -> None:
+    task = load_task(animals, image_size=16)
+    both = dataclasses.replace(task, candidates={"other": load_candidate(task, "resnet18", "none", 16)})
+    read = pickle.loads(pickle.dumps(both))
+    assert read.candidate("other").images is read.images, "the images are not copied"
+    assert read.candidate("") is read
+    with pytest.raises(UsageError, match="'othr' is not a backbone of this search; did you mean other"):
+        read.candidate("othr")
+    named = both.map_candidates(lambda found: dataclasses.replace(found, dataset=found.backbone.text))
+    assert (named.dataset, named.candidate("other").dataset) == ("mobilenet_v2", "resnet18")

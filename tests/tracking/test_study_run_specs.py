@@ -5,6 +5,7 @@ from nbt.tracking.study_run_specs import RunSpec, study_id, study_run, study_run
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import profile_dict
+from tests.report.study.backbone_study import OTHER, REFERENCE, backbone_study
 from tests.sample_study import (
     config,
     curve,
@@ -190,3 +191,14 @@ def test_the_clock_is_written_at_the_end() -> None:
     assert study(record)["seconds_trials"] == {0: 600.0}
     assert study(record)["seconds_estimate"] == {0: 700.0}
     assert not any(key.startswith("seconds_") for key in study(record, live=True))
+
+
+def test_trials_of_a_search_over_backbones_name_theirs() -> None:
+    record = backbone_study()
+    for listed in record.trials:
+        assert trial_run(record, listed).params["backbone"] == (OTHER if listed.number in (12, 13) else REFERENCE)
+    assert OTHER in trial_run(record, record.trials[12]).name
+    study = study_runs(record)[0]
+    assert study.params["candidates"] == ", ".join(candidate.name for candidate in record.config.candidates)
+    assert "backbone" not in trial_run(sample_study(), sample_study().trials[0]).params
+    assert "candidates" not in study_runs(sample_study())[0].params

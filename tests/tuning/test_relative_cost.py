@@ -11,8 +11,16 @@ import pytest
 from nbt.models.backbone import UnitWork
 from nbt.settings import TransferSettings, repair
 from nbt.tuning.baseline_recipes import default_recipe
-from nbt.tuning.relative_cost import CostModel, cost_model, relative_cost, unit_shares
-from tests.tuning.fakes import DATASET, open_fake_study
+from nbt.tuning.relative_cost import (
+    CostModel,
+    cost_model,
+    forward_work,
+    relative_cost,
+    study_cost_model,
+    unit_shares,
+)
+from nbt.tuning.storage.candidates import CandidateConfig
+from tests.tuning.fakes import DATASET, config, open_fake_study
 
 MOBILENET = "mobilenet_v2(width_mult=0.35)"
 IMAGES = {"train_images": 300, "validation_images": 100}
@@ -95,3 +103,20 @@ def test_numbers_of_images_that_old_studies_lack() -> None:
 
 def test_shares_weigh_products_and_elements() -> None:
     assert unit_shares([UnitWork(20.0, 10.0), UnitWork(20.0, 35.0)]) == pytest.approx((0.25, 0.75))
+
+
+def test_another_backbone_costs_its_work(tmp_path: Path) -> None:
+    facts = {"train_images": 300, "validation_images": 100}
+    names = ("conv3(width=8)", "conv3(width=32)")
+    candidates = tuple(
+        CandidateConfig(name=name, backbone=name, weights="none", weights_hash=name, image_size=28) for name in names
+    )
+    model = study_cost_model(config(backbone=names[0], image_size=28, candidates=candidates), facts)
+    default = default_recipe(12)
+    assert model.epoch(default) == pytest.approx(1.0)
+    other = forward_work(names[1], 28) / forward_work(names[0], 28)
+    assert other > 3
+    assert model.epoch(default.replace(backbone=names[1])) == pytest.approx(other)
+    probe = repair(default.replace(frozen_depth=1.0))
+    assert model.epoch(probe.replace(backbone=names[1])) < 0.5 * other
+    assert relative_cost(probe.replace(backbone=names[1])) == relative_cost(probe)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,3 +51,24 @@ def check_experience(folder: str | None) -> None:
     """
     if folder is not None and not Path(folder).is_dir():
         raise UsageError(f"--experience {folder}: no such folder; expected a folder of tables written by nbt record")
+
+
+def pair_backbones_with_weights(backbones: Sequence[str], weights: Sequence[str]) -> list[tuple[str | None, str]]:
+    """Returns each backbone with its weights.
+
+    Args:
+        backbones: Architectures; empty for the dataset's backbone, which is returned as None.
+        weights: None ("default"), one for all backbones, or one per backbone in the same order.
+
+    Raises:
+        UsageError: The number of weights does not match the number of backbones.
+    """
+    names: Sequence[str | None] = backbones or [None]
+    files = list(weights) or ["default"]
+    if len(files) == 1:
+        files *= len(names)
+    if len(files) != len(names):
+        raise UsageError(
+            f"--weights is given {len(files)} times for {len(names)} --backbone: give it once for all, or once for each"
+        )
+    return list(zip(names, files, strict=True))

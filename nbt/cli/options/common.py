@@ -117,8 +117,12 @@ class _WholeOrAuto(click.ParamType[int | str]):
 
 
 _TASK = ("dataset", "data_dir", "backbone", "weights", "image_size", "classes", "shots", "resize")
-_REPEATED_BACKBONES: dict[str, dict[str, Any]] = {
-    "backbone": {"multiple": True, "help": f"{BACKBONE_HELP} Repeat the option to compare several."},
+REPEATED_BACKBONES: dict[str, dict[str, Any]] = {
+    "backbone": {
+        "multiple": True,
+        "help": f"{BACKBONE_HELP} Repeat the option to compare several.",
+        "show_default": "the dataset's backbone",
+    },
     "weights": {
         "multiple": True,
         "help": f"{WEIGHTS_HELP} Give it once for all backbones, or once per backbone.",
@@ -142,7 +146,7 @@ def task_options(function: Function, **attributes: Mapping[str, Any]) -> Functio
 
 def comparison_options(function: Function) -> Function:
     """Adds the options of `task_options`, but `--backbone` and `--weights` may be repeated and are tuples."""
-    return task_options(function, **_REPEATED_BACKBONES)
+    return task_options(function, **REPEATED_BACKBONES)
 
 
 def workers_option(function: Function) -> Function:

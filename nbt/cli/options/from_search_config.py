@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import click
 from click.core import ParameterSource
 
-from nbt.cli.options.common import PARAMETER_NAMES, Function, config_option
+from nbt.cli.options.checks import pair_backbones_with_weights
+from nbt.cli.options.common import PARAMETER_NAMES, REPEATED_BACKBONES, Function, config_option
+from nbt.errors import UsageError
 from nbt.search_config import REQUIRED, SearchConfig, option_fields
 
 
 def search_config_options(function: Function) -> Function:
     """Adds an option for each field of `SearchConfig`, and `--config`; `read_config` returns their values."""
     for name in reversed(option_fields()):
-        required = {"help": f"{option_fields()[name].help}  [required]"} if name in REQUIRED else {}
-        function = config_option(name, **required)(function)
+        changes = {"help": f"{option_fields()[name].help}  [required]"} if name in REQUIRED else {}
+        function = config_option(name, **changes, **REPEATED_BACKBONES.get(name, {}))(function)
     help_text = "YAML file of options; options of the command line override it."
     return click.option("--config", "config_file", metavar="FILE", show_default="none", help=help_text)(function)
 
@@ -26,8 +31,35 @@ def read_config(ctx: click.Context) -> SearchConfig:
     """
     file = ctx.params["config_file"]
     values = {} if file is None else SearchConfig.load(file).to_dict()
-    for name in option_fields():
-        parameter = PARAMETER_NAMES.get(name, name)
-        if ctx.get_parameter_source(parameter) is ParameterSource.COMMANDLINE:
-            values[name] = ctx.params[parameter]
-    return SearchConfig.from_options(values).check_complete()
+    given = {
+        name: ctx.params[PARAMETER_NAMES.get(name, name)]
+        for name in option_fields()
+        if ctx.get_parameter_source(PARAMETER_NAMES.get(name, name)) is ParameterSource.COMMANDLINE
+    }
+    repeated = _backbones(given.pop("backbone", ()), given.pop("weights", ()), values.get("backbone"))
+    if "backbones" in repeated.keys() & given.keys():
+        raise UsageError("--backbones lists backbones with their weights: leave out --backbone")
+    given |= repeated
+    if "backbones" in given:
+        values = {name: value for name, value in values.items() if name not in ("backbone", "weights")}
+    elif "backbone" in given:
+        values.pop("backbones", None)
+    return SearchConfig.from_options({**values, **given}).check_complete()
+
+
+def _backbones(backbones: Sequence[str], weights: Sequence[str], before: str | None) -> dict[str, Any]:
+    """Returns the options that repeated `--backbone` and `--weights` stand for.
+
+    Args:
+        backbones: Backbones of the command line.
+        weights: Weights of the command line.
+        before: Backbone of the configuration file, or None.
+
+    Raises:
+        UsageError: The number of weights does not match the number of backbones.
+    """
+    pairs = pair_backbones_with_weights(backbones or ([before] if before else []), weights)
+    if len(pairs) > 1:
+        return {"backbones": pairs}
+    values = {"backbone": backbones, "weights": weights}
+    return {name: value[0] for name, value in values.items() if value}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.storage.records import FinalRecord, StudyConfig, StudyRecord, TrialRecord
@@ -55,3 +56,14 @@ def current_recommendation(record: StudyRecord) -> StudyRecommendation | None:
     is_default = best.settings == default
     name = DEFAULT_RECIPE if is_default else f"trial {best.number}"
     return StudyRecommendation(name=name, settings=best.settings, trial=best, final=None, is_default=is_default)
+
+
+def recommended_task_options(record: StudyRecord) -> SearchConfig:
+    """Returns the options of a study, with the backbone of its recommendation alone if it has several."""
+    search, recommendation = record.search_config(), current_recommendation(record)
+    if not record.config.candidates or recommendation is None:
+        return search
+    chosen = record.config.with_backbone_of(recommendation.settings)
+    return search.replace(
+        backbones=None, backbone=chosen.backbone, weights=chosen.weights, image_size=chosen.image_size
+    )

@@ -44,7 +44,7 @@ def build_report(record: StudyRecord, folder: Path, *, has_model: bool = False) 
     config, study = record.config, StudyView(record, folder, has_model)
     return StudyReport(
         title=one_line(config.name),
-        subtitle=one_line(f"{config.dataset} · {config.backbone} · space {config.space}"),
+        subtitle=one_line(f"{config.dataset} · {config.backbones_text} · space {config.space}"),
         recommendation=study.recommendation,
-        cards=make_cards(CARDS, study),
+        cards=make_cards((card for card in CARDS if card.is_shown(record)), study),
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nbt.report.study.recommendation import recommended_task_options
 from nbt.tuning.storage.records import StudyRecord
 
 # The settings contain the teacher, and the commands of streams their scenario.
@@ -38,7 +39,7 @@ def commands(
         has_model: Whether the exported model is in the folder.
     """
     search = record.search_config()
-    task = search.replace(**_NEUTRAL).command_options("task")
+    task = recommended_task_options(record).replace(**_NEUTRAL).command_options("task")
     seed = [] if search.seed == 0 else ["--seed", str(search.seed)]
     stream = [] if search.scenario is None else ["--scenario", search.scenario, "--tasks", str(record.config.tasks)]
     listed = []

@@ -10,7 +10,7 @@ from nbt.report.priors.pruning import forecast_of
 from nbt.report.settings_table import flat_settings
 from nbt.report.study.hardware import trial_location
 from nbt.settings import TransferSettings
-from nbt.tuning.storage.records import StudyRecord, TrialRecord
+from nbt.tuning.storage.records import StudyConfig, StudyRecord, TrialRecord
 
 FULL_EPOCHS = "epochs_full"
 """Column of the setting `epochs`; the column "epochs" is the number of epochs that were trained."""
@@ -32,16 +32,16 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
             control, else "no"; "" without a forecast), val_balanced_accuracy, val_macro_f1 and val_auroc (as
             val_accuracy; missing where they were not recorded), metric (name of the metric of the study), then every
             setting by name, with one column per knot (`layer_lr_shape_input` ...) and the setting `epochs` as
-            `epochs_full`. Missing numbers are NaN.
+            `epochs_full`; `backbone` only in a search over several. Missing numbers are NaN.
     """
-    rows = [_row(trial, record.config.metric) for trial in record.trials]
-    columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings()), record.config.metric))
+    rows = [_row(trial, record.config) for trial in record.trials]
+    columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings()), record.config))
     frame = pd.DataFrame(rows, columns=columns)
     return frame.astype(dict.fromkeys(("val_accuracy", "val_loss", *_METRICS, *_FORECASTS), "float64"))
 
 
-def _row(trial: TrialRecord, metric: str) -> dict[str, object]:
-    settings = flat_settings(trial.settings)
+def _row(trial: TrialRecord, config: StudyConfig) -> dict[str, object]:
+    settings = flat_settings(config.named(trial.settings))
     settings[FULL_EPOCHS] = settings.pop("epochs")
     forecast, location = forecast_of(trial), trial_location(trial.facts)
     return {
@@ -59,6 +59,6 @@ def _row(trial: TrialRecord, metric: str) -> dict[str, object]:
         **{column: None if forecast is None else getattr(forecast.last, name) for column, name in _FORECASTS.items()},
         "control": "" if forecast is None else "yes" if forecast.control else "no",
         **{column: trial.score(name) for column, name in _METRICS.items()},
-        "metric": metric,
+        "metric": config.metric,
         **settings,
     }

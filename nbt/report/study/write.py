@@ -89,7 +89,10 @@ def settings_file(record: StudyRecord, recommendation: StudyRecommendation) -> s
     config, metric = record.config, METRICS[record.config.metric]
     article = "the " if recommendation.is_default else ""
     lines = [f"Settings of {article}{recommendation.name}, study {config.name}"]
-    lines.append(f"dataset {config.dataset}, backbone {config.backbone}, weights {config.weights}")
+    chosen = config.with_backbone_of(recommendation.settings)
+    lines.append(f"dataset {config.dataset}, backbone {chosen.backbone}, weights {chosen.weights}")
+    if config.candidates:
+        lines.append(f"give them to nbt train with --image-size {chosen.image_size}")
     if recommendation.final is None:
         trial = recommendation.trial
         value = score_text(None if trial is None else trial.score(metric.name), metric)

@@ -98,9 +98,15 @@ def check_starting_weights(
         teacher: Absolute name of a teacher that is already loaded.
 
     Raises:
-        UsageError: The recipe injects weights and has no teacher, an unknown teacher, or one whose file does not exist;
-            or as in `check_pretraining`.
+        UsageError: The recipe is for another backbone; it injects weights and has no teacher, an unknown teacher, or
+            one whose file does not exist; or as in `check_pretraining`.
     """
+    # The name of a backbone in a search begins with its specification.
+    if settings.backbone and not f"{settings.backbone}, ".startswith(f"{backbone.text}, "):
+        raise UsageError(
+            f"backbone: these settings were found for {settings.backbone}, and the task has {backbone.text}: give "
+            f"--backbone '{settings.backbone}' and its weights, or remove the line"
+        )
     settings = repair(settings)
     if settings.source.init != "inject":
         check_pretraining(settings, backbone, dataset, weights)

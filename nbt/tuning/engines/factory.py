@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nbt.errors import UsageError, nearest
@@ -134,7 +135,7 @@ class EngineFactory:
         if workers == 1:
             return LocalEngine(task, runner=self._runner)
         self._shared = LockedDirectory("nbt-shared-")
-        shared_task = dataclasses.replace(task, images=task.images.in_file(self._shared.path))
+        shared_task = _with_images_in_files(task, self._shared.path)
         return LocalEngine(
             shared_task,
             workers=workers,
@@ -142,6 +143,13 @@ class EngineFactory:
             shared_folder=self._shared.path / "features",
             measure_memory=self._workers == AUTO,
         )
+
+
+def _with_images_in_files(task: Task, folder: Path) -> Task:
+    """Returns the task with the images of all its backbones in files of a folder; those that are shared stay so."""
+    stores = {id(found.images): found.images for found in (task, *task.candidates.values())}
+    in_files = {key: store.in_file(folder / f"{store.size}px") for key, store in stores.items()}
+    return task.map_candidates(lambda found: dataclasses.replace(found, images=in_files[id(found.images)]))
 
 
 def check_engine_options(name: str, workers: int | str, ray: RayOptions | None) -> None:

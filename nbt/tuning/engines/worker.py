@@ -30,6 +30,7 @@ from nbt.tuning.engines.protocol import WorkerLocation, WorkerMessage, local_wor
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
+    from nbt.training.worker.context import WorkerContext
 
 TRIAL_RUNNER = "nbt.tuning.engines.worker:TrialRunner"
 
@@ -55,7 +56,7 @@ class Runner(Protocol):
 
 
 class TrialRunner:
-    """The runner of real trials, which share one `WorkerContext`.
+    """The runner of real trials; those of one backbone share a `WorkerContext`.
 
     Args:
         task: The task to fine-tune on.
@@ -86,13 +87,27 @@ class TrialRunner:
         if device is None and gpus:
             device = f"cuda:{slot % gpus}"
             workers_per_device = math.ceil(workers / gpus)
-        self._context = WorkerContext(
-            task,
-            device=device,
-            cache_bytes=cache_bytes,
-            workers_per_device=workers_per_device,
-            shared_folder=shared_folder,
-        )
+        n_backbones = 1 + len(task.candidates)
+
+        def make_context(name: str) -> WorkerContext:
+            folder = shared_folder
+            if folder is not None and name:  # features of different backbones have the same keys
+                folder = folder.with_name(f"{folder.name}-{list(task.candidates).index(name)}")
+            return WorkerContext(
+                task.candidate(name),
+                device=device,
+                cache_bytes=None if cache_bytes is None else cache_bytes // n_backbones,
+                workers_per_device=workers_per_device * n_backbones,
+                shared_folder=folder,
+            )
+
+        self._make_context = make_context
+        self._contexts = {"": make_context("")}
+
+    @property
+    def _context(self) -> WorkerContext:
+        """The context of the backbone of the task."""
+        return self._contexts[""]
 
     @property
     def device(self) -> str:
@@ -101,13 +116,20 @@ class TrialRunner:
 
     def run(self, spec: TrialSpec, on_epoch: Callable[[EpochResult], str | None]) -> TrialOutcome:
         """Runs one trial; see `nbt.training.run_trial.run_trial`."""
-        from nbt.training.run_trial import run_trial
+        from nbt.training.run_trial import failed_outcome, run_trial
 
-        return run_trial(spec, self._context, on_epoch)
+        name = spec.settings.backbone
+        if name not in self._contexts:
+            try:
+                self._contexts[name] = self._make_context(name)
+            except Exception as error:
+                return failed_outcome(error, self._context)
+        return run_trial(spec, self._contexts[name], on_epoch)
 
     def close(self) -> None:
         """Frees the caches and their files."""
-        self._context.close()
+        for context in self._contexts.values():
+            context.close()
 
 
 @dataclass(frozen=True, eq=False)

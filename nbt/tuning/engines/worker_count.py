@@ -127,7 +127,10 @@ def choose_workers(
     """
     from nbt.training.worker.trial_memory import estimate_trial_memory
 
-    return resolve_workers(requested, this_machine(), lambda: estimate_trial_memory(task) + extra_memory, max_runs)
+    def trial_memory() -> int:
+        return max(map(estimate_trial_memory, (task, *task.candidates.values()))) + extra_memory
+
+    return resolve_workers(requested, this_machine(), trial_memory, max_runs)
 
 
 def _count(number: int, noun: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from nbt.tuning.space.space import Space
 from nbt.tuning.storage.codec import CHECKS, COPIED_TEST_IMAGES
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 from nbt.tuning.storage.study_names import slug
+
+_log = logging.getLogger("nbt")
 
 TABLE_SUFFIX = ".parquet"
 
@@ -70,6 +73,11 @@ def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
     if record.config.scenario is not None:
         raise UsageError(
             f"study {name}: its trials are streams of tasks, but recorded tables need single tasks; omit the study"
+        )
+    others = sum(bool(trial.settings.backbone) for trial in record.trials)
+    if others:
+        _log.warning(
+            "study %s: %d trials of other backbones than %s are left out", name, others, record.config.backbone
         )
     trials = [trial for trial in record.trials if _is_recordable(trial, length)]
     if not trials:
@@ -159,7 +167,9 @@ def write_tables(tables: Sequence[RecordedTable], out: str | Path, space: Space)
 
 
 def _is_recordable(trial: TrialRecord, length: int) -> bool:
-    """Returns whether a trial ran to full length or diverged."""
+    """Returns whether a trial of the backbone of its study ran to full length or diverged."""
+    if trial.settings.backbone:
+        return False
     return trial.state == "complete" and (trial.diverged or len(trial.curve) == length)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,7 @@ class FitPruner:
         seed: Seed that selects the control trials.
         threshold: Probability below which a trial stops, 0 ... 1.
         controls: Share of trials that are never stopped, 0 ... 1.
+        others: Targets of other backbones by the setting `backbone`; their fit profiles differ.
     """
 
     def __init__(
@@ -75,10 +76,12 @@ class FitPruner:
         seed: int,
         threshold: float = DEFAULT_THRESHOLD,
         controls: float = DEFAULT_CONTROL_FRACTION,
+        others: Mapping[str, Target] | None = None,
     ) -> None:
         self._forecaster, self._expected_score = forecaster, mean_task_prediction(models)
         self._seed, self._threshold, self._control_fraction = seed, threshold, controls
-        self._images, self._probe = target.validation_images, probe_logit_score(target)
+        self._images = target.validation_images
+        self._probes = {name: probe_logit_score(found) for name, found in {"": target, **(others or {})}.items()}
         self._metric = METRICS[target.metric]
         self._histories: dict[int, _ForecastHistory] = {}
         self._seen_trials: set[int] = set()
@@ -92,7 +95,8 @@ class FitPruner:
         if epoch < max(1, math.ceil(_MIN_TRAINED_FRACTION * length)) or epoch >= length or not references:
             return None
         curve = self._curve(context.settings, context.curve)
-        distribution = self._forecaster.forecast(curve, references, self._probe)
+        probe = self._probes[context.settings.backbone]
+        distribution = self._forecaster.forecast(curve, references, probe)
         chance = distribution.probability_above(references[0].end_score, self._incumbent_std(references[0]))
         history = self._histories.setdefault(context.number, _ForecastHistory())
         # A restarted or resumed trial repeats epochs; only the forecasts of the newest attempt are kept.

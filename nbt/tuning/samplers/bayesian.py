@@ -17,7 +17,7 @@ from nbt.tuning.samplers.candidates import best_recorded_params
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import mutate, neutral_params, sample_many_params
-from nbt.tuning.space.space import EPOCHS, Space
+from nbt.tuning.space.space import BACKBONE, EPOCHS, Space
 from nbt.tuning.storage.reader import read_trial
 from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score
 from nbt.tuning.surrogate.observation import Observation, condition_on_trials, limit_observations, to_observation
@@ -27,6 +27,8 @@ FloatArray = NDArray[np.float64]
 
 _NUM_RANDOM_CANDIDATES, _NUM_LOCAL_CANDIDATES = 200, 100
 _MAX_CACHED_SETTINGS = 5000
+BACKBONE_COST_FLOOR = 0.5
+"""Share of the cost of the most expensive backbone below which a cheaper one gains nothing more."""
 
 
 class BayesianSampler(optuna.samplers.BaseSampler):
@@ -67,6 +69,7 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         self._settings_cache: dict[tuple[ParamValue, ...], TransferSettings] = {}
         self._recorded_candidates = best_recorded_params(surrogate, space)
         self._unjudged = neutral_params(d for d in space.dimensions if d.name in surrogate.unjudged)
+        self._default = neutral_params(space.dimensions)
         self._study: optuna.Study | None = None
         self._trial_number = -1
 
@@ -153,6 +156,9 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         gains = expected_improvement(mean, std, best)
         if self._cost_floor is not None:
             gains /= np.maximum([self._cost(recipe) for recipe in settings], self._cost_floor)
+        if costs := self._surrogate.backbone_costs:
+            floor = BACKBONE_COST_FLOOR * max(costs.values())
+            gains /= np.maximum([costs[recipe.backbone] for recipe in settings], floor)
         return untried[int(np.argmax(gains))]
 
     def _cost(self, settings: TransferSettings) -> float:
@@ -213,6 +219,9 @@ class BayesianSampler(optuna.samplers.BaseSampler):
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, ParamValue]]:
         """Returns parameters of random settings, of neighbours of the best trials, and half the recorded settings.
 
+        In a search over several backbones, the default recipe, the best trials and these recorded settings are also
+        candidates with every backbone.
+
         While no trial has a score, dimensions that neither a prior nor a recorded task judges are neutral.
         """
         random = sample_many_params(self._space, self._rng, _NUM_RANDOM_CANDIDATES)
@@ -230,7 +239,11 @@ class BayesianSampler(optuna.samplers.BaseSampler):
             if self._recorded_candidates
             else []
         )
-        return [*random, *local, *recorded]
+        moved = self._with_every_backbone([self._default, *starts, *recorded]) if self._space.has_backbones else []
+        return [*random, *local, *recorded, *moved]
+
+    def _with_every_backbone(self, candidates: Sequence[Mapping[str, ParamValue]]) -> list[dict[str, ParamValue]]:
+        return [{**params, BACKBONE: name} for params in candidates for name in self._surrogate.backbone_costs]
 
     def _limit_caches(self) -> None:
         """Clears the caches when they are full: a live search proposes new settings all the time."""

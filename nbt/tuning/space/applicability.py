@@ -5,7 +5,7 @@ from __future__ import annotations
 from nbt.errors import UsageError
 from nbt.settings import SETTINGS, TECHNIQUES
 from nbt.task.task import Task
-from nbt.tuning.space.space import Space
+from nbt.tuning.space.space import BACKBONE, Space
 
 DEFAULT_SPACE = "non_binary"
 _CONDITIONAL_TECHNIQUES = ("injection", "pretraining", "continual")
@@ -36,6 +36,8 @@ def applicable_space(space: Space, task: Task) -> Space:
     """
     from nbt.training.worker.starting_weights import has_nbt_source
 
+    if space.has_backbones:
+        raise UsageError(f"space {space.name} varies {BACKBONE}: give --backbone several times instead")
     if not has_nbt_source(task):
         space = space.without(_settings_of("pretraining"))
     space = space.without(_settings_of(*(name for name, item in TECHNIQUES.items() if not item.applies(task))))

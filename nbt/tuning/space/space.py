@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from nbt.tuning.space.parser import parse_space_fields
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-EPOCHS = "epochs"
+EPOCHS, BACKBONE = "epochs", "backbone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +111,28 @@ class Space:
         """Returns the space without the dimension `epochs`: all trials have the length that `settings` receives."""
         kept = tuple(dimension for dimension in self.dimensions if dimension.name != EPOCHS)
         return self if len(kept) == len(self.dimensions) else dataclasses.replace(self, dimensions=kept)
+
+    @property
+    def has_backbones(self) -> bool:
+        """Whether the search chooses among several backbones."""
+        return any(dimension.name == BACKBONE for dimension in self.dimensions)
+
+    def with_backbones(self, names: Sequence[str]) -> Space:
+        """Returns the space with a dimension that chooses the backbone.
+
+        Args:
+            names: Names of the backbones other than that of the task, which is the neutral value ""; may be empty.
+        """
+        if not names:
+            return self
+        dimension = Dimension(
+            name=BACKBONE,
+            kind="categorical",
+            choices=("", *names),
+            neutral="",
+            description=SETTINGS[BACKBONE].text,
+        )
+        return dataclasses.replace(self, dimensions=(*self.dimensions, dimension))
 
     def default(self, epochs: int) -> TransferSettings:
         """Returns the settings with every dimension at its neutral value."""

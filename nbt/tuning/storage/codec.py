@@ -26,6 +26,7 @@ NOTES = "notes"
 ENDED = "ended"
 PROFILE = "profile"
 PRIOR_DIAGNOSTICS = "guide"
+CANDIDATES = "candidates"
 SECONDS = "seconds"
 CLOCK = "clock"
 FINALS = "finals"
@@ -72,6 +73,11 @@ def final_key(settings: TransferSettings, seed: int, fold: int | None = None) ->
 def test_key(settings: TransferSettings) -> str:
     """Returns the key of the predictions of the test images by a model with the given settings."""
     return f"test:{settings_hash(settings)}"
+
+
+def profile_key(name: str) -> str:
+    """Returns the attribute name of the fit profile of a candidate other than the reference."""
+    return f"{PROFILE}:{name}"
 
 
 def settings_hash(settings: TransferSettings) -> str:

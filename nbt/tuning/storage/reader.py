@@ -22,6 +22,7 @@ from nbt.tuning.intervals import Interval, ValidationDesign, accuracy_standard_e
 from nbt.tuning.job_clock import TRIALS
 from nbt.tuning.run_scores import RunScore, image_scores, paired_difference, score_interval
 from nbt.tuning.storage import codec
+from nbt.tuning.storage.candidates import CandidateRecord
 from nbt.tuning.storage.records import (
     FinalRecord,
     FinalRun,
@@ -139,12 +140,14 @@ def study_record(
         noise=noise_of(trials, dataset, config.metric),
         notes=tuple(attributes.get(codec.NOTES, ())),
         created=_parse_time(attributes.get(codec.CREATED)),
-        profile=_read_profile(attributes),
+        profile=read_profile(attributes),
         prior_diagnostics=_get_mapping(attributes, codec.PRIOR_DIAGNOSTICS),
         clock=_read_clock(attributes),
         search=_read_search(attributes),
         class_names=tuple(classes.get("names", ())),
         class_images=tuple(classes.get("images", ())),
+        candidates=_read_candidates(attributes),
+        left_out={str(k): str(v) for k, v in _get_mapping(attributes, codec.CANDIDATES).get("left_out", {}).items()},
         load_predictions=load_predictions,
     )
 
@@ -155,6 +158,15 @@ def _read_clock(attributes: Mapping[str, Any]) -> dict[str, float]:
     seconds = {name: float(value) for name, value in stored.items() if isinstance(value, int | float)}
     trials = max(seconds.get(TRIALS, 0.0), float(attributes.get(codec.SECONDS, 0.0)))
     return {**seconds, TRIALS: trials} if seconds else {}
+
+
+def _read_candidates(attributes: Mapping[str, Any]) -> tuple[CandidateRecord, ...]:
+    try:
+        stored = _get_mapping(attributes, codec.CANDIDATES).get("candidates", ())
+        return tuple(map(CandidateRecord.from_dict, stored))
+    except TypeError as error:
+        _log.warning("what was known of the backbones is damaged (%s) and ignored", error)
+        return ()
 
 
 def _read_search(attributes: Mapping[str, Any]) -> SearchConfig | None:
@@ -186,7 +198,7 @@ def summarise(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenT
     return StudySummary(
         name=name,
         dataset=config.dataset,
-        backbone=config.backbone,
+        backbone=config.backbones_text,
         space=config.space,
         budget=str(attributes.get(codec.BUDGET, "")),
         trials=count_statuses(map(_trial_status, started_trials)),
@@ -342,8 +354,14 @@ def _recommended_hash(attributes: Mapping[str, Any]) -> str | None:
         return None
 
 
-def _read_profile(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
-    stored = _get_mapping(attributes, codec.PROFILE)
+def read_profile(attributes: Mapping[str, Any], key: str = codec.PROFILE) -> dict[str, Any] | None:
+    """Returns a stored fit profile; None if it is missing or damaged.
+
+    Args:
+        attributes: Attributes of the study.
+        key: Name of the attribute.
+    """
+    stored = _get_mapping(attributes, key)
     if not stored:
         return None
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from nbt.training.results import EpochResult, last_accuracy, last_score
 from nbt.tuning.baseline_recipes import default_recipe
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage import codec
+from nbt.tuning.storage.candidates import CandidateConfig, CandidateRecord
 
 if TYPE_CHECKING:
     from nbt.tuning.job_clock import JobEstimate
@@ -92,6 +93,8 @@ class StudyConfig(TaskConfig):
         tasks: Number of tasks of the stream; 1 for a single task.
         content_hash: `Task.content_hash`; None in studies that were stored before it existed.
         metric: Name of the metric that the search optimises, one of `nbt.metrics.METRICS`.
+        candidates: The backbones to choose from, the reference, to which `backbone`, `weights` and `image_size` belong,
+            first; empty in a search with one backbone.
     """
 
     name: str
@@ -104,10 +107,52 @@ class StudyConfig(TaskConfig):
     tasks: int = 1
     content_hash: str | None = None
     metric: str = DEFAULT_METRIC
+    candidates: tuple[CandidateConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        # They are read as mappings.
+        read = (item if isinstance(item, CandidateConfig) else CandidateConfig(**item) for item in self.candidates)
+        object.__setattr__(self, "candidates", tuple(read))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the configuration in JSON types; candidates are left out where there are none."""
+        return {name: value for name, value in asdict(self).items() if name != "candidates" or value}
+
+    @property
+    def candidate_identity(self) -> tuple[tuple[str, str, int], ...]:
+        """What two sessions of a study must agree in."""
+        return tuple(candidate.identity for candidate in self.candidates)
+
+    @property
+    def backbones_text(self) -> str:
+        """The backbone, or the names of all candidates."""
+        return ", ".join(candidate.name for candidate in self.candidates) or self.backbone
+
+    def backbone_name(self, settings: TransferSettings) -> str:
+        """Returns the name of the backbone that a trial with the given settings trains."""
+        return settings.backbone or (self.candidates[0].name if self.candidates else self.backbone)
+
+    def with_backbone_of(self, settings: TransferSettings) -> StudyConfig:
+        """Returns the configuration of a search with the one backbone that the settings choose.
+
+        Raises:
+            ValueError: The study has no such backbone.
+        """
+        if not self.candidates:
+            return self
+        for chosen in self.candidates:
+            if chosen.name == self.backbone_name(settings):
+                values = {name: value for name, value in asdict(chosen).items() if name != "name"}
+                return replace(self, candidates=(), **values)
+        raise ValueError(f"study {self.name} has no backbone {settings.backbone}")
+
+    def named(self, settings: TransferSettings) -> TransferSettings:
+        """Returns the settings of a trial with the name of its backbone, if there are several."""
+        return settings.replace(backbone=self.backbone_name(settings)) if self.candidates else settings
 
     def per_task_settings(self, settings: TransferSettings) -> TransferSettings:
-        """Returns the settings of a trial with `epochs` per task, as commands expect them."""
-        return settings.replace(epochs=settings.epochs // self.tasks)
+        """Returns the settings of a trial with `epochs` per task and the name of the backbone, for files."""
+        return self.named(settings).replace(epochs=settings.epochs // self.tasks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,6 +352,9 @@ class StudyRecord:
         search: Options of the last session; None for studies of version 0.1, see `search_config`.
         class_names: Names of the classes, (C,); empty in studies of version 0.1.
         class_images: Number of training and validation images of each class, (C,); empty in studies of version 0.1.
+        candidates: What is known of the backbones to choose from before any trial, in the order of
+            `StudyConfig.candidates`; empty with one backbone.
+        left_out: Backbone that could not be used -> reason.
         load_predictions: Returns the predictions of a run by its key, or None; see `final_predictions` and
             `test_predictions`. They are read from the storage when they are first used.
         load_importance_bounds: Returns the interval of each importance, see
@@ -337,6 +385,8 @@ class StudyRecord:
     class_names: Sequence[str] = ()
     class_images: Sequence[int] = ()
     ended: str = ""
+    candidates: Sequence[CandidateRecord] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     load_predictions: LoadPredictions = field(default=no_predictions, repr=False, compare=False)
     load_importance_bounds: LoadBounds = field(default=no_bounds, repr=False, compare=False)
 

@@ -86,7 +86,7 @@ def open_study(
         stored, lock = _lock_and_load(storage, config, stack)
         writer = StudyWriter(stored, storage, lock)
         store = StudyStore(writer.study, config, writer)
-        facts = {codec.CONFIG: dataclasses.asdict(config), codec.DATASET: dataset, codec.NOTES: notes}
+        facts = {codec.CONFIG: config.to_dict(), codec.DATASET: dataset, codec.NOTES: notes}
         _write_facts(store, {**facts, codec.BUDGET: budget, codec.PRUNER: pruner})
         if contents is not None and contents != known:
             writer.put_bytes(codec.CONTENTS, contents)

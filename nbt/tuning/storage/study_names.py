@@ -19,6 +19,7 @@ _IDENTITY_FIELDS = (
     ("content_hash", "dataset", "dataset", "bytes in its image files"),
     ("backbone", "backbone", "backbone", ""),
     ("weights_hash", "weights", "weights", "values"),
+    ("candidate_identity", "backbones_text", "list of backbones", "weights or image sizes"),
     ("space_hash", "space", "search space", "dimensions"),
     ("image_size", "image_size", "image size", ""),
     ("epochs", "epochs", "epochs", ""),

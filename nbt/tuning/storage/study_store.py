@@ -16,8 +16,9 @@ from nbt.settings import TransferSettings
 from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec
+from nbt.tuning.storage.candidates import CandidateRecord
 from nbt.tuning.storage.prediction_reader import PredictionReader
-from nbt.tuning.storage.reader import read_trial, study_record
+from nbt.tuning.storage.reader import read_profile, read_trial, study_record
 from nbt.tuning.storage.records import StudyConfig, StudyRecord, TrialRecord
 from nbt.tuning.storage.study_writer import StudyWriter
 
@@ -140,13 +141,31 @@ class StudyStore:
         if self.get(codec.CLASSES) != classes:
             self.put(codec.CLASSES, classes)
 
-    def put_profile(self, profile: Mapping[str, Any]) -> None:
+    def put_profile(self, profile: Mapping[str, Any], candidate: str = "") -> None:
         """Stores a fit profile as returned by `FitProfile.to_dict`.
+
+        Args:
+            profile: The profile.
+            candidate: Name of the backbone, "" for that of the study.
 
         Raises:
             NbtError: The database fails, or another driver has taken the lock.
         """
-        self.put(codec.PROFILE, codec.encode_profile(profile))
+        key = codec.profile_key(candidate) if candidate else codec.PROFILE
+        self.put(key, codec.encode_profile(profile))
+
+    def candidate_profile(self, candidate: str) -> dict[str, Any] | None:
+        """Returns the stored fit profile of a backbone other than that of the study; None without one."""
+        return read_profile(self.attributes(), codec.profile_key(candidate))
+
+    def put_candidates(self, candidates: Iterable[CandidateRecord], left_out: Mapping[str, str]) -> None:
+        """Stores what is known of the backbones to choose from, and why others were left out.
+
+        Raises:
+            NbtError: The database fails, or another driver has taken the lock.
+        """
+        listed = [candidate.to_dict() for candidate in candidates]
+        self.put(codec.CANDIDATES, {"candidates": listed, "left_out": left_out})
 
     def put_prior_diagnostics(self, diagnostics: Mapping[str, Any]) -> None:
         """Stores the diagnostics of the priors; see `nbt.tuning.prior_diagnostics`.

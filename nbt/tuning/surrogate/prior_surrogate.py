@@ -75,6 +75,9 @@ class PriorSurrogate:
             wrong priors.
         beliefs: Priors from beliefs of the user. Unlike those of the rules, their weights do not shrink beside recorded
             tasks, because the user may know what no table shows.
+
+    Attributes:
+        backbone_costs: Cost of an epoch relative to the reference by the setting `backbone`; empty with one backbone.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class PriorSurrogate:
         self._table_weights = self._tables_share * similarities / total if total > 0 else similarities
         self._origins = [f"task similarity {similarity:.2f}" for similarity in similarities]
         self._prior_scale = prior_scale
+        self.backbone_costs: dict[str, float] = {}
 
     @cached_property
     def sources(self) -> tuple[PriorSource, ...]:

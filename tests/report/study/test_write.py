@@ -18,6 +18,7 @@ from nbt.settings import TransferSettings
 from nbt.training.export.model_folder import CARD_FILE
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import make_profile, profile_dict
+from tests.report.study.backbone_study import OTHER, REFERENCE, backbone_study
 from tests.sample_study import BEST, DEFAULT, empty_study, evaluated_study, sample_study, unfinished_study, with_config
 
 NAME = "cub-mobilenet_v2-non_binary"
@@ -223,3 +224,16 @@ def test_predictions_add_the_result_by_class_and_the_confusion_matrix(tmp_path: 
     assert pd.read_csv(folder / "test_classes.csv")["images"].sum() == 1174
     write_report(sample_study(), tmp_path)
     assert names(folder) == ALL, "files of earlier predictions are removed"
+
+
+def test_the_settings_file_names_the_recommended_backbone_of_several(tmp_path: Path) -> None:
+    folder = write_report(backbone_study(), tmp_path).parent
+    text = (folder / "recommended.yaml").read_text()
+    assert TransferSettings.load(folder / "recommended.yaml").backbone == OTHER
+    assert f"backbone {OTHER}, weights default" in text
+    assert "nbt train with --image-size 64" in text
+    frame = pd.read_csv(folder / "trials.csv").set_index("number")
+    assert (frame.loc[12, "backbone"], frame.loc[0, "backbone"]) == (OTHER, REFERENCE)
+    assert f"--backbone {OTHER} --image-size 64" in (folder / "report.md").read_text()
+    single = write_report(sample_study(), tmp_path / "single").parent
+    assert "backbone" not in pd.read_csv(single / "trials.csv").columns

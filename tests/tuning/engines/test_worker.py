@@ -7,6 +7,7 @@ import os
 import threading
 from multiprocessing.connection import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,10 +62,14 @@ def test_workers_share_devices_and_memory(
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(context_module, "WorkerContext", FakeContext)
-    TrialRunner(None, slot=slot, workers=workers, device=requested)  # type: ignore[arg-type]
+    task: Any = SimpleNamespace(candidates={}, candidate=lambda name: name)
+    TrialRunner(task, slot=slot, workers=workers, device=requested)
     assert arguments == {"device": device, "cache_bytes": None, "workers_per_device": workers_per_device}
-    TrialRunner(None, device="cpu", cache_bytes=7)  # type: ignore[arg-type]
+    TrialRunner(task, device="cpu", cache_bytes=7)
     assert arguments["cache_bytes"] == 7
+    task.candidates = {"other": None}
+    TrialRunner(task, workers=2, device="cpu", cache_bytes=8)
+    assert (arguments["cache_bytes"], arguments["workers_per_device"]) == (4, 4), "backbones share the memory"
 
 
 @pytest.mark.slow

@@ -93,6 +93,10 @@ class Card(ABC):
     is_folded: ClassVar[bool] = False
     """Whether the card stands, folded, in the appendix."""
 
+    def is_shown(self, record: StudyRecord) -> bool:
+        """Returns whether reports of a study contain the card at all."""
+        return True
+
     @abstractmethod
     def content(self, study: StudyView) -> TemplateData | NotApplicable:
         """Returns the data of the templates, or why the card has nothing to show."""

@@ -91,8 +91,8 @@ def study_facts(record: StudyRecord) -> tuple[Fact, ...]:
     config = record.config
     values = {
         "Dataset": one_line(config.dataset),
-        "Backbone": one_line(config.backbone),
-        "Weights": one_line(config.weights),
+        "Backbone": one_line(config.backbones_text),
+        "Weights": None if config.candidates else one_line(config.weights),
         "Search space": one_line(config.space),
         "Metric": METRICS[config.metric].label,
         **{

@@ -30,7 +30,10 @@ class Recipe(Card):
         recommendation, config = study.recommendation, study.record.config
         if recommendation is None:
             return NotApplicable("no trial has run to its full length")
-        units = len(mappings_at(study.record.profile or {}, "layers")) or None
+        # The stored profile is that of the reference.
+        profile = None if recommendation.settings.backbone else study.record.profile
+        units = len(mappings_at(profile or {}, "layers")) or None
+        weights = config.with_backbone_of(recommendation.settings).weights
         settings = config.per_task_settings(recommendation.settings)
         rows = setting_rows(settings, config.per_task_settings(default_recipe_settings(config)))
         effects = setting_effects(study.record, recommendation.settings, default_recipe_settings(study.record.config))
@@ -40,7 +43,7 @@ class Recipe(Card):
             if r.changed
         ]
         return TemplateData(
-            sentence=recipe_sentence(recommendation.settings, units, pretrained=config.weights != "none"),
+            sentence=recipe_sentence(recommendation.settings, units, pretrained=weights != "none"),
             is_final=recommendation.final is not None,
             n_changed=len(changed),
             has_effects=bool(effects),

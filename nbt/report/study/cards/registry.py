@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nbt.report.study.cards.answer import Answer
+from nbt.report.study.cards.backbones import Backbones
 from nbt.report.study.cards.card import Card
 from nbt.report.study.cards.facts import Facts
 from nbt.report.study.cards.failures import Failures
@@ -27,6 +28,7 @@ CARDS: tuple[Card, ...] = (
     Mistakes(),
     TestEvaluation(),
     Recipe(),
+    Backbones(),
     Finals(),
     Search(),
     Importance(),

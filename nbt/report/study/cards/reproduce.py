@@ -36,7 +36,8 @@ def _fingerprints(study: StudyView) -> tuple[Fact, ...]:
         "Seed": str(config.seed),
         "Images, labels and parts": config.data_hash,
         "Bytes of the images": config.content_hash,
-        "Weights": config.weights_hash,
+        **({} if config.candidates else {"Weights": config.weights_hash}),
+        **{f"Weights of {candidate.name}": candidate.weights_hash for candidate in config.candidates},
         "Search space": config.space_hash,
         "Teacher": config.teacher_hash,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nbt.metrics import Metric
+from nbt.metrics import METRICS
 from nbt.report.formatting import (
     TemplateData,
     duration,
@@ -22,7 +22,7 @@ from nbt.report.study.hardware import trial_location, used_several_locations
 from nbt.report.study.recommendation import default_recipe_trial
 from nbt.report.study.sentences import ranking_sentence
 from nbt.report.table import Cell, Column, Row, row, table
-from nbt.tuning.storage.records import StudyRecord, TrialRecord
+from nbt.tuning.storage.records import StudyConfig, StudyRecord, TrialRecord
 
 
 class Trials(Card):
@@ -67,7 +67,7 @@ def trial_rows(study: StudyView) -> list[Row]:
     finite = [score for trial in record.trials for r in trial.curve if (score := r.score(metric.name)) is not None]
     limits = min(finite, default=0.0), max(finite, default=1.0)
     return [
-        _trial_row(metric, trial, tuple(mark for mark, other in marked.items() if other is trial), limits)
+        _trial_row(record.config, trial, tuple(mark for mark, other in marked.items() if other is trial), limits)
         for trial in _sorted_trials(record)
     ]
 
@@ -84,7 +84,8 @@ def _sorted_trials(record: StudyRecord) -> list[TrialRecord]:
     return [*ranked, *rest]
 
 
-def _trial_row(metric: Metric, trial: TrialRecord, marks: tuple[str, ...], limits: tuple[float, float]) -> Row:
+def _trial_row(config: StudyConfig, trial: TrialRecord, marks: tuple[str, ...], limits: tuple[float, float]) -> Row:
+    metric = METRICS[config.metric]
     state = "diverged" if trial.diverged and trial.state == "complete" else trial.end
     origin = "; ".join(text for text in (origin_text(trial.origin), one_line(trial.reason)) if text)
     return row(
@@ -97,6 +98,6 @@ def _trial_row(metric: Metric, trial: TrialRecord, marks: tuple[str, ...], limit
         f"{len(trial.curve)}/{trial.settings.epochs}",
         duration(trial.seconds),
         str(trial_location(trial.facts)),
-        Cell(recipe_summary(trial.settings), note=origin),
+        Cell(recipe_summary(config.named(trial.settings)), note=origin),
         chosen=bool({"best", "recommended"}.intersection(marks)),
     )

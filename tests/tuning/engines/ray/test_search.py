@@ -93,3 +93,23 @@ def test_more_gpus_than_a_node_has_writes_nothing(task: Task, working_folder: Pa
     ):
         nbt.search(task, budget=3, engine="ray", gpus_per_trial=4, **QUICK)
     assert list(working_folder.iterdir()) == []
+
+
+def test_several_backbones_give_the_same_trials_as_the_local_engine(tmp_path: Path) -> None:
+    backbones = [("conv3(width=8)", "none"), {"name": "conv4(width=8)", "weights": "none", "image_size": 32}]
+    options: dict[str, Any] = {
+        "backbones": backbones,
+        "image_size": 28,
+        "shots": 24,
+        "budget": 5,
+        "epochs": 2,
+        "final_seeds": 2,
+        "experience": tmp_path,
+    }
+    here = nbt.search("digits", study="here", engine="local", workers=1, **options).record
+    there = nbt.search("digits", study="there", engine="ray", workers=1, **options).record
+    assert [comparable_fields(trial) for trial in here.trials] == [comparable_fields(trial) for trial in there.trials]
+    assert len({trial.settings.backbone for trial in there.trials}) == 2
+    assert here.recommended == there.recommended
+    several = nbt.search("digits", study="several", engine="ray", workers=2, **options).record
+    assert several.recommended is not None

@@ -21,15 +21,19 @@ def to_shared_arrays(task: Any) -> Any:
 
     if not isinstance(task, Task):
         return task
-    pixels = np.ascontiguousarray(task.images.array).view(np.ndarray)
-    return _convert(task, _to_array, images=dataclasses.replace(task.images, array=pixels, path=None))
+    stores = {id(found.images): found.images for found in (task, *task.candidates.values())}
+    plain = {
+        key: dataclasses.replace(store, array=np.ascontiguousarray(store.array).view(np.ndarray), path=None)
+        for key, store in stores.items()
+    }
+    return task.map_candidates(lambda found: _convert(found, _to_array, images=plain[id(found.images)]))
 
 
 def from_shared_arrays(task: Any) -> Any:
     """Returns the task from the result of `to_shared_arrays`; shared arrays are read-only."""
     from nbt.task.task import Task
 
-    return _convert(task, _to_tensor) if isinstance(task, Task) else task
+    return task.map_candidates(lambda found: _convert(found, _to_tensor)) if isinstance(task, Task) else task
 
 
 def shared_nbytes(task: Any) -> int:
@@ -38,8 +42,11 @@ def shared_nbytes(task: Any) -> int:
 
     if not isinstance(task, Task):
         return 0
-    states = [task.w0, task.source_head or {}, {} if task.teacher is None else task.teacher.w0]
-    return task.images.nbytes + sum(int(value.nbytes) for state in states for value in state.values())
+    tasks = (task, *task.candidates.values())
+    states = [state for found in tasks for state in (found.w0, found.source_head or {})]
+    states.append({} if task.teacher is None else task.teacher.w0)
+    images = {id(found.images): found.images.nbytes for found in tasks}
+    return sum(images.values()) + sum(int(value.nbytes) for state in states for value in state.values())
 
 
 def _convert(task: Any, convert: Callable[[Any], Any], **others: Any) -> Any:

@@ -1,0 +1,237 @@
+"""The backbones that a search chooses from: how they are loaded, measured and ordered."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbt.api._load_task import load_candidate, load_silently
+from nbt.errors import NbtError, UsageError, one_line_message
+from nbt.progress import Progress
+from nbt.search_config import SearchConfig
+from nbt.settings.candidate import Candidate, candidates_text, parse_candidates
+from nbt.tuning.storage.candidates import CandidateConfig, CandidateRecord
+
+if TYPE_CHECKING:
+    from nbt.task.task import Task
+    from nbt.tuning.storage.records import StudyRecord
+
+_log = logging.getLogger("nbt")
+
+_DATA_FIELDS = ("data_dir", "classes", "shots", "resize", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The backbones of a search that can be used.
+
+    Attributes:
+        task: Task of the reference, with the tasks of the others as its `candidates`.
+        configs: What identifies them, the reference first.
+        records: What is known of them before any trial, in the same order; empty for a study that has stored it.
+        profiles: Their fit profiles by name, without those that could not be measured; empty like `records`.
+        left_out: Backbone that cannot be used -> reason.
+        listed: The user's list, with names and paths that mean the same in every folder.
+    """
+
+    task: Task
+    configs: tuple[CandidateConfig, ...]
+    records: tuple[CandidateRecord, ...]
+    profiles: Mapping[str, Mapping[str, Any]]
+    left_out: Mapping[str, str]
+    listed: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Values of the setting `backbone` in the order of `configs`; "" is the reference."""
+        return ("", *self.task.candidates)
+
+
+def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progress: Progress | None) -> Candidates:
+    """Loads the backbones of a search, and measures their fit unless their study has it.
+
+    The reference is the backbone that is expected to be the most accurate, or the first of the list if the search uses
+    no priors. A study keeps its order and names, and leaves out what it left out at its start.
+
+    Args:
+        config: Configuration with a list of backbones.
+        stored: The stored study; None without one.
+        progress: Progress callback, or None.
+
+    Raises:
+        UsageError: A value is wrong, two entries are the same, or no backbone can be used.
+        NbtError: No backbone can be used.
+    """
+    listed = parse_candidates(config.backbones)
+    skipped = {} if stored is None else stored.left_out
+    loaded, left_out = _load_all(listed, config, skipped, progress)
+    of_study = () if stored is None else stored.config.candidates
+    known = {candidate.identity: candidate.name for candidate in of_study}
+    entries = []
+    for name, (item, task) in zip(_names([task for _, task in loaded]), loaded, strict=True):
+        identity = _identity(task)
+        found = CandidateConfig(
+            name=known.get(identity, name),
+            backbone=identity[0],
+            weights=task.weights,
+            weights_hash=identity[1],
+            image_size=identity[2],
+        )
+        entries.append((found, item, task))
+    records: dict[str, CandidateRecord] = {}
+    profiles: dict[str, dict[str, Any]] = {}
+    if known:
+        places = {identity: place for place, identity in enumerate(known)}
+        entries.sort(key=lambda entry: places.get(entry[0].identity, len(places)))
+    else:
+        for found, item, task in entries:
+            profile = _measure(task, progress)
+            if profile is not None:
+                profiles[found.name] = profile
+            records[found.name] = _record(found, item, task, profile)
+        if config.heuristics:
+            entries.sort(key=lambda entry: -_expected(records[entry[0].name]))
+    (_, _, reference), *others = entries
+    configs = tuple(found for found, _, _ in entries)
+    costs = _relative_costs(configs)
+    return Candidates(
+        task=replace(reference, candidates={found.name: other for found, _, other in others}),
+        configs=configs,
+        records=tuple(replace(records[name], cost=costs[name]) for name in costs if name in records),
+        profiles=profiles,
+        left_out=left_out,
+        listed=candidates_text([_resolved(item, loaded) for item in listed]),
+    )
+
+
+def _load_all(
+    listed: Sequence[Candidate], config: SearchConfig, skipped: Mapping[str, str], progress: Progress | None
+) -> tuple[list[tuple[Candidate, Task]], dict[str, str]]:
+    """Returns the tasks of the backbones that can be used, and why the others cannot, `skipped` included."""
+    from nbt.task.options import check_task_options
+
+    options = {name: getattr(config, name) for name in _DATA_FIELDS}
+    for item in listed:
+        size = item.image_size or config.image_size
+        check_task_options(config.dataset, backbone=item.name, weights=item.weights, image_size=size, **options)
+    loaded: list[tuple[Candidate, Task]] = []
+    errors: dict[str, NbtError] = {name: UsageError(reason) for name, reason in skipped.items()}
+    for item in listed:
+        if _label(item) in skipped:
+            continue
+        size = item.image_size or config.image_size
+        try:
+            if loaded:
+                task = load_candidate(loaded[0][1], item.name, item.weights, size, progress)
+            else:
+                source: dict[str, Any] = {"backbone": item.name, "weights": item.weights, "image_size": size}
+                task = load_silently(config.dataset, progress=progress, **source, **options)
+            _check_memory(task)
+        except NbtError as error:
+            errors[_label(item)] = error
+            _log.warning("the backbone %s is left out: %s", _label(item), one_line_message(error))
+        else:
+            if any(_identity(task) == _identity(other) for _, other in loaded):
+                raise UsageError(f"--backbones: {_label(item)} is given twice")
+            loaded.append((item, task))
+    if not loaded:
+        reasons = "; ".join(f"{name}: {one_line_message(error)}" for name, error in errors.items())
+        kind = UsageError if all(isinstance(error, UsageError) for error in errors.values()) else NbtError
+        raise kind(f"none of the backbones can be used: {reasons}")
+    return loaded, {name: one_line_message(error) for name, error in errors.items()}
+
+
+def _check_memory(task: Task) -> None:
+    """Raises NbtError if this machine has too little memory to train the backbone of a task."""
+    import torch
+
+    from nbt.machine.memory import available_memory
+    from nbt.training.worker.trial_memory import estimate_trial_memory
+
+    gpus = range(torch.cuda.device_count())
+    available = max((torch.cuda.mem_get_info(i)[1] for i in gpus), default=available_memory())
+    needed = estimate_trial_memory(task)
+    if needed > available:
+        raise NbtError(
+            f"a training needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are available; give a "
+            "smaller --image-size"
+        )
+
+
+def _identity(task: Task) -> tuple[str, str, int]:
+    return task.backbone.text, task.weights_hash, task.image_size
+
+
+def _label(item: Candidate) -> str:
+    return item.name if item.weights == "default" else f"{item.name} with weights {Path(item.weights).name}"
+
+
+def _names(tasks: Sequence[Task]) -> list[str]:
+    """Returns a name for each backbone: its specification, where it is not unique with weights and image size."""
+    texts = [task.backbone.text for task in tasks]
+    weights = [f"{text}, {Path(task.weights).name}" for text, task in zip(texts, tasks, strict=True)]
+    sizes = [f"{name}, {task.image_size} px" for name, task in zip(weights, tasks, strict=True)]
+    hashes = [f"{name}, {task.weights_hash[:8]}" for name, task in zip(sizes, tasks, strict=True)]
+    counts = Counter([*texts, *weights, *sizes])
+    choices = zip(texts, weights, sizes, hashes, strict=True)
+    return [next((name for name in names[:3] if counts[name] == 1), names[3]) for names in choices]
+
+
+def _measure(task: Task, progress: Progress | None) -> dict[str, Any] | None:
+    """Returns the fit profile of a backbone; None if it cannot be measured."""
+    from nbt.fit.profile_builder import profile_fit
+
+    try:
+        return profile_fit(task, seed=task.seed, progress=progress).to_dict()
+    except Exception as error:  # a failed measurement must not end the search
+        reason = one_line_message(error)
+        _log.warning("the fit of %s could not be measured: %s", task.backbone.text, reason)
+        return None
+
+
+def _record(found: CandidateConfig, item: Candidate, task: Task, profile: Mapping[str, Any] | None) -> CandidateRecord:
+    """Returns what is known of a backbone before any trial, but for its cost."""
+    from nbt.models.backbone import build_backbone
+    from nbt.tuning.experience.backbone_forecast import forecaster_without
+
+    scalars = {} if profile is None else profile["scalars"]
+    ridge = scalars.get("ridge_accuracy")
+    forecast = None
+    if ridge is not None:
+        forecast = forecaster_without(task.dataset).forecast(ridge, scalars.get("knn_accuracy"))
+    parameters = scalars.get("parameters")
+    if parameters is None:
+        model = build_backbone(task.backbone, task.n_classes, image_size=task.image_size, seed=0)
+        parameters = sum(parameter.numel() for parameter in model.units.parameters())
+    return CandidateRecord(
+        name=found.name,
+        parameters=int(parameters),
+        cost=1.0,
+        probe=ridge,
+        forecast=forecast,
+        seconds=None if profile is None else profile["facts"]["seconds"],
+        licence=item.licence,
+        text=item.text,
+    )
+
+
+def _expected(record: CandidateRecord) -> float:
+    return 0.0 if record.forecast is None else record.forecast.mean
+
+
+def _relative_costs(configs: Sequence[CandidateConfig]) -> dict[str, float]:
+    """Returns the work of a forward pass of each backbone relative to the first one, by name."""
+    from nbt.tuning.relative_cost import forward_work
+
+    work = [forward_work(found.backbone, found.image_size) for found in configs]
+    return {found.name: round(own / work[0], 4) for found, own in zip(configs, work, strict=True)}
+
+
+def _resolved(item: Candidate, loaded: Sequence[tuple[Candidate, Task]]) -> Candidate:
+    """Returns an entry of the list with the canonical backbone and the absolute path of its weights."""
+    task = next((task for other, task in loaded if other is item), None)
+    return item if task is None else replace(item, name=task.backbone.text, weights=task.weights)

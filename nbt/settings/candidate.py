@@ -1,0 +1,126 @@
+"""Candidates: the pretrained backbones that a search chooses from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nbt.errors import UsageError, nearest
+from nbt.yaml_loader import parse_yaml_list
+
+_KEYS = ("name", "weights", "image_size", "licence", "text")
+_FORM = "a backbone, a pair of backbone and weights, or a mapping with " + ", ".join(_KEYS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A pretrained backbone that a search may choose.
+
+    Attributes:
+        name: Backbone, as in `--backbone`.
+        weights: "default", "none" or a file.
+        image_size: Height and width of its images in pixels; that of the search when None.
+        licence: Licence of the weights, for reports.
+        text: Remark for reports.
+    """
+
+    name: str
+    weights: str = "default"
+    image_size: int | None = None
+    licence: str = ""
+    text: str = ""
+
+    @classmethod
+    def of(cls, value: Any) -> Candidate:
+        """Reads a candidate from one item of `backbones`.
+
+        Raises:
+            UsageError: A key is unknown (the nearest is named), or a value is of another type.
+        """
+        if isinstance(value, Candidate):
+            return value
+        if isinstance(value, str):
+            value = {"name": value}
+        elif isinstance(value, list | tuple) and len(value) == 2:
+            value = {"name": value[0], "weights": value[1]}
+        if not isinstance(value, Mapping):
+            raise UsageError(f"expected {_FORM}, got {value!r:.80}")
+        for key in value:
+            if key not in _KEYS:
+                raise UsageError(f"unknown key {key!r}; {nearest(str(key), _KEYS)}")
+        texts = {key: str(item) if isinstance(item, Path) else item for key, item in value.items()}
+        size = texts.pop("image_size", None)
+        if size is not None and type(size) is not int:
+            raise UsageError(f"image_size: expected a whole number, got {size!r}")
+        for key, item in texts.items():
+            if not isinstance(item, str) or "\n" in item.strip():
+                raise UsageError(f"{key}: expected one line of text, got {item!r:.80}")
+        if not texts.get("name"):
+            raise UsageError(f"no name; expected {_FORM}")
+        return cls(image_size=size, **{key: item.strip() for key, item in texts.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the candidate as an item of `backbones`, without what is not given."""
+        neutral = asdict(Candidate(name=""))
+        return {key: value for key, value in asdict(self).items() if value != neutral[key]}
+
+
+def parse_candidates(value: Any) -> tuple[Candidate, ...]:
+    """Reads candidates from a list, from YAML or JSON text of one, or from a YAML file.
+
+    Args:
+        value: Items as `Candidate.of` reads them, a text that starts with "[", or the path of a file. Files of weights
+            in it are relative to its folder.
+
+    Raises:
+        UsageError: The file cannot be read, or an item is wrong or given twice; the message names the line of a file.
+    """
+    if isinstance(value, str | Path) and not str(value).lstrip().startswith("["):
+        return _read_file(Path(value))
+    if isinstance(value, str):
+        return _checked(parse_yaml_list(value, source="backbones"))
+    if not isinstance(value, list | tuple):
+        raise UsageError(f"backbones: expected a list or a file, got {value!r:.80}")
+    return _checked(({"": f"backbones, item {number}"}, item) for number, item in enumerate(value, start=1))
+
+
+def candidates_text(value: Any) -> str:
+    """Returns candidates as one line of JSON; `parse_candidates` reads it, and its errors are those of it."""
+    return json.dumps([candidate.to_dict() for candidate in parse_candidates(value)])
+
+
+def _read_file(path: Path) -> tuple[Candidate, ...]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(f"--backbones {path}: cannot be read ({reason}); expected a YAML list of backbones") from error
+    found = _checked(parse_yaml_list(text, source=str(path)))
+    return tuple(_with_absolute_weights(candidate, path.parent) for candidate in found)
+
+
+def _with_absolute_weights(candidate: Candidate, folder: Path) -> Candidate:
+    if candidate.weights in ("default", "none"):
+        return candidate
+    path = (folder / Path(candidate.weights).expanduser()).absolute()
+    return replace(candidate, weights=str(path))
+
+
+def _checked(items: Iterable[tuple[Mapping[str, str], Any]]) -> tuple[Candidate, ...]:
+    """Returns the candidates of items with their places, see `nbt.yaml_loader.parse_yaml_list`."""
+    found: dict[Candidate, None] = {}
+    for places, item in items:
+        try:
+            candidate = Candidate.of(item)
+        except UsageError as error:
+            unknown = next((key for key in item if key not in _KEYS), "") if isinstance(item, Mapping) else ""
+            raise UsageError(f"{places.get(unknown, places[''])}: {error}") from error
+        if candidate in found:
+            raise UsageError(f"{places['']}: {candidate.name} is given twice")
+        found[candidate] = None
+    if not found:
+        raise UsageError("backbones: expected at least one backbone")
+    return tuple(found)

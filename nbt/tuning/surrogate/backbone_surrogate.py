@@ -1,0 +1,119 @@
+"""The prior surrogate of a search over several backbones.
+
+Each backbone has the priors of its own fit profile. The mean also has one source per backbone: its offset to the
+reference, which the forecast of its accuracy gives and the trials correct. The process, which models what the sources
+do not explain, is shared in part: its correlation between equal settings of two backbones is .6.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nbt.settings import TransferSettings
+from nbt.tuning.space.encoding import encode
+from nbt.tuning.space.space import BACKBONE
+from nbt.tuning.storage.candidates import CandidateRecord
+from nbt.tuning.surrogate.gaussian_process import Kernel
+from nbt.tuning.surrogate.logit_score import LOGIT_SCORE_UNIT
+from nbt.tuning.surrogate.prior_surrogate import PriorSource, PriorSurrogate
+
+FloatArray = NDArray[np.float64]
+
+_LENGTH_SCALE = 1.0
+# With this value, the distance between two backbones is 1.
+_ONE_HOT_VALUE = math.sqrt(0.5)
+# Standard deviation of an offset, in log odds, without a forecast.
+_UNKNOWN_SPREAD = 1.0
+_ORIGIN = "probes of its features, before any training"
+
+
+class BackboneSurrogate(PriorSurrogate):
+    """Prior surrogate of a search over several backbones; see the module's documentation.
+
+    Args:
+        members: Surrogates by the setting `backbone`, that of the reference, "", first; equal but for their targets.
+        candidates: What is known of the backbones, in the same order.
+    """
+
+    def __init__(self, members: Mapping[str, PriorSurrogate], candidates: Sequence[CandidateRecord]) -> None:
+        vars(self).update(vars(members[""]))  # target, space, experience and activations are those of the reference
+        self._members = dict(members)
+        self._candidates = dict(zip(members, candidates, strict=True))
+        self.backbone_costs = {name: candidate.cost for name, candidate in self._candidates.items()}
+
+    @cached_property
+    def sources(self) -> tuple[PriorSource, ...]:
+        """Sources of the prior mean: priors and recorded tasks of any backbone, then the offset of each backbone."""
+        found: dict[str, PriorSource] = {}
+        for member in self._members.values():
+            for source in member.sources:
+                found.setdefault(source.name, source)
+        return (*found.values(), *(self._offset(name) for name in self._members))
+
+    def _offset(self, name: str) -> PriorSource:
+        """Returns the source of a backbone: its expected logit score relative to the reference."""
+        candidate, known = self._candidates[name], [c.forecast for c in self._candidates.values() if c.forecast]
+        expected, spread = fmean([forecast.log_odds for forecast in known] or [0.0]), _UNKNOWN_SPREAD
+        words = "expect nothing of it, because its fit could not be measured"
+        if candidate.forecast is not None:
+            expected, spread = candidate.forecast.log_odds, candidate.forecast.spread
+            ends = [f"{100 * end:.0f}" for end in (candidate.forecast.low, candidate.forecast.high)]
+            words = f"expect {100 * candidate.forecast.mean:.0f} % accuracy ({' to '.join(ends)})"
+        reference = self._candidates[""].forecast
+        mean = expected - (expected if reference is None else reference.log_odds)
+        return PriorSource(
+            name=f"backbone: {candidate.name}",
+            words=words,
+            origin=_ORIGIN,
+            mean=mean / LOGIT_SCORE_UNIT,
+            spread=spread / LOGIT_SCORE_UNIT,
+        )
+
+    @property
+    def kernel(self) -> Kernel:
+        """Kernel of the residual that the sources do not explain."""
+        kernel = super().kernel
+        scales = np.r_[kernel.length_scales, np.full(len(self._members), _LENGTH_SCALE)]
+        return Kernel(scales, kernel.amplitude, kernel.noise)
+
+    def with_length(self, settings: Sequence[TransferSettings], points: FloatArray) -> FloatArray:
+        """Returns the points with coordinates for the length of the training, if it varies, and for the backbone."""
+        return np.asarray(np.c_[super().with_length(settings, points), _ONE_HOT_VALUE * self._one_hot(settings).T])
+
+    def source_scores(self, settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
+        """Returns the score of each source for settings, (sources, settings); see `PriorSurrogate.source_scores`.
+
+        A source that the backbone of the settings does not have scores 0.
+        """
+        points = encode(settings) if points is None else points
+        rows = {source.name: i for i, source in enumerate(self.sources)}
+        scores = np.zeros((len(rows), len(settings)))
+        for name, member in self._members.items():
+            index = [i for i, recipe in enumerate(settings) if recipe.backbone == name]
+            if index and member.sources:
+                own = [rows[source.name] for source in member.sources]
+                scores[np.ix_(own, index)] = member.source_scores([settings[i] for i in index], points[index])
+        scores[len(rows) - len(self._members) :] = self._one_hot(settings)
+        return scores
+
+    def _one_hot(self, settings: Sequence[TransferSettings]) -> FloatArray:
+        """Returns whether settings have a backbone, (backbones, settings)."""
+        return np.array([[recipe.backbone == name for recipe in settings] for name in self._members], dtype=float)
+
+    @cached_property
+    def unjudged(self) -> frozenset[str]:
+        """Names of the dimensions that no source of any backbone judges; the backbone is always judged."""
+        return frozenset.intersection(*(member.unjudged for member in self._members.values())) - {BACKBONE}
+
+    def reasons(self, settings: TransferSettings) -> list[list[dict[str, Any]]]:
+        """Returns what each source says of settings, in the order of `sources`; see `PriorSurrogate.reasons`."""
+        member = self._members[settings.backbone]
+        said = dict(zip((source.name for source in member.sources), member.reasons(settings), strict=True))
+        return [said.get(source.name, []) for source in self.sources]

@@ -1,0 +1,220 @@
+"""Searches over several backbones, with small networks and real images."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nbt
+from nbt import api
+from nbt.api import _candidates
+from nbt.errors import NbtError, UsageError
+from nbt.settings import TransferSettings
+from nbt.training.export.model_folder import read_card
+from nbt.tuning.samplers.bayesian import BayesianSampler
+from nbt.tuning.storage.records import StudyObserver, StudyRecord, TrialRecord
+from nbt.tuning.storage.studies import list_studies, read_study, resolve_storage
+
+CANDIDATES = [
+    {"name": "conv3(width=8)", "weights": "none", "licence": "MIT"},
+    {"name": "conv4(width=8)", "weights": "none", "image_size": 32},
+    {"name": "conv3(width=16)", "weights": "none"},
+]
+QUICK: dict[str, Any] = {
+    "backbones": CANDIDATES,
+    "shots": 24,
+    "image_size": 28,
+    "epochs": 2,
+    "final_seeds": 2,
+    "workers": 1,
+    "progress": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(QUICK, "experience", tmp_path_factory.mktemp("no-experience"))
+    return tmp_path
+
+
+def backbones(record: StudyRecord) -> list[str]:
+    return [record.config.backbone_name(trial.settings) for trial in record.trials]
+
+
+def curves(record: StudyRecord) -> list[tuple[str, TransferSettings, list[float]]]:
+    return [(t.origin, t.settings, [e.train_loss for e in t.curve]) for t in record.trials]
+
+
+def test_a_search_chooses_among_backbones(own_folder: Path) -> None:
+    result = nbt.search("digits", budget=8, **QUICK)
+    record = result.record
+    names = [candidate.name for candidate in record.config.candidates]
+    assert sorted(names) == ["conv3(width=16)", "conv3(width=8)", "conv4(width=8)"]
+    assert record.config.name == "digits-3-backbones-non_binary"
+    expected = [known.forecast.mean for known in record.candidates]
+    assert expected == sorted(expected, reverse=True), "the best-looking backbone is the reference"
+    assert record.config.backbone == names[0]
+    assert record.trials[0].origin == "anchor: default recipe"
+    assert [t.origin for t in record.trials].count("anchor: default recipe") == 1
+    assert set(backbones(record)) <= set(names)
+    # Weights of another image size are profiled and trained at that size.
+    assert {c.name: c.image_size for c in record.config.candidates}["conv4(width=8)"] == 32
+
+    chosen = record.config.with_backbone_of(record.final(record.recommended).settings)
+    card = read_card(result.report_path.parent / "model")
+    assert (card["backbone"], card["image_size"]) == (chosen.backbone, chosen.image_size)
+    settings = TransferSettings.load(result.report_path.parent / "recommended.yaml")
+    assert settings == result.recommended
+    assert settings.backbone == chosen.backbone
+    recipe, options = api.study_recipe(record.config.name)
+    assert (options.backbone, options.weights, options.image_size) == (chosen.backbone, "none", chosen.image_size)
+    assert (options.backbones, recipe.backbone) == (None, "")
+
+    document = result.to_json()["candidates"]
+    assert [entry["name"] for entry in document] == names
+    assert sum(entry["trials"] for entry in document) == len(record.trials)
+    assert sum(entry["recommended"] for entry in document) == 1
+    assert next(entry for entry in document if entry["name"] == "conv3(width=8)")["licence"] == "MIT"
+    assert result.trials["backbone"].tolist() == backbones(record)
+    report = (result.report_path.parent / "report.md").read_text()
+    assert "## Backbones" in report
+    assert f"--backbone '{chosen.backbone}'" in report, "the command of nbt train has the backbone"
+
+
+class StopAfter(StudyObserver):
+    """Interrupts a search when a number of trials have ended."""
+
+    def __init__(self, trials: int) -> None:
+        self.left = trials
+
+    def trial_finished(self, trial: TrialRecord) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_search_resumes_with_its_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        nbt.search("digits", budget=6, observers=[StopAfter(3)], **QUICK)
+    [summary] = list_studies(resolve_storage(None))
+    before = read_study(resolve_storage(None), summary.name)
+    monkeypatch.setattr(_candidates, "_measure", lambda *_: pytest.fail("a stored study has its profiles"))
+    record = nbt.search("digits", budget=6, **QUICK).record
+    assert record.config.candidates == before.config.candidates
+    assert record.candidates == before.candidates
+    assert curves(record)[:3] == curves(before)[:3]
+    assert record.recommended is not None
+    with pytest.raises(UsageError, match=r"exists with other inputs: .*list of backbones"):
+        nbt.search("digits", budget=6, study=summary.name, **{**QUICK, "backbones": CANDIDATES[:2]})
+
+
+def test_a_backbone_that_promises_nothing_gets_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = _candidates._measure
+
+    def measure(task: Any, progress: Any) -> Any:
+        profile = measured(task, progress)
+        if task.backbone.text == "conv3(width=16)":
+            profile["scalars"] |= {"ridge_accuracy": 0.01, "knn_accuracy": 0.01}
+        return profile
+
+    monkeypatch.setattr(_candidates, "_measure", measure)
+    record = nbt.search("digits", budget=6, **QUICK).record
+    assert "conv3(width=16)" not in backbones(record)
+    assert record.config.candidates[-1].name == "conv3(width=16)"
+
+
+def test_workers_choose_and_train_as_this_process_does() -> None:
+    alone = nbt.search("digits", budget=3, study="alone", **QUICK).record
+    several = nbt.search("digits", budget=3, study="several", **{**QUICK, "workers": 2}).record
+    assert curves(several)[0] == curves(alone)[0]
+    assert len(several.trials) >= 3
+    assert several.recommended is not None
+
+
+def test_without_heuristics_the_first_of_the_list_is_the_reference() -> None:
+    record = nbt.search("digits", budget=5, heuristics=False, pruner="none", **QUICK).record
+    assert record.config.backbone == "conv3(width=8)"
+    assert [trial.origin for trial in record.trials[:2]] == ["anchor: default recipe", "anchor: linear probe"]
+    assert set(backbones(record)[:4]) == {"conv3(width=8)"}, "the baseline recipes are of the reference"
+    assert record.prior_diagnostics == {}
+
+
+def test_backbones_that_cannot_be_used_are_left_out(caplog: pytest.LogCaptureFixture, own_folder: Path) -> None:
+    broken = own_folder / "broken.pth"
+    torch.save({"nothing": torch.zeros(1)}, broken)
+    listed = [CANDIDATES[0], {"name": "conv3(width=16)", "weights": str(broken)}]
+    with caplog.at_level(logging.WARNING, logger="nbt"):
+        result = nbt.search("digits", budget=2, **{**QUICK, "backbones": listed})
+    assert "the backbone conv3(width=16) with weights" in caplog.text
+    assert set(backbones(result.record)) == {"conv3(width=8)"}
+    [(name, reason)] = result.record.left_out.items()
+    assert name.startswith("conv3(width=16) with weights") and reason
+    assert "Left out: conv3(width=16)" in (result.report_path.parent / "report.md").read_text()
+    again = nbt.search("digits", budget=3, **{**QUICK, "backbones": listed}).record
+    assert len(again.trials) >= 3, "the study resumes without it"
+    none = [listed[1], {**listed[1], "name": "conv4"}]
+    with pytest.raises(UsageError, match=r"none of the backbones can be used: conv3\(width=16\) with weights broken"):
+        nbt.search("digits", budget=2, study="other", **{**QUICK, "backbones": none})
+
+
+def test_a_backbone_that_does_not_fit_in_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.training.worker import trial_memory
+
+    needed = {"conv3(width=8)": 1 << 20, "conv4(width=8)": 1 << 60, "conv3(width=16)": 1 << 60}
+    monkeypatch.setattr(trial_memory, "estimate_trial_memory", lambda task: needed[task.backbone.text])
+    record = nbt.search("digits", budget=2, **QUICK).record
+    assert sorted(record.left_out) == ["conv3(width=16) with weights none", "conv4(width=8) with weights none"]
+    assert "GiB" in record.left_out["conv4(width=8) with weights none"]
+    needed["conv3(width=8)"] = 1 << 60
+    with pytest.raises(NbtError, match="none of the backbones can be used"):
+        nbt.search("digits", budget=2, fresh=True, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        (["conv3", "no_such_net"], "no_such_net"),
+        ([("conv3", "none"), ("conv3", "missing.pth")], "missing.pth: no such file"),
+        ([("conv3", "none"), {"name": "conv3()", "weights": "none"}], "is given twice"),
+        (["conv3", {"name": "conv4", "image_size": 5}], "--image-size 5"),
+    ],
+)
+def test_wrong_lists_are_refused(listed: list[Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        nbt.search("digits", budget=2, **{**QUICK, "backbones": listed})
+    assert list_studies(resolve_storage(None)) == []
+
+
+def test_equal_backbones_with_other_weights_have_their_own_names() -> None:
+    listed = [("conv3", "none"), {"name": "conv3", "weights": "none", "image_size": 32}]
+    config = nbt.SearchConfig(dataset="digits", budget="1", shots=24, image_size=28, backbones=listed)
+    candidates = _candidates.prepare_candidates(config, None, None)
+    assert sorted(found.name for found in candidates.configs) == ["conv3, none, 28 px", "conv3, none, 32 px"]
+    first, second = candidates.task, candidates.task.candidate(candidates.names[1])
+    assert first.images.size != second.images.size
+    assert np.array_equal(first.split.val, second.split.val)
+
+
+def test_the_cost_of_a_backbone_lowers_its_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.tuning.surrogate.backbone_surrogate import BackboneSurrogate
+
+    seen: list[dict[str, float]] = []
+    choose = BayesianSampler._choose
+
+    def spy(self: BayesianSampler, *args: Any, **options: Any) -> int:
+        assert isinstance(self._surrogate, BackboneSurrogate)
+        seen.append(self._surrogate.backbone_costs)
+        return choose(self, *args, **options)
+
+    monkeypatch.setattr(BayesianSampler, "_choose", spy)
+    record = nbt.search("digits", budget=3, **QUICK).record
+    costs = {known.name: known.cost for known in record.candidates}
+    assert costs[record.config.backbone] == 1.0
+    assert costs["conv3(width=16)"] > 1.5 * costs["conv3(width=8)"]
+    assert seen and sorted(seen[0].values()) == sorted(costs.values())

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbt.errors import UsageError
+from nbt.settings.candidate import Candidate, candidates_text, parse_candidates
+
+
+def test_names_pairs_mappings_and_texts_mean_the_same() -> None:
+    expected = (Candidate(name="resnet18"), Candidate(name="vgg11", weights="none", image_size=64, licence="MIT"))
+    listed = ["resnet18", {"name": "vgg11", "weights": "none", "image_size": 64, "licence": "MIT"}]
+    assert parse_candidates(listed) == expected
+    assert parse_candidates(candidates_text(listed)) == expected
+    assert parse_candidates("[resnet18, {name: vgg11, weights: none, image_size: 64, licence: MIT}]") == expected
+    assert parse_candidates([("resnet18", "none")]) == (Candidate(name="resnet18", weights="none"),)
+
+
+def test_weights_in_a_file_are_relative_to_its_folder(tmp_path: Path) -> None:
+    file = tmp_path / "list.yaml"
+    file.write_text("- {name: resnet18, weights: files/w.pth}\n- {name: vgg11, weights: default}\n")
+    first, second = parse_candidates(file)
+    assert (first.weights, second.weights) == (str(tmp_path / "files/w.pth"), "default")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "at least one backbone"),
+        ({"name": "resnet18"}, "expected a list or a file"),
+        ([1], "backbones, item 1: expected a backbone"),
+        (["resnet18", {"weights": "none"}], "backbones, item 2: no name"),
+        (["resnet18", "resnet18"], "backbones, item 2: resnet18 is given twice"),
+        ([{"name": "resnet18", "image_size": "64"}], "image_size: expected a whole number, got '64'"),
+        ([{"name": "resnet18", "text": 3}], "text: expected one line of text, got 3"),
+        ("no-such-file.yaml", "--backbones no-such-file.yaml: cannot be read"),
+    ],
+)
+def test_wrong_lists_are_refused(value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_candidates(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "- name: resnet18\n- name: vgg11\n  weight: none\n",
+            "list.yaml, line 3: unknown key 'weight'; did you mean weights",
+        ),
+        ("- name: resnet18\n- image_size: 64\n", "list.yaml, line 2: no name"),
+        ("name: resnet18\n", "list.yaml: expected a list"),
+        ("- name: [\n", "list.yaml, line 2: not valid YAML"),
+    ],
+)
+def test_errors_name_the_line_of_the_file(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "list.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        parse_candidates(file)
