@@ -113,7 +113,7 @@ def parse_beliefs(value: Any) -> tuple[Belief, ...]:
     counts = Counter(belief.dimension for belief in beliefs)
     for dimension, count in counts.items():
         if count > 1:
-            raise BeliefError(dimension, f"there are {count}; give one per dimension, of the wider range")
+            raise BeliefError(dimension, f"there are {count}; give one per dimension")
     return beliefs
 
 

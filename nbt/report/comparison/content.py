@@ -239,9 +239,9 @@ def _settings_table(studies: Sequence[ComparedStudy]) -> Table:
     config, meanings = studies[0].record.config, setting_descriptions()
     default = flat_settings(config.per_task_settings(default_recipe_settings(config)))
     rows = [
-        row(Cell(name, note=meanings[name]), *(format_number(values[name]) for values in (*flat, default)))
-        for name in default
-        if len({values[name] for values in flat}) > 1
+        row(Cell(name, note=meanings.get(name, "")), *(format_number(values.get(name)) for values in (*flat, default)))
+        for name in dict.fromkeys(name for values in (default, *flat) for name in values)
+        if len({values.get(name) for values in flat}) > 1
     ]
     return _by_study("Recommended settings that differ", "setting", recommended, rows, "default recipe")
 
