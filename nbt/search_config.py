@@ -527,7 +527,7 @@ class SearchConfig:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a text file"
-            raise UsageError(f"configuration {path}: cannot be read ({reason})") from error
+            raise UsageError(f"--config {path}: cannot be read ({reason})") from error
         return cls.from_yaml(text, source=str(path))
 
     def command_options(self, *roles: str) -> dict[str, str]:
