@@ -22,10 +22,11 @@ from nbt.paths import check_writable_folder
 def command(
     out: Output, studies: Sequence[str], storage: str | None, folder: str, ignore: tuple[str, ...], images: bool
 ) -> None:
-    """Rewrite the report of a study, or compare several studies of the same images.
+    """Rewrite a study's report, or compare studies.
 
-    The comparison has the test result of each study with its interval, the paired difference from the first one on the
-    same test images, budgets and times, and the settings that differ. It is written to OUT/A+B/report.html.
+    Several studies of the same images are compared. The comparison has the test result of each study with its
+    interval, the paired difference from the first one on the same test images, budgets and times, and the settings
+    that differ. It is written to OUT/A+B/report.html.
     """
     for study in studies:
         check_study(study, storage)
