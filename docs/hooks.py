@@ -1,8 +1,8 @@
 """Hooks of MkDocs: pages that are generated from README.md, from the studies and from the declarations of nbt.
 
-`index.md` is README.md and `findings.md` is studies/README.md; `reference/options.md` has the help text of every
-command and `reference/settings.md` every setting of a trial. Links to files of the repository that are not pages become
-their names.
+`index.md`, `findings.md` and the recipes for clusters are files elsewhere in the repository; `reference/options.md` has
+the help text of every command and `reference/settings.md` every setting of a trial. Links to files of the repository
+that are not pages become their names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from nbt.cli.app import COMMANDS
 from nbt.settings import SETTINGS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-COPIED_PAGES = {"README.md": "index.md", "studies/README.md": "findings.md"}
+COPIED_PAGES = {
+    "README.md": "index.md",
+    "studies/README.md": "findings.md",
+    "studies/cluster/README.md": "how-to/cluster-recipes.md",
+}
 """Pages of the site by the files of the repository that they are copies of."""
 
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)]*)?\)")

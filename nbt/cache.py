@@ -28,11 +28,15 @@ if sys.platform != "win32":  # Windows does not remove files that are open
 
 logger = logging.getLogger("nbt")
 
+FEATURES = "features"
+"""Folder of the features of frozen units."""
+
 KINDS = {
     "images": "decoded images",
     "copies": "near copies",
     "fit": "fit profiles",
     "hashes": "hashes of files",
+    FEATURES: "features of frozen units",
     "sources": "models pretrained by nbt",
     "datasets": "downloads",
 }
@@ -42,7 +46,7 @@ DEFAULT_LIMIT = 20 * 10**9
 """Bound in bytes of the entries that are removed automatically."""
 
 # Downloads and pretrained models take long to make again, or cannot be made again without a network.
-_BOUNDED = ("images", "copies", "fit", "hashes")
+_BOUNDED = ("images", "copies", "fit", "hashes", FEATURES)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 

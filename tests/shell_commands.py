@@ -1,4 +1,4 @@
-"""The nbt commands in documentation and scripts, parsed without running them."""
+"""The nbt commands in documentation and scripts: found, parsed, and shortened so that a test can run them."""
 
 from __future__ import annotations
 
@@ -51,3 +51,19 @@ def parse(words: list[str]) -> click.Context:
     return command.make_context(
         words[0], [*words[1:], *(user_options if words[0] == "search" else [])], help_option_names=["-h", "--help"]
     )
+
+
+def shortened(words: list[str]) -> list[str] | None:
+    """Returns a command with little training, small images and no download; None if it needs a server or a cluster."""
+    if words[0] == "ui" or "--ray-address" in words:
+        return None
+    options = {"--epochs": "1"} if words[0] in ("search", "continual") else {}
+    if words[0] == "search":
+        options["--budget"] = "2"
+    if "numbers" in words:
+        options["--weights"] = "none"
+    if "--seeds" in words:
+        options["--seeds"] = "2"
+    if "--backbone" in words:
+        options |= {"--weights": "none", "--image-size": "32"}
+    return [*words, *(word for option in options.items() for word in option)]  # the last of repeated options counts

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +13,25 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.shell_commands import code_blocks, nbt_commands, parse
+from nbt.cli.app import run
+from tests.shell_commands import code_blocks, nbt_commands, parse, shortened
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [
     *("README.md", "CONTRIBUTING.md", "studies/README.md", "reports/README.md"),
     *sorted(str(page.relative_to(REPOSITORY)) for page in (REPOSITORY / "docs").rglob("*.md")),
 ]
-GENERATED = {"docs/findings.md", "docs/index.md", "docs/reference/options.md", "docs/reference/settings.md"}
+GENERATED = {
+    *("docs/findings.md", "docs/index.md", "docs/how-to/cluster-recipes.md"),
+    *("docs/reference/options.md", "docs/reference/settings.md"),
+}
 MAX_README_BYTES = 9000
+FIRST = "docs/tutorials/first-search.md"
+"""The page whose commands run in the default suite; those of the others take longer."""
+RUN_PAGES = [page for page in PAGES if page == "README.md" or page.startswith("docs/tutorials/")]
 PYTHON_PAGES = [page for page in PAGES if code_blocks((REPOSITORY / page).read_text(), "python")]
+NOTEBOOKS = sorted((REPOSITORY / "docs" / "notebooks").glob("*.ipynb"))
+IMAGES = REPOSITORY / "tests" / "artifacts" / "c8d5bce" / "images"
 
 
 def read(page: str) -> str:
@@ -59,7 +70,7 @@ def test_commands_parse(page: str) -> None:
 
 def test_commands_are_found() -> None:
     commands = list(nbt_commands("\n".join(code_blocks(read("README.md")))))
-    assert ["search", "--dataset", "digits", "--budget", "20"] in commands
+    assert ["search", "--dataset", "numbers", "--shots", "8", "--budget", "12"] in commands
     assert {words[0] for words in commands} >= {"search", "check", "predict", "ui"}
 
 
@@ -73,6 +84,25 @@ def test_every_page_is_in_the_navigation() -> None:
     assert {name for name in names if f" {name}\n" not in navigation} == set()
 
 
+@pytest.fixture
+def own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Changes to a folder with the images that the commands name."""
+    shutil.copytree(IMAGES, tmp_path / "photos")
+    shutil.copytree(IMAGES, tmp_path / "labelled")
+    shutil.copytree(IMAGES / "rings", tmp_path / "new-photos")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, marks=[pytest.mark.slow] * (page != FIRST)) for page in RUN_PAGES])
+def test_commands_run(page: str, own_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands of a page run one after the other, with less training."""
+    for words in nbt_commands("\n".join(code_blocks(read(page), "sh"))):
+        command = shortened(words)
+        if command is not None:
+            assert run(command) == 0, f"nbt {' '.join(command)}: {capsys.readouterr().err}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PYTHON_PAGES)
 def test_python_blocks_run(page: str, tmp_path: Path) -> None:
@@ -81,6 +111,26 @@ def test_python_blocks_run(page: str, tmp_path: Path) -> None:
     script.write_text("\n".join(code_blocks(read(page), "python")))
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_are_stored_without_outputs(notebook: Path) -> None:
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert cells and all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    document = nbformat.read(notebook, as_version=4)
+    nbformat.validate(document)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(document, timeout=600, kernel_name="python3", resources=resources).execute()
+    [shown] = [cell for cell in document.cells if cell.source.endswith("\nresult")]
+    assert "default recipe" in shown.outputs[-1].data["text/html"]
 
 
 @pytest.mark.slow

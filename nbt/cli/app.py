@@ -58,8 +58,8 @@ class _CommandGroup(click.Group):
 # The marker \b keeps click from rewrapping the lines that follow.
 _EXAMPLES = """\b
 Examples:
-  nbt search --dataset digits --budget 20   complete search, embedded digits
-  nbt search --dataset FOLDER --budget 2h   your images, one subfolder per class
+  nbt search --dataset numbers --shots 8 --budget 12   complete search, embedded images
+  nbt search --dataset FOLDER --budget 2h              your images, one subfolder per class
 """
 
 

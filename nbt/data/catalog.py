@@ -18,7 +18,7 @@ class DatasetSpec:
         name: Name for `--dataset`; for a folder or manifest, the last part of its path.
         title: Full name, for display.
         description: One line: what the classes are, and which splits are official.
-        kind: The reader: "digits", "cub", "omniglot-small", "torchvision", "folder" or "manifest".
+        kind: The reader: "digits", "numbers", "cub", "omniglot-small", "torchvision", "folder" or "manifest".
         classes: Number of classes, None where it is unknown before reading.
         images: Number of images of all splits, None where it is unknown before reading.
         image_size: Height and width in pixels that go with `default_backbone`; None for the backbone's default.
@@ -52,6 +52,18 @@ _SPECS = (
         kind="digits",
         classes=5,
         images=896,
+        image_size=28,
+        mirror=False,
+        default_backbone="conv3",
+        homepage="https://archive.ics.uci.edu/dataset/80",
+    ),
+    DatasetSpec(
+        name="numbers",
+        title="Two-digit numbers (scikit-learn's digits)",
+        description="55-99 of two digits 5-9, 16 x 16 grey; test; embedded; its backbone is pretrained on 00-44",
+        kind="numbers",
+        classes=25,
+        images=1500,
         image_size=28,
         mirror=False,
         default_backbone="conv3",
@@ -196,7 +208,7 @@ _SPECS_BY_NAME = {spec.name: spec for spec in _SPECS}
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Returns the names of the known datasets, the embedded one first."""
+    """Returns the names of the known datasets, the embedded ones first."""
     return tuple(_SPECS_BY_NAME)
 
 

@@ -10,6 +10,7 @@ from nbt.data.readers.cub import fetch_cub, read_cub
 from nbt.data.readers.digits import read_digits
 from nbt.data.readers.image_folder import read_image_folder
 from nbt.data.readers.manifest import read_manifest
+from nbt.data.readers.numbers import read_numbers
 from nbt.data.readers.omniglot import read_small_omniglot
 from nbt.data.readers.torchvision_datasets import read_torchvision
 from nbt.data.resolve import DatasetSource
@@ -36,6 +37,8 @@ def read_dataset(source: DatasetSource, *, progress: Progress | None = None) -> 
         _downloads.setdefault(name, CacheUse("datasets", name))
     if source.kind == "digits":
         return read_digits()
+    if source.kind == "numbers":
+        return read_numbers()
     if source.kind == "torchvision":
         return read_torchvision(name, path, progress=progress)
     if source.kind == "cub":

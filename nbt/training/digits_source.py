@@ -1,4 +1,4 @@
-"""The default source model of the dataset digits: an encoder trained once on the digits 0-4 and cached on disk."""
+"""The default source models of the embedded datasets: encoders trained once on other digits and cached on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from nbt.data.image_store import decode_images
+from nbt.data.listing import Listing
 from nbt.data.readers.digits import read_digits
+from nbt.data.readers.numbers import read_numbers
 from nbt.data.splits import make_pools, make_split
 from nbt.devices import inference_batch_size
 from nbt.models.backbone import Backbone
@@ -23,6 +25,9 @@ from nbt.training.pretrain.source_cache import CLASS_MEAN_KEYS, State, read_sour
 from nbt.training.recipe.augmentation import AugmentationPlan
 from nbt.training.worker.context import WorkerContext
 
+SOURCES = {"digits": read_digits, "numbers": read_numbers}
+"""Readers of the embedded datasets, which also return the images of the source."""
+
 
 def pretrained_source(
     spec: BackboneSpec,
@@ -33,11 +38,13 @@ def pretrained_source(
     zap_period: int = 0,
     progress: Progress | None = None,
 ) -> PretrainedWeights | None:
-    """Returns the default weights of an encoder for `digits`, which is trained once on the digits 0-4 and cached.
+    """Returns the default weights of an encoder for an embedded dataset.
+
+    They are trained once on the digits 0-4, or on two-digit numbers of them, and cached.
 
     "iid" without zaps uses `fine_tune` with a decaying learning rate, and the weights of the epoch with the best
     validation, so that they stay those of version 0.1, on which stored studies build. Every other scheme uses
-    `pretrain`, as published: a constant learning rate, all images, and the last epoch.
+    `pretrain`, as published: a constant learning rate, all images, and the last epoch; it is there for `digits` only.
 
     Args:
         spec: The backbone.
@@ -48,28 +55,30 @@ def pretrained_source(
         progress: Called as progress(description, done, total) while the source is trained.
 
     Returns:
-        Weights with the source's classifier and class means; None if the dataset is not `digits` or the backbone is not
-        one of `ENCODER_NAMES`.
+        Weights with the source's classifier and class means; None if the dataset is not one of `SOURCES` or the
+        backbone is not one of `ENCODER_NAMES`.
 
     Raises:
         UsageError: The scheme is unknown, or the zap period is too long for the training.
     """
-    if dataset != "digits" or spec.name not in ENCODER_NAMES:
+    if dataset not in SOURCES or spec.name not in ENCODER_NAMES:
         return None
-    if scheme != "iid" or zap_period:
+    if dataset == "digits" and (scheme != "iid" or zap_period):
         return digits_scheme_source(spec, image_size, scheme=scheme, zap_period=zap_period, progress=progress)
-    recipe = SourceRecipe(backbone=spec.text, image_size=image_size)
+    listing = SOURCES[dataset](source=True)
+    recipe = SourceRecipe(backbone=spec.text, image_size=image_size, images=listing.name)
     random_weights = load_pretrained_weights(spec, "none", image_size=image_size, seed=recipe.seed)
-    state = read_source(recipe.path, random_weights.w0) or _train_digits_source(recipe, spec, random_weights, progress)
-    return to_pretrained_weights(state, random_weights, read_digits(source=True).class_names)
+    state = read_source(recipe.path, random_weights.w0)
+    if state is None:
+        task = _make_source_task(listing, recipe, spec, random_weights)
+        state = _train_source(task, recipe, progress)
+    return to_pretrained_weights(state, random_weights, listing.class_names)
 
 
-def _train_digits_source(
-    recipe: SourceRecipe, spec: BackboneSpec, random_weights: PretrainedWeights, progress: Progress | None
-) -> State:
-    """Trains the source of `digits` with `fine_tune`, writes it to the cache and returns its tensors."""
-    task = _make_source_task(recipe, spec, random_weights)
-    context = WorkerContext(task)
+def _train_source(task: Task, recipe: SourceRecipe, progress: Progress | None) -> State:
+    """Trains a source with `fine_tune`, writes it to the cache and returns its tensors."""
+    context, name = WorkerContext(task), task.dataset.removesuffix(" source")
+    description = f"pretraining on {name} {task.class_names[0]}-{task.class_names[-1]}"
     assert isinstance(recipe.settings, TransferSettings)
     model, state, best = context.model, State(), (-1.0, 0.0)
     for result in fine_tune(task, recipe.settings, recipe.seed, context=context):
@@ -78,7 +87,7 @@ def _train_digits_source(
             best = rank
             state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
         if progress is not None:
-            progress("pretraining on digits 0-4", result.epoch, recipe.settings.epochs)
+            progress(description, result.epoch, recipe.settings.epochs)
     model.load_state_dict(state)
     state.update(zip(CLASS_MEAN_KEYS, _compute_class_means(context, model), strict=True))
     write_source(recipe.path, state)
@@ -99,8 +108,9 @@ def _compute_class_means(context: WorkerContext, model: Backbone) -> tuple[torch
     return members.T @ features / counts[:, None], counts
 
 
-def _make_source_task(recipe: SourceRecipe, spec: BackboneSpec, random_weights: PretrainedWeights) -> Task:
-    listing = read_digits(source=True)
+def _make_source_task(
+    listing: Listing, recipe: SourceRecipe, spec: BackboneSpec, random_weights: PretrainedWeights
+) -> Task:
     images, _ = decode_images(listing.items, recipe.image_size)
     pools = make_pools(listing.labels, listing.roles, listing.class_names)
     return Task(

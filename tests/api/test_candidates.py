@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from nbt import api
 from nbt.api import _candidates
 from nbt.errors import NbtError, UsageError
 from nbt.settings import TransferSettings
-from nbt.training.export.model_folder import read_card
+from nbt.training.export.model_folder import read_card, was_trained_with
+from nbt.training.results import TrialSpec
+from nbt.tuning.engines.worker import TrialRunner
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.storage.records import StudyObserver, StudyRecord, TrialRecord
 from nbt.tuning.storage.studies import list_studies, read_study, resolve_storage
@@ -218,3 +222,23 @@ def test_the_cost_of_a_backbone_lowers_its_gain(monkeypatch: pytest.MonkeyPatch)
     assert costs[record.config.backbone] == 1.0
     assert costs["conv3(width=16)"] > 1.5 * costs["conv3(width=8)"]
     assert seen and sorted(seen[0].values()) == sorted(costs.values())
+
+
+def test_a_worker_trains_and_exports_the_backbone_of_the_trial(own_folder: Path) -> None:
+    config = nbt.SearchConfig(dataset="digits", budget="1", shots=24, image_size=28, backbones=CANDIDATES)
+    task = _candidates.prepare_candidates(config, None, None).task
+    name, other = next(iter(task.candidates.items()))
+    settings = TransferSettings(epochs=1)
+    spec = TrialSpec(key="trial", settings=settings.replace(backbone=name), export=own_folder / "model", seed=3)
+    with closing(TrialRunner(task)) as runner:
+        outcome = runner.run(spec, lambda result: None)
+        reference = runner.run(replace(spec, settings=settings, export=None), lambda result: None)
+        unknown = runner.run(replace(spec, settings=settings.replace(backbone="vgg11")), lambda result: None)
+    with closing(TrialRunner(other)) as runner:
+        alone = runner.run(replace(spec, settings=settings, export=None), lambda result: None)
+    assert outcome.error is None
+    losses = [[epoch.train_loss for epoch in found.curve] for found in (outcome, alone, reference)]
+    assert losses[0] == losses[1] != losses[2]
+    assert read_card(own_folder / "model")["backbone"] == other.backbone.text
+    assert was_trained_with(own_folder / "model", spec.settings)
+    assert "'vgg11' is not a backbone of this search" in str(unknown.error)

@@ -13,6 +13,7 @@ from tests.data.pictures import save_classes, save_cub, save_image
 
 NAMES = [
     "digits",
+    "numbers",
     "cub",
     "cars",
     "aircraft",
@@ -30,7 +31,7 @@ NAMES = [
 ]
 
 
-def test_known_datasets_start_with_the_embedded_one() -> None:
+def test_known_datasets_start_with_the_embedded_ones() -> None:
     assert list(dataset_names()) == NAMES
 
 
@@ -44,10 +45,10 @@ def test_specs_have_all_fields_that_are_shown(name: str) -> None:
 
 
 def test_characters_are_not_mirrored_and_digits_have_a_default_backbone() -> None:
-    characters = ["digits", "svhn", "omniglot", "omniglot-small"]
+    characters = ["digits", "numbers", "svhn", "omniglot", "omniglot-small"]
     assert [name for name in NAMES if not dataset_spec(name).mirror] == characters
     assert (dataset_spec("digits").default_backbone, dataset_spec("digits").image_size) == ("conv3", 28)
-    assert {dataset_spec(name).default_backbone for name in NAMES[1:]} == {"mobilenet_v2"}
+    assert {dataset_spec(name).default_backbone for name in NAMES[2:]} == {"mobilenet_v2"}
 
 
 def test_resolving_a_dataset_imports_no_heavy_library(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nbt.data.readers.digits import read_digits
 from nbt.devices import pick_device
 from nbt.errors import UsageError
 from nbt.fit.activations import compute_features
@@ -70,7 +71,7 @@ def test_the_pretrained_digits_source_has_head_and_means(pretrained: Task) -> No
     }
     recipe = SourceRecipe(backbone=pretrained.backbone.text, image_size=pretrained.image_size)
     blank = load_pretrained_weights(pretrained.backbone, "none", image_size=28, seed=0)
-    source = _make_source_task(recipe, pretrained.backbone, blank)
+    source = _make_source_task(read_digits(source=True), recipe, pretrained.backbone, blank)
     index = source.split.train
     features = compute_features(pretrained.build_model(), source, index, pick_device("cpu"))
     expected, _ = class_means(features, source.labels[index])

@@ -16,7 +16,7 @@ from nbt.cli.display.output import stdout_console
 from nbt.report.metric_text import value_text
 
 _GAP = 2
-_EMPTY = "no studies yet; nbt search --dataset digits --budget 20 creates one"
+_EMPTY = "no studies yet; nbt search --dataset numbers --shots 8 --budget 12 creates one"
 _UNITS = (("day", 86400.0), ("hour", 3600.0), ("minute", 60.0))
 
 

@@ -25,18 +25,17 @@ class ResultRow(NamedTuple):
 def study_rows(record: StudyRecord) -> list[ResultRow]:
     """Returns the test results of recommendation, default recipe and always guessing, and the validation.
 
+    The paired difference of the first two has a row that says whether it is beyond chance.
+
     For imbalanced classes, and by a metric that is a mean over the classes, also those with the lowest recall.
     """
     rows: list[ResultRow] = []
     results = test_results(record)
     if results is not None:
-        metric = results.recommended.metric
-        baseline = "the same images"
-        if results.difference is not None:
-            baseline = f"difference {_difference(metric, results.difference)}"
         rows += [
             *model_rows(results.recommended),
-            *_test_rows("default recipe", results.baseline, baseline),
+            *_test_rows("default recipe", results.baseline, "the same images"),
+            *([] if results.difference is None else [_difference_row(results.recommended.metric, results.difference)]),
             *guess_rows(results.majority),
         ]
     final, chosen = record.final(record.recommended or ""), METRICS[record.config.metric]
@@ -82,6 +81,15 @@ def _test_rows(label: str, result: TestResult | None, remark: str) -> list[Resul
     if result is None or result.value is None:
         return []
     return [ResultRow(label, metric_interval_text(result.metric, result.value), remark)]
+
+
+def _difference_row(metric: str, difference: Interval) -> ResultRow:
+    """Returns the difference to the default recipe, and whether the interval excludes 0."""
+    value = metric_interval_text(metric, difference, signed=True)
+    if difference.low is None or difference.high is None or difference.low <= 0.0 <= difference.high:
+        return ResultRow("difference", value, "this run cannot tell them apart")
+    is_better = (difference.mean > 0.0) == METRICS[metric].higher_is_better
+    return ResultRow("difference", value, f"{'better' if is_better else 'worse'} than the default recipe")
 
 
 def _difference(metric: str, interval: Interval) -> str:

@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from nbt.cache import FEATURES, CacheUse
 from nbt.devices import autocast, inference_batch_size, pick_device
 from nbt.machine.memory import available_memory
 from nbt.models.backbone import Backbone
 from nbt.models.batch_norm import initial_statistics
 from nbt.models.weights import random_unit_state
+from nbt.paths import cache_folder
 from nbt.seeds import derive_seed, generator
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.recipe.augmentation import AugmentationPlan, augment_and_normalise, draw_augmentation_plan
 from nbt.training.worker.device_images import device_resident_images
 from nbt.training.worker.feature_cache import CHUNK_SIZE, FrozenFeatureCache, rebatch
+from nbt.training.worker.feature_identity import features_identity
 from nbt.training.worker.shared_feature_cache import SharedFeatureCache
 from nbt.training.worker.starting_weights import StartingWeights, StartingWeightsCache, draw_kaiming_state
 from nbt.transfer.fast import make_feature_norm, scale_head
@@ -39,8 +42,8 @@ class WorkerContext:
             memory, divided by `workers_per_device`.
         cache_frozen_features: Whether to cache features; False runs the frozen units in every step, for comparison.
         workers_per_device: Number of workers that share the device, 1 or more.
-        shared_folder: Folder in which the workers of this task on this machine share features on the CPU, as far as its
-            disk has room for them; None keeps the cache in this process, with its limit.
+        shared_folder: Folder in which workers on this machine share features on the CPU, as far as its disk has room
+            for them, each task in a folder of its own; None keeps the cache in this process, with its limit.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class WorkerContext:
         self.cache_frozen_features = cache_frozen_features
         chunk = inference_batch_size(CHUNK_SIZE, task.image_size)
         if shared_folder is not None and self.device.type == "cpu":
-            self._cache: FrozenFeatureCache = SharedFeatureCache(len(pool), shared_folder, chunk=chunk)
+            name = features_identity(task, pool, self._n_augmented)
+            self._features_use = CacheUse(FEATURES, name) if shared_folder == cache_folder(FEATURES) else None
+            self._cache: FrozenFeatureCache = SharedFeatureCache(len(pool), shared_folder / name, chunk=chunk)
         else:
             if cache_bytes is None:
                 cache_bytes = default_cache_bytes(self.device) // workers_per_device
@@ -212,7 +217,7 @@ class WorkerContext:
             images = self.load_images(self._pool[rows], plan.rows(rows).to(self.device))
             return self.forward_frozen(model, frozen, images)
 
-        key: Hashable = (self._starting_weights.key, frozen, policy, view)
+        key: Hashable = (self._starting_weights.hash, frozen, policy, view)
         rows = self._pool_row[torch.cat(list(batches))]
         values = self._cache.fill(key, torch.sort(rows).values, compute)
         if values is None:

@@ -32,16 +32,14 @@ class StartingWeights:
     """Starting weights of the units.
 
     Attributes:
-        key: Key of the weights, equal for equal weights; part of the keys of the frozen-feature cache.
         w0: State of the units, with keys "units.I....", on the device.
     """
 
-    key: Hashable
     w0: State
 
     @cached_property
     def hash(self) -> str:
-        """Hash of the tensors, see `hash_weights`."""
+        """Hash of the tensors, see `hash_weights`; part of the keys of the frozen-feature cache."""
         return hash_weights(self.w0)
 
 
@@ -56,7 +54,7 @@ class StartingWeightsCache:
 
     def __init__(self, task: Task, to_device: Callable[[torch.Tensor], torch.Tensor], model: Backbone) -> None:
         self._task, self._to_device, self._model = task, to_device, model
-        self._task_weights = StartingWeights((), self._copy_units())
+        self._task_weights = StartingWeights(self._copy_units())
         self._cache: OrderedDict[Hashable, StartingWeights] = OrderedDict()
         self._teachers: dict[str, Teacher] = {} if task.teacher is None else {task.teacher.name: task.teacher}
 
@@ -73,7 +71,7 @@ class StartingWeightsCache:
         if key not in self._cache:
             injects = settings.source.init == "inject"
             w0 = self._inject_teacher(settings) if injects else self._load_scheme_source(settings)
-            self._cache[key] = StartingWeights(key, self._state_to_device(w0))
+            self._cache[key] = StartingWeights(self._state_to_device(w0))
             while len(self._cache) > _MAX_CACHED:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)

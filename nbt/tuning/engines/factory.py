@@ -7,7 +7,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbt.cache import FEATURES, enforce_limit
 from nbt.errors import UsageError, nearest
+from nbt.paths import cache_folder
 from nbt.progress import Progress
 from nbt.search_config import AUTO, ENGINES, check_workers
 from nbt.tuning.engines.locked_directory import LockedDirectory, remove_abandoned_directories
@@ -94,6 +96,7 @@ class EngineFactory:
             self._cluster.close()
         if self._shared is not None:
             self._shared.close()
+            enforce_limit()  # the features that the workers kept
 
     def make(self, task: Task, progress: Progress | None = None) -> Engine:
         """Returns the engine for a task.
@@ -129,18 +132,22 @@ class EngineFactory:
         return choose_workers(self._workers, task, self._max_runs, self._extra_memory)
 
     def _make_local(self, task: Task, workers: int) -> Engine:
-        """Returns the local engine; several workers share the images and the frozen features through files."""
+        """Returns the local engine; several workers share the images and the frozen features through files.
+
+        Features of images that are in the cache are kept there, for later searches on the same images.
+        """
         from nbt.tuning.engines.local import LocalEngine
 
         if workers == 1:
             return LocalEngine(task, runner=self._runner)
         self._shared = LockedDirectory("nbt-shared-")
+        in_cache = task.images.path is not None and task.images.path.parent == cache_folder("images")
         shared_task = _with_images_in_files(task, self._shared.path)
         return LocalEngine(
             shared_task,
             workers=workers,
             runner=self._runner,
-            shared_folder=self._shared.path / "features",
+            shared_folder=cache_folder(FEATURES) if in_cache else self._shared.path / FEATURES,
             measure_memory=self._workers == AUTO,
         )
 

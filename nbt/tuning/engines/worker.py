@@ -90,15 +90,12 @@ class TrialRunner:
         n_backbones = 1 + len(task.candidates)
 
         def make_context(name: str) -> WorkerContext:
-            folder = shared_folder
-            if folder is not None and name:  # features of different backbones have the same keys
-                folder = folder.with_name(f"{folder.name}-{list(task.candidates).index(name)}")
             return WorkerContext(
                 task.candidate(name),
                 device=device,
                 cache_bytes=None if cache_bytes is None else cache_bytes // n_backbones,
                 workers_per_device=workers_per_device * n_backbones,
-                shared_folder=folder,
+                shared_folder=shared_folder,
             )
 
         self._make_context = make_context

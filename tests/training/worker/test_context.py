@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,21 @@ def test_a_trial_on_shared_features_equals_one_without(
     assert losses(run(digits, settings, context=first)) == losses(expected)
     monkeypatch.setattr(second, "forward_frozen", None)  # all features come from the first worker
     assert losses(run(digits, settings, context=second)) == losses(expected)
+
+
+def test_shared_features_are_those_of_equal_weights_and_images(
+    digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features that an earlier search left in the folder are used only where all that they depend on is equal."""
+    settings = TransferSettings(epochs=1, frozen_depth=1.0)
+    changed = {name: tensor + 0.1 for name, tensor in digits.w0.items()}
+    other_weights = dataclasses.replace(digits, w0=changed)
+    mirrored = dataclasses.replace(digits, mirror=not digits.mirror)
+    expected = [losses(run(task, settings)) for task in (digits, other_weights, mirrored)]
+    for _ in range(2):
+        shared = [
+            losses(run(task, settings, context=WorkerContext(task, device="cpu", shared_folder=tmp_path)))
+            for task in (digits, other_weights, mirrored)
+        ]
+        assert shared == expected
+    assert expected[0] != expected[1] != expected[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nbt.cache import cache_entries, remove_entry
 from nbt.data.image_store import ImageStore
 from nbt.errors import UsageError
+from nbt.paths import cache_folder
 from nbt.settings import TransferSettings
 from nbt.task.load import load_task
 from nbt.task.task import Task
@@ -88,16 +91,27 @@ def test_the_results_of_workers_equal_those_of_this_process(digits: Task, two_wo
     assert together.max_running == 2
 
 
-def test_workers_share_frozen_features_until_the_end(digits: Task) -> None:
+def test_workers_share_frozen_features_and_keep_them_for_the_next_search(
+    digits: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cache_folder("features")
+    shutil.rmtree(folder)
+    views = min(SETTINGS.epochs, SETTINGS.views) + 1  # of both trials, and one of the validation images
+    found = []
+    for _ in range(2):
+        with EngineFactory("local", 2) as factory:
+            engine = factory.make(digits)
+            engine.run(ListSource(make_specs(2)))
+            assert folders_of(engine) == folder
+            [entry] = cache_entries(["features"])
+            assert not remove_entry(entry), "the workers use it"
+        found.append({path: path.stat().st_ino for path in folder.rglob("*.npy")})
+        assert len(found[-1]) == views
+    assert found[0] == found[1]
+    monkeypatch.setenv("NBT_CACHE_LIMIT", "1K")
     with EngineFactory("local", 2) as factory:
-        engine = factory.make(digits)
-        engine.run(ListSource(make_specs(2)))
-        folder = folders_of(engine)
-        # Both trials use the same views: one entry per view, and one of the validation images.
-        views = min(SETTINGS.epochs, SETTINGS.views) + 1
-        assert len(list(folder.glob("*.npy"))) == views
-        assert not list(folder.parent.glob("images.npy")), "the images have a file in the cache"
-    assert not folder.parent.exists()
+        factory.make(digits)
+    assert not list(folder.rglob("*.npy")), "they count for the bound of the cache"
 
 
 def test_workers_map_the_same_file_of_images_and_have_one_thread(digits: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,11 +136,14 @@ def test_images_without_a_file_are_written_once_for_the_workers(digits: Task) ->
     with EngineFactory("local", 2) as factory:
         engine: Any = factory.make(task)
         images = engine._engine._setup.task.images
-        assert images.path == folders_of(engine).parent / "images.npy"
+        folder = folders_of(engine).parent
+        assert images.path == folder / "28px" / "images.npy"
         np.testing.assert_array_equal(images.array, task.images.array)
         source = ListSource(make_specs(2))
         engine.run(source)
         assert all(outcome.error is None for outcome in source.done.values())
+        assert list((folder / "features").rglob("*.npy"))
+    assert not folder.exists()
 
 
 def test_workers_can_be_started_in_advance(two_workers: LocalEngine) -> None:
