@@ -277,7 +277,7 @@ class SearchConfig:
         kind="gpus",
         role="run",
         metavar="F|auto",
-        help="With Ray: GPUs per trial, or the share of one; auto derives the share from measured memory.",
+        help="With Ray: share of a GPU per trial, 0 ... 1; auto derives it from measured memory.",
         when_none="1, or an equal share if the workers outnumber the GPUs",
     )
     cpus_per_trial: float | None = _option(

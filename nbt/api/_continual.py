@@ -13,7 +13,7 @@ from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._streams import PlannedStream, StreamSource, check_streams_to_run, is_finished
 from nbt.errors import NbtError, UsageError, require_positive
 from nbt.object_html import short_repr, table_html
-from nbt.paths import check_outside, check_writable_folder
+from nbt.paths import check_outside, check_writable_file, check_writable_folder
 from nbt.progress import Progress
 from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
@@ -134,11 +134,13 @@ def continual(
     tracker = StreamTracker(tracking_uri)
     with shown_progress(options.pop("progress", None), StreamProgress) as (progress, display):
         task = as_task(dataset, {**options, "progress": progress})
+        check_outside("--out", out, task.dataset)
         length = tasks or default_tasks(scenario, task.n_classes)
         settings = {name: dataclasses.replace(value, tasks=length) for name, value in checked.items()}
         if model is not None:
             check_outside("--export", model, task.dataset)
         streams = _plan_streams(task, settings, seeds, options.get("image_size") is not None, model)
+        _check_report_folder(streams, out)
         runner = _StreamRunner(streams, tracker, observer or display or StreamObserver(), fresh=fresh)
         records = runner.run(workers, progress)
         if model is not None:
@@ -261,6 +263,23 @@ def _plan_streams(
         for seed in range(task.seed, task.seed + seeds)
         for method, method_settings in settings.items()
     ]
+
+
+def _check_report_folder(streams: Sequence[PlannedStream], out: str | Path) -> None:
+    """Checks before the streams run that their report can be written.
+
+    Raises:
+        UsageError: A file is in the way, or a folder is not writable.
+    """
+    from nbt.report.files import report_folder
+    from nbt.report.streams.write import FILES
+    from nbt.tuning.storage.stream_record import stream_name
+
+    configs = list({stream.config.method: stream.config for stream in streams}.values())
+    seeds = list(dict.fromkeys(stream.config.seed for stream in streams))
+    folder = report_folder(out, stream_name(configs, seeds))
+    for name in FILES:
+        check_writable_file("--out", folder / name)
 
 
 class _StreamRunner:

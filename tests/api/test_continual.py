@@ -75,6 +75,24 @@ class RecordingObserver(api.StreamObserver):
         self.events.append(("finished", record.config.method, record.config.seed, kept))
 
 
+@pytest.mark.parametrize("is_file", [True, False])
+def test_what_is_in_the_way_of_the_report_is_found_before_the_training(
+    task: Task, own_folder: Path, is_file: bool
+) -> None:
+    path = learn(task).report_path
+    (own_folder / ".nbt").rename(own_folder / "other")
+    path.rename(own_folder / "kept.html")
+    if is_file:
+        path.parent.rename(own_folder / "report")
+        path.parent.touch()
+    else:
+        path.mkdir()
+    observer = RecordingObserver()
+    with pytest.raises(UsageError, match=r"--out .*(is no folder|that is a folder)"):
+        learn(task, observer=observer)
+    assert observer.events == []
+
+
 def without_times(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_times(item) for key, item in value.items() if key not in VARYING}

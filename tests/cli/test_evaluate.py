@@ -97,6 +97,7 @@ def test_json_csv_and_options(fake_api: FakeApi, capsys: pytest.CaptureFixture[s
         (["model", "photos", "--part", "some"], "--part: 'some' is not a choice"),
         (["model", "photos", "--metric", "acc"], "--metric: 'acc' is not a choice"),
         (["model", "photos", "--csv", "photos"], "--csv photos: that is a folder"),
+        (["model", "photos", "--csv", "photos/p.csv"], "--csv photos/p.csv: is inside the dataset"),
     ],
 )
 def test_wrong_input(args: list[str], message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import pytest
 from nbt.errors import UsageError
 from nbt.report.study.write import write_report
 from nbt.tracking import sync
-from nbt.tracking.pages import bind_port, check_pages, stored_defaults, with_defaults
+from nbt.tracking.pages import bind_port, check_pages, is_local_host, stored_defaults, with_defaults
 from tests.chromium import Chromium, find_browser
 from tests.sample_study import finals, sample_study
 
@@ -41,6 +42,18 @@ def test_the_port_is_bound_on_this_machine_only() -> None:
         listener.listen()
         with pytest.raises(UsageError, match=f"--port {port} cannot be used \\(it is in use\\)"):
             bind_port(port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:5000", "localhost:8080", "LOCALHOST", "[::1]:5000"])
+def test_requests_for_this_machine_are_answered(host: str) -> None:
+    assert is_local_host(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "evil.example", "evil.example:5000", "127.0.0.1.evil.example", "evil@x", "[::1", "10.0.0.7:5000"]
+)
+def test_requests_for_other_hosts_are_not(host: str) -> None:
+    assert not is_local_host(host)
 
 
 def test_the_start_page_stores_the_mode_and_the_columns_of_own_experiments() -> None:
@@ -98,6 +111,10 @@ def test_the_address_is_printed_when_the_page_answers_and_ctrl_c_ends_everything
     with served(uri) as (process, url):
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             assert b"machine_learning" in answer.read()
+        for path in ("", "/api/2.0/mlflow/experiments/search"):
+            rebound = urllib.request.Request(url + path, headers={"Host": "evil.example"})
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(rebound, timeout=PATIENCE)
         assert children(process.pid) == []
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
