@@ -148,7 +148,7 @@ class SearchConfig:
     Raises:
         UsageError: A value is of another type, out of range, or excludes another.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> config = nbt.SearchConfig(dataset="digits", budget="2h", workers=2)
         >>> print(config.command())

@@ -113,7 +113,7 @@ def continual(
         UsageError: An argument is invalid; raised before any training.
         NbtError: A stream cannot continue; finished tasks stay stored.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
         >>> outcome = nbt.continual(task, scenario="class", methods=["probe"], tasks=2, workers=1, progress=False)

@@ -68,7 +68,7 @@ def search(
         UsageError: An option is unknown or invalid, or the stored study of this name has another configuration.
         NbtError: The search cannot continue; finished trials stay stored.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
         >>> quick = {"heuristics": False, "pruner": "none", "workers": 1, "progress": False}

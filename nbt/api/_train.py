@@ -124,7 +124,7 @@ def train(
         UsageError: An argument is invalid.
         NbtError: A run failed or diverged.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
         >>> result = nbt.train(task, nbt.TransferSettings(epochs=1), seeds=2, workers=1, progress=False)

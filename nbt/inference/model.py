@@ -59,7 +59,7 @@ def load_model(folder: str | Path, device: str | None = None) -> TransferModel:
         UsageError: The folder is not a model folder of a known version, the folder is damaged, or there is no such
             device.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> model = nbt.load_model("model")
         >>> model
@@ -96,7 +96,7 @@ class TransferModel:
         device: Device on which the model runs.
         module: Maps normalised images, (n, 3, H, H), to logits, (n, C), divided by the temperature.
 
-    Example:
+    Examples:
         >>> model = nbt.load_model("model")
         >>> model.class_names
         ('rings', 'stripes', 'waves')
@@ -248,7 +248,7 @@ class TransferModel:
             UsageError: The data are malformed, have classes that the model does not know, no readable image, or a task
                 has other images than the model expects; or the part or metric is unknown.
 
-        Example:
+        Examples:
             >>> result = nbt.load_model("model").evaluate("labelled/")
             >>> result
             ModelEvaluation(accuracy 80.0 %, 60 images, part 'all')

@@ -84,8 +84,8 @@ def compare(queries: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], crops
         differences[similar] = difference(queries[similar], others[similar], crops[similar])
     unsure = np.flatnonzero((differences > MAX_DIFFERENCE) & np.isfinite(differences))
     if len(unsure):
-        luma = [thumbnails(images[unsure], 2 * SIDE)[:, 0] for images in (queries, others)]
-        finer, _ = align(*luma, crops[unsure], _FINE_STEPS)
+        fine_first, fine_second = (thumbnails(images[unsure], 2 * SIDE)[:, 0] for images in (queries, others))
+        finer, _ = align(fine_first, fine_second, crops[unsure], _FINE_STEPS)
         again = difference(queries[unsure], others[unsure], finer)
         differences[unsure] = np.minimum(differences[unsure], again)
     return differences
@@ -118,7 +118,8 @@ def difference(queries: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], cr
         def squares(values: Floats, planes: slice = planes, width: int = width) -> Floats:
             return _block_sums(_average(values[:, planes], width) ** 2 * inside)
 
-        simulated = np.maximum(*(sum(map(squares, changes)) for changes in changed))
+        in_query, in_other = (sum(map(squares, changes), np.float32(0)) for changes in changed)
+        simulated = np.maximum(in_query, in_other)
         edges = jitter**2 * sum(map(squares, gradients))
         area = _block_sums(inside) * (planes.stop - planes.start)
         ratio = squares((first - second) * inside) / np.maximum(simulated + edges + rounding**2 * area, 1e-6)
@@ -141,7 +142,7 @@ def _rough_difference(first: Floats, second: Floats, inside: Floats) -> Floats:
     return _worst_blocks(_block_sums((first - second) ** 2 * inside) / np.maximum(expected, 1e-6), inside)
 
 
-def _worst_blocks(ratios: Floats, inside: Floats) -> Floats:
+def _worst_blocks(ratios: npt.NDArray[np.floating], inside: Floats) -> Floats:
     """Returns the mean of the largest ratios, (n,), of those of all blocks, (n, blocks), that lie in the crop."""
     covered = _block_sums(inside) > 0.4 * (inside.shape[-1] / _BLOCKS) ** 2
     return np.asarray(np.sort(np.where(covered, ratios, 0), axis=1)[:, -_WORST_BLOCKS:].mean(1))

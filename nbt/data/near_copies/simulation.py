@@ -52,8 +52,8 @@ def _versions(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     size = picture.width
     half = picture.resize((max(1, size // 2),) * 2, Image.Resampling.BICUBIC)
     enlarged = _compress(half, _QUALITY_OF_HALF).resize((size, size), Image.Resampling.BILINEAR)
-    box = tuple(size * side for side in _BOX)
-    cropped = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    left, upper, right, lower = (size * side for side in _BOX)
+    cropped = picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, upper, right, lower))
     return np.stack([np.asarray(version) for version in (_compress(picture, _QUALITY), enlarged, cropped)])
 
 
