@@ -75,6 +75,7 @@ def command(
 
         text = result.predictions.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         write_all(Path(csv).parent, {Path(csv).name: text})
+        out.note(f"wrote {csv}")
     if out.json:
         out.print_json({"model": model_dir, "dataset": dataset, **result.to_json()})
     else:

@@ -22,6 +22,7 @@ from nbt.inference.images import ImageSource, find_images
 from nbt.inference.labelled import PARTS, LabelledImages, check_labelled, labelled_images_of, read_labelled
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.models.backbone import Backbone
+from nbt.object_html import table_html
 from nbt.progress import Progress
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
@@ -123,6 +124,21 @@ class TransferModel:
             f"TransferModel({self.metadata['backbone']}, {len(self.class_names)} classes, {self.image_size} px, "
             f"{self.device})"
         )
+
+    def _repr_html_(self) -> str:
+        classes = ", ".join(self.class_names[:_MAX_NAMES_SHOWN])
+        more = f" and {n} more" if (n := len(self.class_names) - _MAX_NAMES_SHOWN) > 0 else ""
+        stored = self.metadata.get("test", {}).get("metrics", {})
+        tested = [(METRICS[name], entry["value"]) for name, entry in stored.items() if name in METRICS]
+        rows = [
+            ("classes", f"{len(self.class_names)}: {classes}{more}"),
+            ("images", f"{self.image_size} px, resize {self._decode_options.resize!r}"),
+            ("trained on", str(self.metadata.get("dataset", ""))),
+            *((f"test {metric.label}", metric.format_score(metric.score(value))) for metric, value in tested),
+            ("temperature", f"{self.temperature:g}"),
+            ("device", str(self.device)),
+        ]
+        return table_html(f"{self.metadata['backbone']}, {self.path}", rows)
 
     @property
     def settings(self) -> TransferSettings:

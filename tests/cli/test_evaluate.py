@@ -78,6 +78,8 @@ def test_json_csv_and_options(fake_api: FakeApi, capsys: pytest.CaptureFixture[s
     document = json.loads(capsys.readouterr().out)
     assert (document["model"], document["dataset"], document["images"]) == ("model", "photos", 4)
     assert document["value"]["value"] == 0.75
+    assert run(["evaluate", "model", "photos", *options]) == 0
+    assert "wrote p.csv\n" in capsys.readouterr().err
     lines = Path("p.csv").read_text().splitlines()
     assert lines[0] == "path,label,predicted,probability,error"
     assert lines[4] == "d.png,bee,ant,0.900000,"

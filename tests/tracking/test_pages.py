@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -172,4 +173,32 @@ def test_a_study_has_its_report_and_no_chart_of_a_fit_measure(page: Chromium, pa
     page.wait_for_text("best_val_accuracy")
     assert "fit/" not in page.text()
     screenshot(page, "metrics")
+    assert page.errors == []
+
+
+_EXPANDER = "[data-component-id$='runnamecellrenderer.tsx_46']"
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_trials_are_nested_in_their_study(page: Chromium, pages: str, runs: dict[str, Any]) -> None:
+    page.open(f"{pages}/#/experiments/{runs['study'].info.experiment_id}")
+    page.click(_EXPANDER)
+    page.wait_for_text("012 depth")
+    page.wait_for_text("000 depth")
+    screenshot(page, "nested")
+    assert page.errors == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_trials_are_compared_with_parallel_coordinates(page: Chromium, pages: str, runs: dict[str, Any]) -> None:
+    trials = [runs[key].info for key in ("trial-0000", "trial-0012")]
+    listed = quote(json.dumps([info.run_id for info in trials]))
+    page.open(f"{pages}/#/compare-runs?runs={listed}&experiments={quote(json.dumps([trials[0].experiment_id]))}")
+    page.wait_for_text("Parallel Coordinates Plot")
+    page.wait_for_text("transfer_depth")
+    page.wait_for_text("0.712")
+    page.wait_for("document.querySelector('.js-plotly-plot .parcoords') !== null")
+    screenshot(page, "comparison")
     assert page.errors == []
