@@ -6,9 +6,11 @@ The public names are imported on first use, so that `import nbt` is fast.
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from nbt._version import __version__
+from nbt.errors import with_python_names
 
 if TYPE_CHECKING:
     from nbt.api import load_task, search, train
@@ -64,7 +66,14 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"nbt.{name}")
     if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module 'nbt' has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)
+    value = getattr(importlib.import_module(_LAZY_IMPORTS[name]), name)
+    if not inspect.isfunction(value):
+        return value
+    # The wrapper is found again by its name, as pickle does it.
+    function = with_python_names(value)
+    function.__module__, function.__qualname__ = __name__, name
+    globals()[name] = function
+    return function
 
 
 def __dir__() -> list[str]:

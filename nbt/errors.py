@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import re
+from collections.abc import Callable, Iterable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Options of the command line, and whole commands, which stay as they are.
+_OPTIONS = re.compile(r"\b(?:nbt|ray) [a-z]+ --[a-z-]+|--(no-)?([a-z][a-z-]*)")
+_FLAGS = ("fresh", "ignore-unknown")
 
 
 class NbtError(Exception):
@@ -51,3 +61,31 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
         return f"did you mean {', '.join(close)}?"
     shown = ", ".join(names[:12])
     return f"known: {shown}{', ...' if len(names) > 12 else ''}"
+
+
+def with_python_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Returns a function whose errors name arguments, such as `final_seeds`, instead of options (`--final-seeds`)."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return function(*arguments, **named)
+        except NbtError as error:
+            error.args = (python_names(str(error)), *error.args[1:])
+            raise
+
+    return call
+
+
+def python_names(message: str) -> str:
+    """Returns a message with arguments of Python instead of options: `workers`, `images=False`, `fresh=True`."""
+
+    def replace(match: re.Match[str]) -> str:
+        is_off, option = match[1], match[2]
+        if option is None:  # a whole command
+            command, _, last = match[0].rpartition(" ")
+            return f"help({command.replace(' ', '.')})" if last == "--help" else match[0]
+        name = option.replace("-", "_")
+        return f"{name}=False" if is_off else f"{name}=True" if option in _FLAGS else name
+
+    return _OPTIONS.sub(replace, message)

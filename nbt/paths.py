@@ -39,7 +39,10 @@ def cache_folder(*parts: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise NbtError(f"the cache cannot be written ({error}); set NBT_CACHE to a writable folder") from error
+        existing = nearest_existing(folder)
+        is_folder = os.path.isdir(existing)  # noqa: PTH112 - pathlib raises where it lacks permission
+        reason = f"{folder}: {error.strerror}" if is_folder else f"{existing} is no folder"
+        raise NbtError(f"the cache cannot be written ({reason}); set NBT_CACHE to a writable folder") from error
     return folder
 
 
@@ -90,13 +93,17 @@ def check_writable_file(name: str, file: str | Path) -> None:
 
 
 def _check_writable(label: str, folder: Path) -> None:
-    path = folder.absolute()
-    # lexists, because a dangling link is in the way, too.
-    existing = next(parent for parent in (path, *path.parents) if os.path.lexists(parent) or parent == parent.parent)
+    existing = nearest_existing(folder)
     if not os.path.isdir(existing):  # noqa: PTH112 - pathlib raises where it lacks permission
         raise UsageError(f"{label}: {existing} is no folder; give another path, or move it away")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"{label}: {existing} cannot be written; give another path")
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Returns the folder or its nearest existing parent; a dangling link exists, because it is in the way."""
+    path = folder.absolute()
+    return next(parent for parent in (path, *path.parents) if os.path.lexists(parent) or parent == parent.parent)
 
 
 def absolute_path(text: str | Path) -> Path:

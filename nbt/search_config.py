@@ -18,11 +18,11 @@ from typing import Any
 from nbt.errors import UsageError, nearest
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.paths import absolute_path
-from nbt.settings.belief import beliefs_text
+from nbt.settings.belief import BeliefError, beliefs_text
 from nbt.settings.candidate import candidates_text, parse_candidates
 from nbt.settings.continual import SCENARIOS
 from nbt.uris import redact_uri
-from nbt.yaml_loader import dump_yaml_mapping, key_lines, parse_yaml_mapping
+from nbt.yaml_loader import dump_yaml_mapping, key_lines, line_of, parse_yaml_mapping
 
 ENGINES = ("local", "ray")
 RESIZE_MODES = ("crop", "pad", "squash")
@@ -148,7 +148,7 @@ class SearchConfig:
     Raises:
         UsageError: A value is of another type, out of range, or excludes another.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> config = nbt.SearchConfig(dataset="digits", budget="2h", workers=2)
         >>> print(config.command())
@@ -277,7 +277,7 @@ class SearchConfig:
         kind="gpus",
         role="run",
         metavar="F|auto",
-        help="With Ray: GPUs per trial, or the share of one; auto derives the share from measured memory.",
+        help="With Ray: share of a GPU per trial, 0 ... 1; auto derives it from measured memory.",
         when_none="1, or an equal share if the workers outnumber the GPUs",
     )
     cpus_per_trial: float | None = _option(
@@ -510,6 +510,8 @@ class SearchConfig:
                 if name in known:
                     raise UsageError(f"option {key!r} is given twice")
                 known[name] = None if value is None else option_fields()[name].check(key, value)
+            except BeliefError as error:
+                raise UsageError(f"{source}, line {line_of(text, 'dimension', error.dimension)}: {error}") from error
             except UsageError as error:
                 raise UsageError(f"{where}: {error}") from error
         return cls(**{name: value for name, value in known.items() if value is not None})

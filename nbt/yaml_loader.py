@@ -79,6 +79,19 @@ def key_lines(text: str) -> dict[str, int]:
     return {key.value: key.start_mark.line + 1 for key, _ in node.value}
 
 
+def line_of(text: str, key: str, value: str) -> int | None:
+    """Returns the line, from 1, of the last entry `key: value` in any mapping of `text`; None without one."""
+    pending, found = [yaml.compose(text, Loader=yaml.SafeLoader)], []
+    while pending:
+        node = pending.pop()
+        if isinstance(node, yaml.SequenceNode):
+            pending += node.value
+        elif isinstance(node, yaml.MappingNode):
+            pending += [item for _, item in node.value]
+            found += [name.start_mark.line + 1 for name, item in node.value if (name.value, item.value) == (key, value)]
+    return max(found, default=None)
+
+
 def parse_yaml_list(text: str, *, source: str) -> list[tuple[dict[str, str], Any]]:
     """Parses YAML text that holds a list.
 

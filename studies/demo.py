@@ -29,6 +29,7 @@ from typing import Any
 
 from machine import machine
 
+from nbt.report.settings_table import recipe_summary
 from nbt.settings import TransferSettings
 from nbt.tuning.intervals import t_interval
 
@@ -134,17 +135,14 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for row in sorted(rows, key=lambda row: row["seed"]):
         test, difference = row["test"], row["difference"]
+        recipe = recipe_summary(TransferSettings(**row["settings"]))
         bounds = f" ({_bounds(difference['low'], difference['high'])})" if difference else ""
         lines.append(
             f"| {row['seed']} | {100 * test['recommended']:.1f} | {100 * test['baseline']:.1f} "
-            f"| {100 * (test['recommended'] - test['baseline']):+.1f}{bounds} | {_settings_text(row['settings'])} "
+            f"| {100 * (test['recommended'] - test['baseline']):+.1f}{bounds} | {recipe} "
             f"| {sum(row['trials'].values())} | {row['seconds']:.0f} | {row['cpu_seconds']:.0f} | {row['load']:.1f} |"
         )
     return "\n".join([*lines, ""])
-
-
-def _settings_text(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "the default recipe"
 
 
 def _bounds(low: float | None, high: float | None) -> str:

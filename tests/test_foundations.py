@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbt.errors import NbtError, UsageError, nearest
+import nbt
+from nbt import api
+from nbt.errors import NbtError, UsageError, nearest, python_names
 from nbt.paths import bundled_folder, cache_folder
 from nbt.yaml_loader import parse_yaml_mapping
 
@@ -120,3 +123,34 @@ def test_importing_nbt_and_its_settings_imports_no_heavy_library() -> None:
 def test_reading_a_stored_profile_imports_neither_torch_nor_scipy() -> None:
     code = "import sys, nbt.tuning.storage.codec; sys.exit(bool({'torch', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("missing --dataset; see nbt search --help", "missing dataset; see help(nbt.search)"),
+        ("leave out --no-heuristics and --scenario", "leave out heuristics=False and scenario"),
+        ("--final-seeds: 1 final run", "final_seeds: 1 final run"),
+        ("give --weights FILE, or --weights none", "give weights FILE, or weights none"),
+        ("start with --fresh", "start with fresh=True"),
+        ("a folder written by nbt train --export", "a folder written by nbt train --export"),
+        ("start one with ray start --head", "start one with ray start --head"),
+        ("well-known -- and -v stay", "well-known -- and -v stay"),
+    ],
+)
+def test_messages_for_python_name_arguments(message: str, expected: str) -> None:
+    assert python_names(message) == expected
+
+
+def test_functions_of_the_package_name_arguments_and_those_of_the_command_line_options() -> None:
+    with pytest.raises(UsageError, match=r"^missing budget; see help\(nbt\.search\)$"):
+        nbt.search("digits")
+    with pytest.raises(UsageError, match=r"^missing --budget; see nbt search --help$"):
+        api.search("digits")
+
+
+def test_functions_of_the_package_can_be_pickled() -> None:
+    for name in ("search", "train", "load_model"):
+        function = getattr(nbt, name)
+        assert pickle.loads(pickle.dumps(function)) is function is getattr(nbt, name)
+        assert function.__doc__ and function.__module__ == "nbt"

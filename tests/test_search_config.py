@@ -30,6 +30,7 @@ def _values(name: str) -> st.SearchStrategy[Any]:
         "beliefs": st.lists(
             st.fixed_dictionaries({"dimension": st.sampled_from(["head_lr", "mixup"]), "around": st.floats(0.0, 1.0)}),
             min_size=1,
+            unique_by=lambda belief: belief["dimension"],
         ),
         "backbones": st.lists(st.sampled_from(["resnet18", "squeezenet1_0"]), min_size=1, unique=True),
         "gpus": st.one_of(st.just("auto"), st.floats(0.0, 8.0)),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nbt.errors import UsageError
 from nbt.search_config import SearchConfig
-from nbt.yaml_loader import dump_yaml_mapping, parse_yaml_list, parse_yaml_mapping
+from nbt.yaml_loader import dump_yaml_mapping, line_of, parse_yaml_list, parse_yaml_mapping
 
 AMBIGUOUS = [
     *("08", "8", "1e-4", "+1", "-.5", "1.", "1_000", "0x1F", "0b1", "017", "1:30", "2026-01-01", "2026-01-01 10:00:00"),
@@ -50,6 +50,11 @@ def test_a_dataset_with_such_a_name_survives_a_configuration_file(dataset: str) 
 def test_a_number_as_the_name_of_a_dataset_is_refused_with_the_remedy() -> None:
     with pytest.raises(UsageError, match=r"line 1: dataset: expected text, got 8\.0; .* need quotes"):
         SearchConfig.from_yaml("dataset: 08\n", source="x")
+
+
+def test_the_line_of_an_entry_in_nested_mappings() -> None:
+    text = "a: 1\nlist:\n  - name: x\n  - {name: y, more: {name: z}}\nname: x\n"
+    assert [line_of(text, "name", value) for value in ("x", "y", "z", "none")] == [5, 4, 4, None]
 
 
 def test_items_of_a_list_have_the_lines_of_their_keys() -> None:

@@ -12,7 +12,7 @@ from nbt.api._predict import predict
 from nbt.api._record import record, record_studies
 from nbt.api._replay import replay, replay_curves
 from nbt.api._search import search
-from nbt.api._studies import report, studies, study_recipe, sync
+from nbt.api._studies import compare, report, studies, study_recipe, sync
 from nbt.api._train import train
 from nbt.api.results import SearchResult, TrainResult
 from nbt.tuning.storage.stream_record import StreamObserver
@@ -29,6 +29,7 @@ __all__ = [
     "check",
     "check_dataset",
     "check_streams",
+    "compare",
     "continual",
     "evaluate",
     "export",

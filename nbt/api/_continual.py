@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._streams import PlannedStream, StreamSource, check_streams_to_run, is_finished
-from nbt.errors import UsageError, require_positive
+from nbt.errors import NbtError, UsageError, require_positive
 from nbt.object_html import short_repr, table_html
-from nbt.paths import check_writable_folder
+from nbt.paths import check_outside, check_writable_file, check_writable_folder
 from nbt.progress import Progress
 from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
@@ -79,6 +79,7 @@ def continual(
     fresh: bool = False,
     observer: StreamObserver | None = None,
     command: str = "",
+    export: str | Path | None = None,
     more: Mapping[str, Any] | None = None,
     **options: Unpack[TaskOptions],
 ) -> ContinualOutcome:
@@ -99,6 +100,9 @@ def continual(
         fresh: Whether to delete the stored results of these streams first.
         observer: Observer of the streams.
         command: Shell command that reproduces the report, which shows it.
+        export: Folder for the model after the last task, for `nbt.load_model`: new, empty, or a model folder, which is
+            replaced. It needs a single stream (one method, one seed) whose model does not have to know the task of an
+            image, so not the scenario "task".
         more: Other fields of `ContinualSettings`.
         **options: Options of the task, see `TaskOptions`; not allowed with a loaded task.
 
@@ -109,7 +113,7 @@ def continual(
         UsageError: An argument is invalid; raised before any training.
         NbtError: A stream cannot continue; finished tasks stay stored.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
         >>> outcome = nbt.continual(task, scenario="class", methods=["probe"], tasks=2, workers=1, progress=False)
@@ -126,19 +130,68 @@ def continual(
     require_positive(seeds=seeds)
     check_workers(workers)
     check_writable_folder("--out", out)
+    model = None if export is None else _check_export(export, scenario, len(checked) * seeds)
     tracker = StreamTracker(tracking_uri)
     with shown_progress(options.pop("progress", None), StreamProgress) as (progress, display):
         task = as_task(dataset, {**options, "progress": progress})
+        check_outside("--out", out, task.dataset)
         length = tasks or default_tasks(scenario, task.n_classes)
         settings = {name: dataclasses.replace(value, tasks=length) for name, value in checked.items()}
-        streams = _plan_streams(task, settings, seeds, options.get("image_size") is not None)
+        if model is not None:
+            check_outside("--export", model, task.dataset)
+        streams = _plan_streams(task, settings, seeds, options.get("image_size") is not None, model)
+        _check_report_folder(streams, out)
         runner = _StreamRunner(streams, tracker, observer or display or StreamObserver(), fresh=fresh)
         records = runner.run(workers, progress)
+        if model is not None:
+            _complete_model(model, streams[0].task, records[0], progress)
     comparison = compare_methods(records, command)
     path = write_streams(comparison, Path(out)).resolve()
     for record in records:
-        tracker.add_files(record, [path.with_name(name) for name in FILES])
+        tracker.add_files(record, [path.with_name(name) for name in FILES], model)
     return ContinualOutcome(comparison, path)
+
+
+def _check_export(export: str | Path, scenario: str, streams: int) -> Path:
+    """Returns the absolute path of the folder of a stream's model.
+
+    Raises:
+        UsageError: There are several streams, their model needs the task of an image, or the folder cannot be replaced.
+    """
+    from nbt.training.export.model_folder import check_export
+
+    if streams != 1:
+        raise UsageError(f"--export {export}: {streams} streams have {streams} models; give one --method and one seed")
+    if scenario == "task":
+        raise UsageError(
+            f"--export {export}: a model of --scenario task needs the task of each image, which a model folder does "
+            "not have; use --scenario class or data"
+        )
+    return check_export(export, "--export")
+
+
+def _complete_model(model: Path, task: Task, record: StreamRecord, progress: Progress | None) -> None:
+    """Adds the results on the test images of all tasks to the model of a stream.
+
+    Raises:
+        UsageError: The stream was finished earlier, and its model is not in the folder.
+        NbtError: The training diverged, so that there is no model.
+    """
+    from nbt.inference.model import load_model
+    from nbt.inference.model_card import complete_model_folder
+    from nbt.training.export.model_folder import was_trained_with
+    from nbt.tuning.finals.test_results import TestResult
+
+    if record.result.diverged:
+        raise NbtError(f"stream {record.config.name} diverged, so that there is no model; lower the learning rates")
+    if not was_trained_with(model, record.config.settings.recipe):
+        raise UsageError(
+            f"--export {model}: stream {record.config.name} was finished earlier without a model; learn it again with "
+            "--fresh"
+        )
+    found = load_model(model, "cpu").evaluate(task, part="test", progress=progress)
+    test = TestResult(metric=found.metric, metrics=found.metrics, n=found.n)
+    complete_model_folder(model, test=test, predictions=found.results, classes=found.class_results)
 
 
 def check_streams(
@@ -169,7 +222,11 @@ def check_streams(
 
 
 def _plan_streams(
-    task: Task, settings: Mapping[str, ContinualSettings], seeds: int, has_own_image_size: bool
+    task: Task,
+    settings: Mapping[str, ContinualSettings],
+    seeds: int,
+    has_own_image_size: bool,
+    export: Path | None,
 ) -> list[PlannedStream]:
     """Returns the streams in the order in which they run: all methods of a seed before the next seed.
 
@@ -178,6 +235,7 @@ def _plan_streams(
         settings: Settings of every method.
         seeds: Number of streams per method.
         has_own_image_size: Whether the user gave the image size.
+        export: Folder for the model of a single stream, or None.
     """
     from nbt.tuning.storage.stream_record import StreamConfig
 
@@ -200,10 +258,28 @@ def _plan_streams(
                 own_image_size=has_own_image_size,
             ),
             task.with_split_seed(seed),
+            export,
         )
         for seed in range(task.seed, task.seed + seeds)
         for method, method_settings in settings.items()
     ]
+
+
+def _check_report_folder(streams: Sequence[PlannedStream], out: str | Path) -> None:
+    """Checks before the streams run that their report can be written.
+
+    Raises:
+        UsageError: A file is in the way, or a folder is not writable.
+    """
+    from nbt.report.files import report_folder
+    from nbt.report.streams.write import FILES
+    from nbt.tuning.storage.stream_record import stream_name
+
+    configs = list({stream.config.method: stream.config for stream in streams}.values())
+    seeds = list(dict.fromkeys(stream.config.seed for stream in streams))
+    folder = report_folder(out, stream_name(configs, seeds))
+    for name in FILES:
+        check_writable_file("--out", folder / name)
 
 
 class _StreamRunner:

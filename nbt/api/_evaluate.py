@@ -40,7 +40,7 @@ def evaluate(
     Raises:
         UsageError: The model cannot be loaded, or as in `nbt.TransferModel.evaluate`.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> nbt.evaluate("model", "labelled/").value
         Interval(mean=0.8, low=0.682..., high=0.881..., n=60)

@@ -25,7 +25,7 @@ def export(model: TransferModel | str | Path, file: str | Path, format: str) -> 
             cannot hold this model.
         NbtError: The outputs differ, or the file cannot be written.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> file = nbt.export("model", "model.pt2", "torch")
         >>> file.max_difference <= file.tolerance

@@ -60,7 +60,7 @@ def load_task(dataset: str | Path, **options: Unpack[TaskOptions]) -> Task:
         UsageError: An argument is invalid.
         NbtError: A file cannot be downloaded or written.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
         Task(digits, conv3(width=8), weights none, 5 classes, 28 px, ... training, ... validation and ... test images)

@@ -39,7 +39,7 @@ def predict(
     Raises:
         UsageError: The model cannot be loaded, a path does not exist, or a folder contains no images.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> nbt.predict("model", ["photos/a.png"], top=1).round(2)
                    path  label  probability error

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nbt.data.output_place import check_outside_class_folders
 from nbt.paths import check_writable_folder
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def replay(
 
     if out is not None:
         check_writable_folder("--out", out)
+        check_outside_class_folders("--out", out)
     searched = Space.load(space)
     result = run(
         [RecordedTable.load(table) for table in tables],

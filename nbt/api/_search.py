@@ -68,7 +68,7 @@ def search(
         UsageError: An option is unknown or invalid, or the stored study of this name has another configuration.
         NbtError: The search cannot continue; finished trials stay stored.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
         >>> quick = {"heuristics": False, "pruner": "none", "workers": 1, "progress": False}
@@ -99,7 +99,7 @@ def _search(
     from nbt.tuning.priors.beliefs import belief_priors
     from nbt.tuning.space.applicability import applicable_space
     from nbt.tuning.space.space import Space
-    from nbt.tuning.storage.database import check_separate_databases
+    from nbt.tuning.storage.database import check_separate_databases, check_writable_storage
     from nbt.tuning.stream_task import as_stream, check_stream
 
     clock = JobClock()
@@ -113,6 +113,7 @@ def _search(
     epochs = config.epochs or (search_space.epochs.neutral if search_space.epochs else DEFAULT_EPOCHS)
     check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     check_separate_databases(config.storage, resolve_uri(config.tracking_uri))
+    check_writable_storage(config.storage)
     check_writable_folder("--out", config.out)
     check_ignored(config.ignore)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)

@@ -28,12 +28,13 @@ class PlannedStream:
     Args:
         config: Configuration of the stream.
         task: Task with the split of the stream's seed.
+        export: Folder for its model, or None.
     """
 
-    def __init__(self, config: StreamConfig, task: Task) -> None:
+    def __init__(self, config: StreamConfig, task: Task, export: Path | None = None) -> None:
         from nbt.tuning.storage.stream_folder import StreamFolder
 
-        self.config, self.task = config, task
+        self.config, self.task, self.export = config, task, export
         self.folder = StreamFolder(stream_folder(config.name), config)
 
     @cached_property
@@ -200,6 +201,7 @@ class StreamSource:
             split_seed=config.seed,
             checkpoint=checkpoint,
             stream=config.settings,
+            export=stream.export,
         )
 
     def on_placed(self, spec: TrialSpec, location: Mapping[str, Any]) -> None:

@@ -1,11 +1,11 @@
-"""Functions on stored studies: their summaries, the report of one, and its MLflow runs."""
+"""Functions on stored studies: their summaries, the report of one, a comparison of several, and MLflow runs."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbt.api._streams import stream_folder
 from nbt.errors import UsageError
@@ -13,6 +13,10 @@ from nbt.metrics import METRICS
 from nbt.paths import check_outside
 from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
+
+if TYPE_CHECKING:
+    from nbt.report.comparison.content import StudyComparison
+    from nbt.tuning.storage.records import StudyRecord
 
 
 def studies(storage: str | None = None) -> list[dict[str, Any]]:
@@ -52,14 +56,13 @@ def report(
         The absolute path of the HTML file.
 
     Raises:
-        UsageError: The study does not exist, or no check has one of the codes.
+        UsageError: The study does not exist, a search of it is running, or no check has one of the codes.
         NbtError: The report cannot be written.
     """
     from nbt.report.study.checks.registry import check_ignored
     from nbt.report.study.write import write_report
-    from nbt.tuning.storage.studies import read_study, resolve_storage
 
-    record = read_study(resolve_storage(storage), study)
+    record = _read_stopped(study, storage)
     check_outside("--out", out, record.config.dataset)
     # The storage may have been moved since the search.
     search = record.search_config()
@@ -68,6 +71,49 @@ def report(
         search = search.replace(ignore=ignore)
         check_ignored(search.ignore)
     return write_report(dataclasses.replace(record, search=search), Path(out)).resolve()
+
+
+def compare(
+    studies: Sequence[str], storage: str | None = None, out: str | Path = "reports"
+) -> tuple[StudyComparison, Path]:
+    """Compares studies of the same images, and writes the comparison as HTML and Markdown.
+
+    Args:
+        studies: Names of at least two studies; the first is the reference of the others.
+        storage: URL of the Optuna storage; `.nbt/studies.db` when None.
+        out: Folder of the reports, in which the folder of the comparison is named after the studies.
+
+    Returns:
+        The comparison, and the absolute path of the HTML file.
+
+    Raises:
+        UsageError: A study does not exist, is named twice, or a search of it is running; there are fewer than two, or
+            they are of different data.
+        NbtError: The files cannot be written.
+    """
+    from nbt.report.comparison.content import compare_studies
+    from nbt.report.comparison.write import write_comparison
+
+    names = list(studies)
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError(f"studies {', '.join(names)}: a comparison needs two or more different studies")
+    records = [_read_stopped(name, storage) for name in names]
+    comparison = compare_studies(records)
+    check_outside("--out", out, records[0].config.dataset)
+    return comparison, write_comparison(comparison, Path(out)).resolve()
+
+
+def _read_stopped(study: str, storage: str | None) -> StudyRecord:
+    """Returns the record of a study.
+
+    Raises:
+        UsageError: The study does not exist, or a search of it is running.
+    """
+    from nbt.tuning.storage.studies import check_not_running, read_study, resolve_storage
+
+    url = resolve_storage(storage)
+    check_not_running(url, study)
+    return read_study(url, study)
 
 
 def sync(

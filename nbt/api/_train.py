@@ -27,7 +27,7 @@ from nbt.tuning.tuned_recipes import tuned_default
 if TYPE_CHECKING:
     from nbt.task.task import Task
     from nbt.training.calibration import Calibration
-    from nbt.training.results import TrialOutcome, TrialSpec
+    from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
     from nbt.tuning.finals.test_results import ClassResult, TestResult
 
 
@@ -63,10 +63,16 @@ class _SeedTrialSource(TrialSource):
         self.settings = settings
         self.outcomes: dict[str, TrialOutcome] = {}
         self.specs = tuple(self._pending)
+        self.curves: dict[str, list[EpochResult]] = {}
 
     def next_trial(self) -> TrialSpec | None:
         """Returns the next run; None if none is left."""
         return self._pending.pop(0) if self._pending else None
+
+    def on_epoch(self, spec: TrialSpec, result: EpochResult) -> None:
+        """Stores an epoch; the first one starts the curve anew."""
+        earlier = [] if result.epoch == 1 else self.curves.get(spec.key, [])
+        self.curves[spec.key] = [*earlier, result]
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Stores the outcome of a run.
@@ -119,7 +125,7 @@ def train(
         UsageError: An argument is invalid.
         NbtError: A run failed or diverged.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
         >>> result = nbt.train(task, nbt.TransferSettings(epochs=1), seeds=2, workers=1, progress=False)
@@ -138,33 +144,43 @@ def train(
     uri = None if tracking_uri is None else resolve_uri(tracking_uri)
     with shown_progress(options.pop("progress", None), Progress) as (progress, _):
         loaded = as_task(task, {**options, "progress": progress})
-        result = _train(loaded, settings or tuned_default(), seeds, workers, model, progress)
+        source = _make_source(loaded, settings or tuned_default(), seeds, model)
+        try:
+            result = _train(loaded, source, workers, model, progress)
+        except (KeyboardInterrupt, NbtError) as error:
+            if uri is not None:
+                track_command(_stopped_run(loaded, source, error, time.monotonic() - started), uri)
+            raise
     result = dataclasses.replace(result, export=export)  # the path as the caller wrote it
     if uri is not None:
         track_command(_tracked_run(loaded, result, time.monotonic() - started), uri, register=register)
     return result
 
 
-def _train(
-    loaded: Task,
-    recipe: TransferSettings,
-    seeds: int,
-    workers: int | str,
-    model: Path | None,
-    progress: ProgressCallback | None,
-) -> TrainResult:
+def _make_source(loaded: Task, recipe: TransferSettings, seeds: int, model: Path | None) -> _SeedTrialSource:
+    """Returns the source of the runs.
+
+    Raises:
+        UsageError: The recipe is invalid for the task, or the model would be written into the dataset.
+    """
     from nbt.training.recipe.checks import check_recipe, check_starting_weights
-    from nbt.tuning.engines.factory import EngineFactory
-    from nbt.tuning.intervals import ValidationDesign, wilson_interval
-    from nbt.tuning.run_scores import RunScore, image_scores, score_interval
 
     if model is not None:
         check_outside("--export", model, loaded.dataset)
     teacher = None if loaded.teacher is None else loaded.teacher.name
     check_starting_weights(recipe, loaded.backbone, loaded.dataset, loaded.weights, teacher=teacher)
     check_recipe(recipe, len(loaded.split.train))
-    source = _SeedTrialSource(repair(recipe.replace(backbone="")), seeds, loaded.seed, model)
-    with EngineFactory("local", workers, max_runs=seeds) as factory:
+    return _SeedTrialSource(repair(recipe.replace(backbone="")), seeds, loaded.seed, model)
+
+
+def _train(
+    loaded: Task, source: _SeedTrialSource, workers: int | str, model: Path | None, progress: ProgressCallback | None
+) -> TrainResult:
+    from nbt.tuning.engines.factory import EngineFactory
+    from nbt.tuning.intervals import ValidationDesign, wilson_interval
+    from nbt.tuning.run_scores import RunScore, image_scores, score_interval
+
+    with EngineFactory("local", workers, max_runs=len(source.specs) - 1) as factory:
         factory.make(loaded, progress).run(ProgressTrialSource(source, progress))
     last = source.outcomes["train-on-all"]
     if last.test_accuracy is None:
@@ -212,20 +228,45 @@ def _tracked_run(task: Task, result: TrainResult, seconds: float) -> CommandRun:
     for name, interval in intervals.items():
         if interval is not None:
             metrics |= {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return dataclasses.replace(
+        _described_run(task, result.settings, seconds),
+        metrics=metrics,
+        curves={_curve_name(run.seed): run.curve for run in result.runs},
+        model=result.export,
+    )
+
+
+def _stopped_run(task: Task, source: _SeedTrialSource, error: BaseException, seconds: float) -> CommandRun:
+    """Returns the MLflow run of a training that was interrupted or failed: settings, and the epochs until then."""
+    by_name = {_curve_name(spec.seed): spec.key for spec in source.specs if not spec.train_on_all}
+    is_failed = isinstance(error, NbtError)
+    return dataclasses.replace(
+        _described_run(task, source.settings, seconds),
+        curves={name: source.curves[key] for name, key in by_name.items() if key in source.curves},
+        state="failed" if is_failed else "interrupted",
+        reason=str(error) if is_failed else "interrupted by the user",
+        unfinished=[name for name, key in by_name.items() if key not in source.outcomes],
+    )
+
+
+def _described_run(task: Task, settings: TransferSettings, seconds: float) -> CommandRun:
+    """Returns the MLflow run of a training without its results."""
     facts = {
         name: getattr(task, name) for name in ("dataset", "weights", "image_size", "classes", "shots", "resize", "seed")
     }
     return CommandRun(
         command="train",
-        name=f"train {recipe_summary(result.settings)}",
-        params={**facts, "backbone": task.backbone.text, **flat_settings(result.settings)},
-        metrics=metrics,
-        curves={f"seed {run.seed}": run.curve for run in result.runs},
+        name=f"train {recipe_summary(settings)}",
+        params={**facts, "backbone": task.backbone.text, **flat_settings(settings)},
+        metrics={},
         dataset=dataset_of(task),
-        texts={"settings.yaml": result.settings.to_yaml()},
-        model=result.export,
+        texts={"settings.yaml": settings.to_yaml()},
         seconds=seconds,
     )
+
+
+def _curve_name(seed: int) -> str:
+    return f"seed {seed}"
 
 
 def _test_results(

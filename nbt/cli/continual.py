@@ -143,6 +143,7 @@ def _run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str
                 fresh=options["fresh"],
                 observer=progress,
                 command=command_line,
+                export=options["export"],
                 progress=progress.update,
                 **task_options,
             )
@@ -165,8 +166,8 @@ def reproduce_command(ctx: click.Context, task: TaskOptions) -> str:
     """
     arguments = ["nbt", "continual"]
     for name, param in given_parameters(ctx).items():
-        # --fresh, --workers and the output flags, which are no longer in `ctx.params`, do not change the results.
-        if name in ctx.params and name not in ("fresh", "workers"):
+        # These and the output flags, which are no longer in `ctx.params`, do not change the results.
+        if name in ctx.params and name not in ("fresh", "workers", "export"):
             value = ctx.params[name]
             for item in value if isinstance(value, tuple) else (value,):
                 arguments += [param.opts[0], _portable_value(name, str(item), task)]

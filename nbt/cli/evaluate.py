@@ -54,12 +54,13 @@ def command(
     """
     from nbt.data.image_files import describe_passed_over
     from nbt.inference.labelled import check_labelled
-    from nbt.paths import check_writable_file
+    from nbt.paths import check_outside, check_writable_file
     from nbt.training.export.model_folder import find_model
 
     folder, source = find_model(Path(model_dir)), check_labelled(dataset, data_dir)
     if csv is not None:
         check_writable_file("--csv", csv)
+        check_outside("--csv", csv, source.path)
     from nbt.display.progress import Progress
 
     with Progress(out.progress_mode) as progress:
@@ -74,6 +75,7 @@ def command(
 
         text = result.predictions.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         write_all(Path(csv).parent, {Path(csv).name: text})
+        out.note(f"wrote {csv}")
     if out.json:
         out.print_json({"model": model_dir, "dataset": dataset, **result.to_json()})
     else:

@@ -12,6 +12,7 @@ import click
 
 from nbt.cli.display.output import Output, percent
 from nbt.cli.options.common import Command, config_option
+from nbt.data.output_place import check_outside_class_folders
 from nbt.errors import UsageError
 from nbt.paths import check_writable_file
 
@@ -101,6 +102,7 @@ def _check(teacher: str, student: str, score_only: bool, file: str | None, image
     if not path.parent.is_dir():
         raise UsageError(f"--out {path}: the folder {path.parent} does not exist")
     check_writable_file("--out", path)
+    check_outside_class_folders("--out", path)
     return path
 
 

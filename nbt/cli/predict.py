@@ -70,6 +70,7 @@ def command(
 
         text = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         write_all(Path(csv).parent, {Path(csv).name: text})
+        out.note(f"wrote {csv}")
     if out.json:
         out.print_json(prediction_list(frame))
     elif csv is None:

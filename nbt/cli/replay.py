@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from nbt.cli.display.output import Output, percent
 from nbt.cli.options.common import AT_LEAST_ONE, Command, config_option
+from nbt.data.output_place import check_outside_class_folders
 from nbt.errors import UsageError
 from nbt.paths import check_writable_folder
 
@@ -91,6 +92,7 @@ def command(
             raise UsageError(f"--{name} needs --metric, which names the curve that the methods see")
     if folder is not None:
         check_writable_folder("--out", folder)
+        check_outside_class_folders("--out", folder)
     from nbt.display.progress import Progress
 
     with Progress(out.progress_mode) as progress:

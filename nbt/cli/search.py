@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,9 +13,10 @@ from nbt.cli.display.output import Output
 from nbt.cli.options.checks import TASK_OPTIONS, check_experience, check_study, check_task
 from nbt.cli.options.common import Command
 from nbt.cli.options.from_search_config import read_config, search_config_options
-from nbt.errors import NbtError
+from nbt.errors import NbtError, UsageError
 from nbt.paths import check_outside, check_writable_folder
 from nbt.search_config import SearchConfig
+from nbt.yaml_loader import line_of
 
 
 @click.command(cls=Command)
@@ -25,8 +29,9 @@ def command(ctx: click.Context, /, out: Output, **_: Any) -> None:
     and splits, and the recommended settings and the default recipe are evaluated once on the test set. The command
     writes reports/STUDY/ with the report, recommended.yaml and model/.
     """
-    config = read_config(ctx)
-    check_options(config)
+    config, file = read_config(ctx), ctx.params["config_file"]
+    with _belief_lines(file):
+        check_options(config)
     check_writable_folder("--out", config.out)
     from nbt.display.search_progress import SearchProgress
 
@@ -34,7 +39,8 @@ def command(ctx: click.Context, /, out: Output, **_: Any) -> None:
         try:
             from nbt import api
 
-            result = api.search(config, observers=(progress,), progress=progress.update)
+            with _belief_lines(file):  # the space that applies to the task is known only with its images
+                result = api.search(config, observers=(progress,), progress=progress.update)
         except KeyboardInterrupt:
             trials = f"{progress.stored_trials} trial{'' if progress.stored_trials == 1 else 's'}"
             hint = _resume_hint(config.fresh, progress.study)
@@ -50,6 +56,20 @@ def command(ctx: click.Context, /, out: Output, **_: Any) -> None:
         from nbt.cli.display.summary import search_summary
 
         out.print(*search_summary(result.record, result.recommended, result.report_path))
+
+
+@contextmanager
+def _belief_lines(file: str | None) -> Iterator[None]:
+    """Adds the line of the configuration file to errors of beliefs inside the context, if they are from the file."""
+    from nbt.settings.belief import BeliefError
+
+    try:
+        yield
+    except BeliefError as error:
+        line = None if file is None else line_of(Path(file).read_text(encoding="utf-8"), "dimension", error.dimension)
+        if line is None:
+            raise
+        raise UsageError(f"{file}, line {line}: {error}") from error
 
 
 def _resume_hint(fresh: bool, study: str | None) -> str:

@@ -10,6 +10,7 @@ import click
 
 from nbt.cli.display.output import Output
 from nbt.cli.options.common import Command, config_option
+from nbt.errors import UsageError
 
 
 @click.command(cls=Command, prints_results=False)
@@ -25,6 +26,8 @@ def command(out: Output, tracking_uri: str | None, port: int, opens: bool) -> No
     from nbt.tracking.pages import HOST, bind_port, check_pages, serve_pages
 
     uri, url = check_pages(tracking_uri), f"http://{HOST}:{port}"
+    if opens:
+        _check_browser()
 
     def ready() -> None:
         if not out.quiet:
@@ -34,3 +37,11 @@ def command(out: Output, tracking_uri: str | None, port: int, opens: bool) -> No
 
     with bind_port(port) as listener, suppress(KeyboardInterrupt):
         serve_pages(uri, listener, ready)
+
+
+def _check_browser() -> None:
+    """Raises UsageError if this machine has no browser."""
+    try:
+        webbrowser.get()
+    except webbrowser.Error as error:
+        raise UsageError("--open: there is no browser here; leave it out and open the printed address") from error

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from nbt.data.catalog import DatasetSpec, dataset_names, dataset_spec, find_dataset_root
-from nbt.errors import UsageError, nearest
+from nbt.errors import UsageError
 from nbt.paths import absolute_path
 
-_PATH_SUFFIXES = (".csv", ".tsv", ".txt", ".zip", ".tar", ".tgz", ".gz")
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+_PATH_SUFFIXES = (".csv", ".tsv", ".txt", *_ARCHIVE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,10 @@ def _resolve_file(path: Path) -> DatasetSource:
     from nbt.data.readers.manifest import SUFFIXES, read_manifest
 
     if path.suffix.lower() not in SUFFIXES:
+        instead = "; unpack it first" if path.suffix.lower() in _ARCHIVE_SUFFIXES else ""
         raise UsageError(
             f"{path} is a file, but no .csv or .tsv; a dataset is a name, a folder or a CSV of path,label[,split]"
+            f"{instead}"
         )
     read_manifest(path)
     return DatasetSource(str(path), _custom_dataset_spec(path, "manifest"), path)
@@ -120,4 +124,6 @@ def _explain_unknown(text: str) -> str:
     looks_like_path = "/" in text or os.sep in text or text.startswith((".", "~")) or text.endswith(_PATH_SUFFIXES)
     if looks_like_path:
         return f"--dataset {text}: no such folder or file"
-    return f"unknown dataset {text!r} (and no such folder or CSV file); {nearest(text.lower(), dataset_names())}"
+    close = difflib.get_close_matches(text.lower(), dataset_names(), n=3, cutoff=0.7)
+    hint = f"did you mean {', '.join(close)}?" if close else "nbt datasets lists the known names"
+    return f"unknown dataset {text!r} (and no such folder or CSV file); {hint}"

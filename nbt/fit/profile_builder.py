@@ -99,7 +99,7 @@ def profile_fit(
         ValueError: `samples` is smaller than the number of classes, or `source_means` has another number of features.
         UsageError: The device is unknown or not available.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
         >>> profile = nbt.profile_fit(task, samples=60)

@@ -12,6 +12,7 @@ import numpy as np
 
 from nbt.data.image_files import PassedOver
 from nbt.metrics import METRICS
+from nbt.object_html import table_html
 from nbt.training.metrics import Predictions
 from nbt.tuning.finals.bootstrap import metric_intervals
 from nbt.tuning.finals.test_results import ClassResult, class_results, confusion_matrix
@@ -46,9 +47,16 @@ class ModelEvaluation:
     reason: str = ""
 
     def __repr__(self) -> str:
-        metric = METRICS[self.metric]
-        value = "not defined" if self.value is None else metric.format_score(metric.score(self.value.mean))
-        return f"ModelEvaluation({metric.label} {value}, {self.n} images, part {self.part!r})"
+        value = "not defined" if self.value is None else _text(self.metric, self.value.mean)
+        return f"ModelEvaluation({METRICS[self.metric].label} {value}, {self.n} images, part {self.part!r})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (METRICS[name].label, *(_text(name, value) for value in (interval.mean, interval.low, interval.high)))
+            for name, interval in sorted(self.metrics.items(), key=lambda item: item[0] != self.metric)
+        ]
+        rows = [("metric", "value", "95 % interval from", "to"), *rows]
+        return table_html(f"{self.n} images, part {self.part}", rows)
 
     @property
     def n(self) -> int:
@@ -138,6 +146,10 @@ class ModelEvaluation:
             "missing_classes": self.missing_classes,
             "skipped": [{"path": path, "error": reason} for path, reason in self.skipped],
         }
+
+
+def _text(metric: str, value: float | None) -> str:
+    return "" if value is None else METRICS[metric].format_score(METRICS[metric].score(value))
 
 
 def _value_json(interval: Interval) -> dict[str, float | None]:

@@ -30,7 +30,7 @@ from nbt.files import atomic_file
 from nbt.inference.model import TransferModel, load_model
 from nbt.training.export.model_folder import CARD_KEY
 
-INPUT, OUTPUT = "images", "probabilities"
+INPUT, OUTPUT, BATCH = "images", "probabilities", "batch"
 
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _CHECKED_BATCHES = (1, 5)
@@ -185,9 +185,19 @@ def _write_onnx(model: TransferModel, path: Path) -> None:
     assert program is not None
     proto = program.model_proto
     proto.producer_name = "nbt"
+    _name_batch_axis(proto)
     card = proto.metadata_props.add()
     card.key, card.value = CARD_KEY, json.dumps(model.metadata)
     path.write_bytes(proto.SerializeToString())
+
+
+def _name_batch_axis(proto: Any) -> None:
+    """Names the first axis of input and output `BATCH`; PyTorch names it after a symbol of its tracer, such as s34."""
+    symbol = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param == symbol:
+                dimension.dim_param = BATCH
 
 
 def _load_onnx(path: Path) -> Classify:
@@ -206,7 +216,7 @@ def _traced(model: TransferModel, format_name: str) -> torch.export.ExportedProg
         UsageError: PyTorch cannot trace the model.
     """
     images = example_images(model.image_size, 2)
-    batch = torch.export.Dim("batch", min=1, max=2**16)
+    batch = torch.export.Dim(BATCH, min=1, max=2**16)
     try:
         return torch.export.export(model.to_torch(), (images,), dynamic_shapes=({0: batch},))
     except Exception as error:  # the tracer raises errors of many types

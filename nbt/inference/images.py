@@ -30,15 +30,19 @@ class ImageSource:
     Attributes:
         items: N image files, or N RGB images in memory, uint8 (H, W, 3) each.
         passed_over: Files in the given folders that are not images.
+        numbers: Number of each image in its dataset, by which images in memory are named; 0, 1, ... when None.
     """
 
     items: Sequence[Path | Pixels]
     passed_over: tuple[PassedOver, ...] = ()
+    numbers: Sequence[int] | None = None
 
     @property
     def names(self) -> list[str]:
-        """Path of each image; "image 0", ... for images in memory."""
-        return [str(item) if isinstance(item, Path) else f"image {index}" for index, item in enumerate(self.items)]
+        """Path of each image; "image 0", ... by their numbers for images in memory."""
+        numbers = range(len(self.items)) if self.numbers is None else self.numbers
+        named = zip(numbers, self.items, strict=True)
+        return [str(item) if isinstance(item, Path) else f"image {number}" for number, item in named]
 
 
 def find_images(images: Any, *, recursive: bool = True) -> ImageSource:

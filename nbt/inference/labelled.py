@@ -88,7 +88,8 @@ def read_labelled(
     if not len(index):
         raise UsageError(f"{dataset.spec.title}: no images of the model's classes in the part {part!r}")
     taken = listing.take(index)
-    return LabelledImages(ImageSource(list(taken.items), listing.passed_over), labels[index], part, reason)
+    source = ImageSource(list(taken.items), listing.passed_over, index.tolist())
+    return LabelledImages(source, labels[index], part, reason)
 
 
 def labelled_images_of(
@@ -107,7 +108,8 @@ def labelled_images_of(
     index = index[mapping[task.labels[index]] >= 0]
     if not len(index):
         raise UsageError(f"{task.dataset}: no images of the model's classes in the part {part!r}")
-    return LabelledImages(ImageSource(_Rows(task.images.array, index)), mapping[task.labels[index]], part)
+    source = ImageSource(_Rows(task.images.array, index), numbers=index.tolist())
+    return LabelledImages(source, mapping[task.labels[index]], part)
 
 
 class _Rows(Sequence[npt.NDArray[np.uint8]]):
@@ -141,8 +143,8 @@ def _check_unknown(unknown: Sequence[str], class_names: Sequence[str], title: st
     hint = nearest(unknown[0], class_names) if len(unknown) == 1 else f"known: {', '.join(list(class_names)[:12])}"
     count = "a class" if len(unknown) == 1 else f"{len(unknown)} classes"
     raise UsageError(
-        f"{title}: has {count} that the model does not know ({shown}); {hint}; rename the folders or labels, or give "
-        "--ignore-unknown to leave these images out"
+        f"{title}: has {count} that the model does not know ({shown}); {hint}; rename the folders or labels, or leave "
+        "these images out with --ignore-unknown"
     )
 
 

@@ -22,6 +22,7 @@ from nbt.inference.images import ImageSource, find_images
 from nbt.inference.labelled import PARTS, LabelledImages, check_labelled, labelled_images_of, read_labelled
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.models.backbone import Backbone
+from nbt.object_html import table_html
 from nbt.progress import Progress
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
@@ -58,7 +59,7 @@ def load_model(folder: str | Path, device: str | None = None) -> TransferModel:
         UsageError: The folder is not a model folder of a known version, the folder is damaged, or there is no such
             device.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> model = nbt.load_model("model")
         >>> model
@@ -95,7 +96,7 @@ class TransferModel:
         device: Device on which the model runs.
         module: Maps normalised images, (n, 3, H, H), to logits, (n, C), divided by the temperature.
 
-    Example:
+    Examples:
         >>> model = nbt.load_model("model")
         >>> model.class_names
         ('rings', 'stripes', 'waves')
@@ -123,6 +124,21 @@ class TransferModel:
             f"TransferModel({self.metadata['backbone']}, {len(self.class_names)} classes, {self.image_size} px, "
             f"{self.device})"
         )
+
+    def _repr_html_(self) -> str:
+        classes = ", ".join(self.class_names[:_MAX_NAMES_SHOWN])
+        more = f" and {n} more" if (n := len(self.class_names) - _MAX_NAMES_SHOWN) > 0 else ""
+        stored = self.metadata.get("test", {}).get("metrics", {})
+        tested = [(METRICS[name], entry["value"]) for name, entry in stored.items() if name in METRICS]
+        rows = [
+            ("classes", f"{len(self.class_names)}: {classes}{more}"),
+            ("images", f"{self.image_size} px, resize {self._decode_options.resize!r}"),
+            ("trained on", str(self.metadata.get("dataset", ""))),
+            *((f"test {metric.label}", metric.format_score(metric.score(value))) for metric, value in tested),
+            ("temperature", f"{self.temperature:g}"),
+            ("device", str(self.device)),
+        ]
+        return table_html(f"{self.metadata['backbone']}, {self.path}", rows)
 
     @property
     def settings(self) -> TransferSettings:
@@ -232,7 +248,7 @@ class TransferModel:
             UsageError: The data are malformed, have classes that the model does not know, no readable image, or a task
                 has other images than the model expects; or the part or metric is unknown.
 
-        Example:
+        Examples:
             >>> result = nbt.load_model("model").evaluate("labelled/")
             >>> result
             ModelEvaluation(accuracy 80.0 %, 60 images, part 'all')

@@ -81,7 +81,7 @@ def model_card(
     header = yaml.safe_dump(_metadata(card, test), sort_keys=False, allow_unicode=True)
     sections = [
         _introduction(card, classes),
-        _test_section(test, majority),
+        _test_section(test, majority, float(card.get("temperature", 1.0))),
         _class_section(classes),
         _preprocessing(card),
         _usage(card),
@@ -120,17 +120,17 @@ def _metadata(card: Mapping[str, Any], test: TestResult | None) -> dict[str, Any
 
 def _introduction(card: Mapping[str, Any], classes: Sequence[ClassResult]) -> str:
     labelled = [row.labelled for row in classes if row.labelled is not None]
-    images = f" on {sum(labelled)} labelled images" if labelled and len(labelled) == len(classes) else ""
+    images = f"{sum(labelled)} labelled images of " if labelled and len(labelled) == len(classes) else ""
     names, dataset = list(card["class_names"]), card.get("dataset", "")
     return (
         f"# {card['backbone']} on {dataset}\n\n"
-        f"An image classifier of {len(names)} classes, fine-tuned{images} of the dataset `{dataset}` with "
+        f"An image classifier of {len(names)} classes, fine-tuned on {images}the dataset `{dataset}` with "
         f"nbt {card.get('nbt', __version__)} from the backbone `{card['backbone']}`. The classes, in the order of the "
         f"outputs: {', '.join(f'`{name}`' for name in names)}.\n"
     )
 
 
-def _test_section(test: TestResult | None, majority: TestResult | None) -> str:
+def _test_section(test: TestResult | None, majority: TestResult | None, temperature: float) -> str:
     if test is None:
         return "## Evaluation\n\nThe model was not evaluated on test images.\n"
     guess = "" if majority is None else " always guessing |"
@@ -145,6 +145,11 @@ def _test_section(test: TestResult | None, majority: TestResult | None) -> str:
         cell = "" if majority is None else f" {'-' if other is None else _text(METRICS[name], other.mean)} |"
         lines.append(
             f"| {METRICS[name].label} | {_text(METRICS[name], value.mean)} | {_bounds(METRICS[name], value)} |{cell}"
+        )
+    if temperature != 1.0:
+        lines.append(
+            "\nLog loss and AUROC are those of the probabilities that the model gives, after calibration, as `nbt "
+            "evaluate` measures them; the report of a search has those before calibration, which compare recipes."
         )
     if test.without_copies is not None and test.without_copies.value is not None:
         metric, value = METRICS[test.metric], test.without_copies.value

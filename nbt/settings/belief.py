@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,18 @@ from nbt.yaml_loader import parse_yaml_mapping
 DEFAULT_CERTAINTY = 0.5
 _FORMS = "around: VALUE (and spread: WIDTH), from: LOW and to: HIGH or one of them, or is: VALUE"
 _KEYS = ("dimension", "around", "spread", "from", "to", "is", "certainty")
+
+
+class BeliefError(UsageError):
+    """A wrong belief.
+
+    Attributes:
+        dimension: The dimension that the belief names.
+    """
+
+    def __init__(self, dimension: str, problem: str) -> None:
+        super().__init__(f"belief about {dimension}: {problem}")
+        self.dimension = dimension
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +61,18 @@ class Belief:
         """
         if not isinstance(values, Mapping) or not isinstance(values.get("dimension"), str):
             raise UsageError(f"beliefs: expected a mapping with dimension: NAME and {_FORMS}, got {values!r:.80}")
-        where = f"belief about {values['dimension']}"
+        where = values["dimension"]
         for key in values:
             if key not in _KEYS:
-                raise UsageError(f"{where}: unknown key {key!r}; {nearest(str(key), _KEYS)}")
+                raise BeliefError(where, f"unknown key {key!r}; {nearest(str(key), _KEYS)}")
         forms = [form for form in (("around",), ("from", "to"), ("is",)) if any(key in values for key in form)]
         if len(forms) != 1 or ("spread" in values and "around" not in values):
-            raise UsageError(f"{where}: give one form: {_FORMS}")
+            raise BeliefError(where, f"give one form: {_FORMS}")
         numbers = {key: _number(where, key, values[key]) for key in _KEYS if key in values and key in _NUMBERS}
         if numbers.get("spread", 1.0) <= 0 or not 0 < numbers.get("certainty", DEFAULT_CERTAINTY) <= 1:
-            raise UsageError(f"{where}: spread must be above 0, and certainty above 0 and at most 1")
+            raise BeliefError(where, "spread must be above 0, and certainty above 0 and at most 1")
         if numbers.get("from", -math.inf) >= numbers.get("to", math.inf):
-            raise UsageError(f"{where}: from must be below to")
+            raise BeliefError(where, "from must be below to")
         choices = values.get("is", [])
         return cls(
             dimension=values["dimension"],
@@ -83,7 +96,7 @@ _NUMBERS = ("around", "spread", "from", "to", "certainty")
 
 def _number(where: str, key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UsageError(f"{where}: {key}: expected a number, got {value!r}")
+        raise BeliefError(where, f"{key}: expected a number, got {value!r}")
     return float(value)
 
 
@@ -91,12 +104,17 @@ def parse_beliefs(value: Any) -> tuple[Belief, ...]:
     """Reads beliefs from a list of mappings, or from YAML or JSON text of one; none for None.
 
     Raises:
-        UsageError: The value has another form.
+        UsageError: The value has another form, or two beliefs are about one dimension.
     """
     items = parse_yaml_mapping(f"beliefs: {value}", source="beliefs")["beliefs"] if isinstance(value, str) else value
     if not isinstance(items, list | tuple | None):
         raise UsageError(f"beliefs: expected a list of mappings, got {value!r:.80}")
-    return tuple(item if isinstance(item, Belief) else Belief.from_dict(item) for item in items or ())
+    beliefs = tuple(item if isinstance(item, Belief) else Belief.from_dict(item) for item in items or ())
+    counts = Counter(belief.dimension for belief in beliefs)
+    for dimension, count in counts.items():
+        if count > 1:
+            raise BeliefError(dimension, f"there are {count}; give one per dimension")
+    return beliefs
 
 
 def beliefs_text(value: Any) -> str:

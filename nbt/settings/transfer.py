@@ -139,7 +139,7 @@ class TransferSettings(_Group):
         UsageError: A value breaks its rule, or values cannot be combined.
         TypeError: A name is unknown.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> settings = nbt.TransferSettings(frozen_depth=0.5, head_lr=0.05)
         >>> settings

@@ -9,12 +9,17 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from urllib.parse import urlsplit
+
+import filelock
 
 from nbt.tracking.run_store import RunOwner, RunStore
 from nbt.tracking.uris import PORTS, SERVERS, sqlite_file
 
 _PROBE_SECONDS = 3.0
+_LOCK_SECONDS = 120.0
 # By default, MLflow waits minutes for an unreachable server at every call, and prints to stdout, which is for results.
 MLFLOW_DEFAULTS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -42,7 +47,15 @@ def open_store(uri: str, owner: RunOwner) -> RunStore:
 
     for logger in _SILENT_LOGGERS:
         logging.getLogger(logger).setLevel(logging.CRITICAL)
-    return RunStore(MlflowClient(tracking_uri=uri), uri, owner)
+    with _creation_lock(sqlite_file(uri)):
+        return RunStore(MlflowClient(tracking_uri=uri), uri, owner)
+
+
+def _creation_lock(file: Path | None) -> AbstractContextManager[object]:
+    """Returns a lock of an SQLite file: MLflow fails if two processes create its tables at the same time."""
+    if file is None:
+        return nullcontext()
+    return filelock.FileLock(file.with_name(f"{file.name}.lock"), timeout=_LOCK_SECONDS)
 
 
 def _probe_server(uri: str) -> None:

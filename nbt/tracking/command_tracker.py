@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 from nbt.tracking.client import open_store
 from nbt.tracking.connection import TrackingConnection
 from nbt.tracking.run_store import LoggedDataset, RunOwner
-from nbt.tracking.study_run_specs import MAX_NAME_LENGTH, MetricPoint, RunSpec, curve_metrics, experiment_name
+from nbt.tracking.study_run_specs import (
+    MAX_NAME_LENGTH,
+    MAX_TAG_LENGTH,
+    MLFLOW_STATUS,
+    MetricPoint,
+    RunSpec,
+    curve_metrics,
+    experiment_name,
+)
 from nbt.tracking.uris import resolve_uri
 from nbt.training.results import EpochResult
 
@@ -44,6 +52,9 @@ class CommandRun:
         texts: Texts to upload, by file name.
         model: Folder of the trained model, if there is one.
         seconds: Duration of the command up to now.
+        state: "complete", or "interrupted" or "failed" for a command that did not end normally.
+        reason: Why it did not, else "".
+        unfinished: Names of the curves that it did not complete.
     """
 
     command: str
@@ -57,6 +68,9 @@ class CommandRun:
     texts: Mapping[str, str] = field(default_factory=dict)
     model: Path | None = None
     seconds: float = 0.0
+    state: str = "complete"
+    reason: str = ""
+    unfinished: Collection[str] = ()
 
 
 def dataset_of(task: Task) -> LoggedDataset:
@@ -76,7 +90,7 @@ def track_command(run: CommandRun, uri: str | None, *, register: str | None = No
     """Writes the run of a command; a failure causes one warning.
 
     Args:
-        run: The finished command.
+        run: The finished or stopped command.
         uri: See `resolve_uri`.
         register: Name under which the model is registered, or None.
 
@@ -106,7 +120,7 @@ def command_specs(run: CommandRun, now: int) -> list[RunSpec]:
     """Returns the run of a command and its children.
 
     Args:
-        run: The finished command.
+        run: The finished or stopped command.
         now: The present time in ms since 1970.
     """
     started = now - round(1000 * run.seconds)
@@ -114,29 +128,34 @@ def command_specs(run: CommandRun, now: int) -> list[RunSpec]:
         key=_KEY,
         parent=None,
         name=run.name[:MAX_NAME_LENGTH],
-        status="FINISHED",
+        status=MLFLOW_STATUS[run.state],
         params={name: str(value) for name, value in run.params.items() if value is not None},
         metrics=tuple(
             MetricPoint(name, 0, value, now)
             for name, value in run.metrics.items()
             if value is not None and math.isfinite(value)
         ),
-        tags={"kind": run.command, "state": "complete"},
+        tags={
+            "kind": run.command,
+            "state": run.state,
+            **({"reason": run.reason[:MAX_TAG_LENGTH]} if run.reason else {}),
+        },
         started=started,
         ended=now,
     )
     children = []
     for name, curve in run.curves.items():
         points, last = curve_metrics(curve, started)
+        state = run.state if name in run.unfinished else "complete"
         children.append(
             RunSpec(
                 key=f"{_KEY}-{name}",
                 parent=_KEY,
                 name=name[:MAX_NAME_LENGTH],
-                status="FINISHED",
+                status=MLFLOW_STATUS[state],
                 params={},
                 metrics=tuple(points),
-                tags={"kind": f"{run.command} run", "state": "complete"},
+                tags={"kind": f"{run.command} run", "state": state},
                 started=started,
                 ended=last,
             )

@@ -1,19 +1,24 @@
-"""Models in MLflow: logged with the pyfunc flavour, registered, and loaded again.
+"""Models in MLflow: logged with the flavours pyfunc and pytorch, registered, and loaded again.
 
 `mlflow.pyfunc.load_model(uri).predict(images)` takes an array of images, uint8 (N, H, W, 3), the content of an image
-file as bytes, or a sequence of such contents, and returns a table with one row per image. MLflow stores the files of
-the model folder and the name of this module, and no pickled objects.
+file as bytes, or a sequence of such contents, and returns a table with one row per image.
+`mlflow.pytorch.load_model(uri)` maps images, uint8 (N, 3, H, H), to probabilities, and needs no nbt; models that
+PyTorch cannot trace, such as linearised ones, do not have it. MLflow stores the files of the model folder, the program
+of PyTorch and the name of this module, and no pickled objects.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt._version import __version__
+from nbt.errors import UsageError
 from nbt.training.export.model_folder import CARD_FILE
 
 if TYPE_CHECKING:
@@ -22,8 +27,10 @@ if TYPE_CHECKING:
 
     from nbt.inference.model import TransferModel
 
+_log = logging.getLogger("nbt")
+
 _CONTENT = "nbt.content"
-_MODEL_NAME = "model"
+_MODEL_NAME, _PROGRAM = "model", "pytorch"
 
 
 def log_model(client: MlflowClient, experiment: str, run_id: str, folder: Path, register: str | None) -> None:
@@ -54,6 +61,7 @@ def log_model(client: MlflowClient, experiment: str, run_id: str, folder: Path, 
 def _write_model(client: MlflowClient, experiment: str, run_id: str, folder: Path, content: str) -> str:
     """Writes the files of a model and returns its identifier; the model is ready when all files are written."""
     import mlflow.pyfunc
+    import torch
     from mlflow.entities import LoggedModelOutput, Metric
     from mlflow.models import Model
 
@@ -64,14 +72,19 @@ def _write_model(client: MlflowClient, experiment: str, run_id: str, folder: Pat
     ).model_id
     client.log_outputs(run_id, [LoggedModelOutput(model_id, 0)])
     with tempfile.TemporaryDirectory() as temporary:
-        files = Path(temporary) / _MODEL_NAME
+        files, program = Path(temporary) / _MODEL_NAME, Path(temporary) / _PROGRAM
+        description = Model(run_id=run_id, model_id=model_id, model_uuid=model_id)
+        if _write_program(folder, program / "model.pt2"):  # the name that mlflow.pytorch expects
+            description.add_flavor(_PROGRAM, model_data=_PROGRAM, pytorch_version=str(torch.__version__))
         mlflow.pyfunc.save_model(
             files,
             loader_module=__name__,
             data_path=str(folder),
-            mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
+            mlflow_model=description,
             pip_requirements=[f"nbt=={__version__}"],
         )
+        if program.is_dir():
+            program.rename(files / _PROGRAM)
         client.log_model_artifacts(model_id, str(files))
     client.finalize_logged_model(model_id, "READY")
     # The metrics of the run, as MLflow's page of models shows them.
@@ -79,6 +92,20 @@ def _write_model(client: MlflowClient, experiment: str, run_id: str, folder: Pat
     metrics = [Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id) for m in data._metric_objs]
     client.log_batch(run_id, metrics=[metric for metric in metrics if metric.key.startswith(("test_", "final_val_"))])
     return model_id
+
+
+def _write_program(folder: Path, file: Path) -> bool:
+    """Writes a model as a program of PyTorch; returns False if it cannot be traced."""
+    from nbt.inference.export import export_file
+    from nbt.inference.model import load_model
+
+    try:
+        export_file(load_model(folder, "cpu"), file, "torch")
+    except UsageError as error:
+        _log.debug("no flavour pytorch: %s", error)
+        shutil.rmtree(file.parent, ignore_errors=True)
+        return False
+    return True
 
 
 def _register(client: MlflowClient, name: str, run_id: str, model_id: str, content: str) -> None:

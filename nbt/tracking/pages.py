@@ -22,6 +22,7 @@ from nbt.tracking.uris import SERVERS, resolve_uri, sqlite_file
 from nbt.uris import redact_uri
 
 HOST = "127.0.0.1"
+_HOSTS = (HOST, "localhost", "::1")
 _SHUTDOWN_SECONDS = 1
 _COLUMNS = (
     *("attributes.`Models`", "metrics.`test_accuracy`", "metrics.`test_baseline_accuracy`"),
@@ -99,16 +100,33 @@ def serve_pages(uri: str, listener: socket.socket, ready: Callable[[], None]) ->
                 ready()
 
     async def pages(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] != "/":
+        if scope["type"] == "http" and not is_local_host(dict(scope["headers"]).get(b"host", b"").decode("latin-1")):
+            await _respond(send, 403, f"open http://{HOST}, or forward the port with ssh")
+        elif scope["type"] == "http" and scope["path"] == "/":
+            page = with_defaults(start_page.read_text(encoding="utf-8"), stored_defaults(_experiments(uri)))
+            await _respond(send, 200, page)
+        else:
             await mlflow_app(scope, receive, send)
-            return
-        page = with_defaults(start_page.read_text(encoding="utf-8"), stored_defaults(_experiments(uri))).encode()
-        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": page})
 
     config = uvicorn.Config(pages, log_level="error", timeout_graceful_shutdown=_SHUTDOWN_SECONDS, lifespan="off")
     Server(config).run(sockets=[listener])
+
+
+def is_local_host(host: str) -> bool:
+    """Returns whether the Host header of a request names this machine.
+
+    A page of another server whose name was made to mean 127.0.0.1 (DNS rebinding) has the name of that server.
+    """
+    try:
+        return urlsplit(f"//{host}").hostname in _HOSTS
+    except ValueError:
+        return False
+
+
+async def _respond(send: Any, status: int, page: str) -> None:
+    headers = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": page.encode()})
 
 
 def stored_defaults(experiments: Mapping[str, str]) -> dict[str, str]:

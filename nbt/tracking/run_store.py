@@ -150,11 +150,18 @@ class RunStore:
         log_model(self._client, self._experiment, self._existing_runs[self._owner.key].run_id, folder, register)
 
     def _open_experiment(self, name: str, artifacts: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             # Some versions of MLflow show runs first, instead of traces of language models, because of this kind.
             kind = {"mlflow.experimentKind": "custom_model_development"}
-            return str(self._client.create_experiment(name, artifact_location=artifacts, tags=kind))
+            try:
+                return str(self._client.create_experiment(name, artifact_location=artifacts, tags=kind))
+            except MlflowException as error:
+                experiment = self._client.get_experiment_by_name(name)
+                if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:  # created by another process
+                    raise
         if experiment.lifecycle_stage == "deleted":
             # The name of a deleted experiment cannot be used again, so the experiment is restored.
             self._client.restore_experiment(experiment.experiment_id)

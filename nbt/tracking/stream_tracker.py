@@ -83,11 +83,13 @@ class StreamTracker:
         self._connection.retry_now()
         return self._connection.attempt(partial(self._write, record, live=False), _FAILURE_CONSEQUENCE)
 
-    def add_files(self, record: StreamRecord, files: Sequence[Path]) -> None:
-        """Uploads files, such as a report's, to the run of an ended stream if that run was written."""
+    def add_files(self, record: StreamRecord, files: Sequence[Path], model: Path | None = None) -> None:
+        """Uploads files, such as a report's, and a model to the run of an ended stream if that run was written."""
         store = self._stores.get(stream_id(record))
         if store is not None:
             self._connection.attempt(partial(store.log_files, files), _FAILURE_CONSEQUENCE)
+        if store is not None and model is not None:
+            self._connection.attempt(partial(store.log_model, model, None), _FAILURE_CONSEQUENCE)
 
     def _write(self, record: StreamRecord, *, live: bool) -> None:
         name = stream_id(record)

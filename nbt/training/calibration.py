@@ -71,6 +71,7 @@ class Calibration:
         temperature: Temperature by which the exported model divides its logits.
         ece: Expected calibration error on the test images without it, 0 ... 1.
         ece_calibrated: The same with it.
+        log_loss_calibrated: Log loss on the test images with it, in nats.
         folds: Number of validation runs that the temperature was fitted on.
         images: Number of test images.
     """
@@ -78,6 +79,7 @@ class Calibration:
     temperature: float
     ece: float
     ece_calibrated: float
+    log_loss_calibrated: float
     folds: int
     images: int
 
@@ -90,10 +92,12 @@ def calibrate(folds: Sequence[Predictions], test: Predictions) -> Calibration:
         test: Predictions of the test images by the model of the same recipe that is exported, without temperature.
     """
     temperature = fit_temperature(folds)
+    calibrated = scale(test, temperature)
     return Calibration(
         temperature=temperature,
         ece=expected_calibration_error(test),
-        ece_calibrated=expected_calibration_error(scale(test, temperature)),
+        ece_calibrated=expected_calibration_error(calibrated),
+        log_loss_calibrated=log_loss(calibrated),
         folds=len(folds),
         images=len(test.labels),
     )

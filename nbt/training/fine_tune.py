@@ -95,7 +95,7 @@ def fine_tune(
         UsageError: The recipe is invalid for this task, see `check_recipe`, or the network cannot be linearised. It is
             raised before training starts.
 
-    Example:
+    Examples:
         >>> import nbt
         >>> task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
         >>> [epoch.epoch for epoch in nbt.fine_tune(task, nbt.TransferSettings(epochs=2))]

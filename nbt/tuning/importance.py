@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 MIN_TRIALS = 8
 _TOP_QUANTILE = 0.25
+RESAMPLES = 200
+"""Number of bootstrap resamples of the intervals."""
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
@@ -24,7 +28,7 @@ def importance(study: optuna.Study) -> dict[str, float]:
         Parameter name -> share. The shares sum to 1 and are sorted, largest first. Empty with fewer than 8 full-length
         trials, or if the lowest value occurs in the best quarter.
     """
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = _full_trials(study)
     values = sorted((trial.value for trial in trials if trial.value is not None), reverse=True)
     if len(values) < MIN_TRIALS or values[-1] == values[math.ceil(_TOP_QUANTILE * len(values)) - 1]:
         return {}
@@ -33,3 +37,36 @@ def importance(study: optuna.Study) -> dict[str, float]:
     # Without `target` the evaluator uses the study's direction; with `target` it assumes that lower is better.
     shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=_TOP_QUANTILE))
     return {name: float(share) for name, share in sorted(shares.items(), key=lambda item: -item[1])}
+
+
+def importance_bounds(study: optuna.Study) -> dict[str, tuple[float, float]]:
+    """Returns the 95 % interval of each importance: quantiles over bootstrap resamples of the full-length trials.
+
+    Trials are drawn with replacement, as if the same search were repeated with other trials. The resamples are the same
+    at every call. Those in which no importance is defined are left out.
+
+    Args:
+        study: A study to be maximised.
+
+    Returns:
+        Parameter name -> lower and upper bound, 0 ... 1. Empty where `importance` is.
+    """
+    names, trials = list(importance(study)), _full_trials(study)
+    if not names:
+        return {}
+    plain = [create_trial(value=t.value, params=t.params, distributions=t.distributions) for t in trials]
+    drawn = np.random.default_rng(0).integers(len(plain), size=(RESAMPLES, len(plain)))
+    samples = [importance(_study_of([plain[index] for index in row])) for row in drawn.tolist()]
+    shares = np.array([[sample.get(name, 0.0) for name in names] for sample in samples if sample])
+    bounds = np.quantile(shares, (0.025, 0.975), axis=0).T.tolist()
+    return {name: (low, high) for name, (low, high) in zip(names, bounds, strict=True)}
+
+
+def _full_trials(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _study_of(trials: Sequence[FrozenTrial]) -> optuna.Study:
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(trials)
+    return study

@@ -75,6 +75,7 @@ class StreamRunner(TrialRunner):
             context=self._context,
             checkpoint=spec.checkpoint,
             progress=report,
+            export=spec.export,
         )
         while True:
             try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nbt
@@ -72,6 +73,24 @@ class RecordingObserver(api.StreamObserver):
 
     def stream_finished(self, record: StreamRecord, *, kept: bool) -> None:
         self.events.append(("finished", record.config.method, record.config.seed, kept))
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_what_is_in_the_way_of_the_report_is_found_before_the_training(
+    task: Task, own_folder: Path, is_file: bool
+) -> None:
+    path = learn(task).report_path
+    (own_folder / ".nbt").rename(own_folder / "other")
+    path.rename(own_folder / "kept.html")
+    if is_file:
+        path.parent.rename(own_folder / "report")
+        path.parent.touch()
+    else:
+        path.mkdir()
+    observer = RecordingObserver()
+    with pytest.raises(UsageError, match=r"--out .*(is no folder|that is a folder)"):
+        learn(task, observer=observer)
+    assert observer.events == []
 
 
 def without_times(value: Any) -> Any:
@@ -241,3 +260,41 @@ def test_unwritable_folders_and_missing_weights_are_rejected_first(task: Task, o
     with pytest.raises(UsageError, match="needs a teacher"):
         learn(task, out="pages", methods=quick("finetune", init="inject"))
     assert [path.name for path in own_folder.iterdir()] == ["reports"]
+
+
+@pytest.mark.parametrize("method", ["finetune", "dlcft", "probe"])
+def test_the_model_of_a_stream_classifies_as_it_was_tested(task: Task, method: str, own_folder: Path) -> None:
+    outcome = learn(task, methods=quick(method), export="model", progress=False)
+    [stream] = outcome.comparison.methods[0].streams
+    model = nbt.load_model("model", "cpu")
+    found = model.evaluate(task, part="test")
+    counts, accuracies = np.array(stream.images), np.array(stream.result.matrix[-1])
+    assert found.metrics["accuracy"].mean == pytest.approx(float(counts @ accuracies / counts.sum()))
+    assert model.metadata["test"]["images"] == found.n
+    assert "not evaluated" not in (own_folder / "model" / "README.md").read_text()
+    assert len(model.predict(task.images.array[:2])) == 2
+    before = (own_folder / "model" / "weights.safetensors").read_bytes()
+    learn(task, methods=quick(method), export="model", progress=False)
+    assert (own_folder / "model" / "weights.safetensors").read_bytes() == before, "finished streams keep their model"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ["finetune", "probe"]}, "2 streams have 2 models; give one --method and one seed"),
+        ({"seeds": 3}, "3 streams have 3 models"),
+        ({"scenario": "task", "methods": ["finetune"]}, "needs the task of each image"),
+        ({"export": "."}, "is the working directory"),
+    ],
+)
+def test_a_stream_without_a_single_model_is_refused(task: Task, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        learn(task, **{"export": "model", "progress": False, **changes})
+
+
+def test_a_stream_that_was_finished_without_a_model_says_so(task: Task) -> None:
+    learn(task, progress=False)
+    with pytest.raises(UsageError, match="was finished earlier without a model; learn it again with --fresh"):
+        learn(task, export="model", progress=False)
+    learn(task, export="model", progress=False, fresh=True)
+    assert nbt.load_model("model").class_names == task.class_names

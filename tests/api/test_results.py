@@ -114,6 +114,11 @@ class TestFigures:
         [axes] = result.plot_importances().axes
         assert [text.get_text() for text in axes.get_yticklabels()] == ["head_lr", "frozen_depth"]
         assert [bar.get_width() for bar in axes.patches] == [0.2, 0.7]
+        assert not axes.get_lines()
+        bounds = {"head_lr": (0.1, 0.3)}
+        importance = {"head_lr": 0.2, "frozen_depth": 0.7}
+        [axes] = make_result(importance=importance, load_importance_bounds=lambda: bounds).plot_importances().axes
+        assert [tuple(line.get_xdata()) for line in axes.get_lines()] == [(0.1, 0.3)]
         with pytest.raises(NbtError, match="too few trials"):
             make_result(importance={}).plot_importances()
 

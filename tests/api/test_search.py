@@ -56,6 +56,14 @@ class RecordingObserver(StudyObserver):
             raise KeyboardInterrupt
 
 
+def test_a_storage_that_cannot_be_written_is_found_before_the_images_are_decoded(own_folder: Path) -> None:
+    (own_folder / ".nbt").touch()
+    shown: list[str] = []
+    with pytest.raises(UsageError, match=r"--storage .*/\.nbt/studies\.db: .*/\.nbt is no folder"):
+        nbt.search("digits", backbone="conv3(width=8)", budget=3, progress=lambda text, *_: shown.append(text))
+    assert shown == []
+
+
 def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
     result = nbt.search(task, budget=4, **QUICK)
     record = result.record

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nbt.api import studies
+from nbt.api import compare, report, studies
+from nbt.errors import UsageError
 from nbt.tuning.storage.records import StudyRecord
 from nbt.tuning.storage.studies import read_study, resolve_storage
 from tests.tuning.fakes import FakeEngine, make_controller, open_fake_study
@@ -35,3 +36,44 @@ def test_a_study_without_trials_has_no_best_value(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     assert studies()[0]["best"] is None
     assert not math.isnan(studies()[0]["created"].timestamp())
+
+
+def test_a_report_of_a_running_study_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_fake_study(tmp_path)
+    for call in (lambda: report("fake"), lambda: compare(["fake", "other"])):
+        with pytest.raises(UsageError, match=r"study fake is being searched by another driver .*stop the search first"):
+            call()
+    assert not (tmp_path / "reports").exists()
+    store.close()
+    assert report("fake").is_file()
+
+
+def test_two_studies_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        open_fake_study(tmp_path, name=name).close()
+    comparison, path = compare(["a", "b"])
+    assert [study.name for study in comparison.studies] == ["a", "b"]
+    assert path == tmp_path / "reports" / "a+b" / "report.html" and path.is_file()
+    assert report("a").is_file(), "both stay readable"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a"], "needs two or more different studies"),
+        (["a", "a"], "needs two or more different studies"),
+        (["a", "none"], "unknown study 'none'"),
+        (["a", "other-data"], "studies a and other-data cannot be compared: they are of different data"),
+    ],
+)
+def test_wrong_comparisons_write_nothing(
+    names: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_fake_study(tmp_path, name="a").close()
+    open_fake_study(tmp_path, name="other-data", data_hash="d2").close()
+    with pytest.raises(UsageError, match=message):
+        compare(names)
+    assert not (tmp_path / "reports").exists()

@@ -153,6 +153,7 @@ class FakeApi(types.ModuleType):
                 RECOMMENDED, {"sources": SOURCES, "silent": [], "tables": [], "unjudged": ["stall"]}
             ),
             "report": Path("reports/birds/report.html"),
+            "compare": None,
             "sync": {"written": 3, "kept": 2},
             "studies": [SUMMARY],
             "study_recipe": (RECOMMENDED, SearchConfig(dataset="digits")),

@@ -51,7 +51,7 @@ WRONG = [
     ([*SEARCH, "--ray-address", "auto"], "--ray-address: only with --engine ray"),
     ([*SEARCH, "--engine", "ray", "--ray-address", "head"], "--ray-address head: expected auto, HOST:PORT"),
     ([*SEARCH, "--engine", "ray", "--gpus-per-trial", "much"], "--gpus-per-trial much: expected a number"),
-    ([*SEARCH, "--engine", "ray", "--gpus-per-trial", "1.5"], "--gpus-per-trial 1.5: above 1"),
+    ([*SEARCH, "--engine", "ray", "--gpus-per-trial", "1.5"], "--gpus-per-trial 1.5: expected 0 ... 1"),
     ([*SEARCH, "--engine", "ray", "--cpus-per-trial", "0"], "--cpus-per-trial 0.0: expected a number above 0"),
     ([*SEARCH, "--workers", "0"], "--workers: 0"),
     ([*SEARCH, "--workers", "many"], "--workers: 'many'"),

@@ -76,3 +76,14 @@ def test_a_wrong_limit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setenv("NBT_CACHE_LIMIT", "lots")
     assert run(["cache"]) == 2
     assert "NBT_CACHE_LIMIT=lots: expected a size" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_cache_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "file"))
+    assert run(["cache"]) == 1
+    assert capsys.readouterr().err == (
+        f"error: the cache cannot be written ({tmp_path / 'file'} is no folder); set NBT_CACHE to a writable folder\n"
+    )

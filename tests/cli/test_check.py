@@ -142,3 +142,20 @@ def test_nothing_is_written_into_the_dataset(tmp_path: Path, capsys: pytest.Capt
     assert run([command, "--dataset", str(folder), *options[command]]) == 2
     assert f"is inside the dataset {folder}" in capsys.readouterr().err
     assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["inject", "--teacher", "conv3(width=8)", "--student", "conv3(width=6)", "--out", "birds/w.pth"],
+        ["replay", "t.parquet", "--out", "birds/replay"],
+    ],
+)
+def test_commands_without_a_dataset_do_not_write_among_class_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = save_classes(tmp_path / "birds", {"a": 6, "b": 6})
+    assert run(options) == 2
+    assert f"is inside {folder}, a folder of class folders" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]

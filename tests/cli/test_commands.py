@@ -7,6 +7,8 @@ import json
 import logging
 import socket
 import sys
+import webbrowser
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,14 +21,17 @@ from nbt.cli.app import run
 from nbt.cli.display.output import percent, to_strict
 from nbt.cli.options import from_search_config
 from nbt.errors import NbtError, UsageError
+from nbt.report.comparison.content import compare_studies
 from nbt.report.formatting import duration
 from nbt.report.metric_text import interval_text
 from nbt.search_config import SearchConfig
+from nbt.settings.belief import BeliefError
 from nbt.training.results import EpochResult
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage import records
 from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
 from tests.cli.fakes import RECOMMENDED, FakeApi, make_record
+from tests.report.comparison.comparisons import study
 from tests.sample_study import interrupted, spread_study
 
 SEARCH = ["search", "--dataset", "digits", "--budget", "3"]
@@ -148,6 +153,26 @@ class TestSearch:
         file.write_text("dataset: digits\n")
         assert run(["search", "--config", str(file)]) == 2
         assert "missing --budget; see nbt search --help" in capsys.readouterr().err
+
+    def test_errors_of_beliefs_name_the_line_of_the_file(
+        self, fake_api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Also those that only the space, or the space that applies to the images, shows."""
+        file = tmp_path / "search.yaml"
+        file.write_text("dataset: digits\nbudget: 3\nbeliefs:\n- dimension: head_lr\n  around: 900\n")
+        assert run(["search", "--config", str(file), "-q"]) == 2
+        assert "search.yaml, line 4: belief about head_lr: 900 is outside its range" in capsys.readouterr().err
+        file.write_text("dataset: digits\nbudget: 3\nbeliefs:\n- dimension: head_lr\n  around: 0.1\n")
+
+        def fail(options: Mapping[str, Any]) -> None:
+            raise BeliefError("head_lr", "not here")
+
+        fake_api.before = fail
+        assert run(["search", "--config", str(file), "-q"]) == 2
+        assert "search.yaml, line 4: belief about head_lr: not here" in capsys.readouterr().err
+        beliefs = "[{dimension: head_lr, around: 900}]"
+        assert run([*SEARCH, "--beliefs", beliefs, "-q"]) == 2
+        assert "error: belief about head_lr: 900 is outside" in capsys.readouterr().err
 
     def test_an_option_that_is_declared_is_everywhere(
         self, fake_api: FakeApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -378,6 +403,22 @@ class TestStudyCommands:
         assert run(["report", "birds", "--ignore", "NBT203,NBT207", "--ignore", "nbt201"]) == 0
         assert fake_api.calls[0][2] == {"ignore": ("NBT203,NBT207", "nbt201"), "images": True}
 
+    def test_report_of_several_studies_compares_them(
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        comparison = compare_studies([study("a"), study("b", 0.79)])
+        fake_api.results["compare"] = comparison, Path("reports/a+b/report.html")
+        assert run(["report", "a", "b", "--out", "o"]) == 0
+        assert fake_api.calls == [("compare", (("a", "b"), None, "o"), {})]
+        assert capsys.readouterr().out.splitlines() == [*comparison.sentences, "reports/a+b/report.html"]
+        assert run(["report", "a", "b", "--json"]) == 0
+        found = load_strictly(capsys.readouterr().out)
+        assert found["studies"][1]["difference"]["mean"] == pytest.approx(0.095, abs=1e-3)
+        assert found["report"] == "reports/a+b/report.html"
+        for option in (["--no-images"], ["--ignore", "NBT203"]):
+            assert run(["report", "a", "b", *option]) == 2
+            assert "a comparison has neither checks nor images" in capsys.readouterr().err
+
     def test_sync(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run(["sync", "birds", "--storage", "sqlite:///s.db", "--tracking-uri", "u"]) == 0
         assert fake_api.calls == [("sync", ("birds", "sqlite:///s.db", "u", "reports"), {})]
@@ -440,6 +481,18 @@ class TestUi:
             other.listen()
             assert run(["ui", "--tracking-uri", "sqlite:///m.db", "--port", str(other.getsockname()[1])]) == 2
         assert "choose another port" in capsys.readouterr().err
+
+    def test_a_missing_browser_is_wrong_usage(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Path("m.db").touch()
+
+        def fail() -> NoReturn:
+            raise webbrowser.Error("could not locate runnable browser")
+
+        monkeypatch.setattr(webbrowser, "get", fail)
+        assert run(["ui", "--tracking-uri", "sqlite:///m.db", "--open"]) == 2
+        assert "error: --open: there is no browser here" in capsys.readouterr().err
 
 
 class TestOutput:

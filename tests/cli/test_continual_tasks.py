@@ -185,18 +185,19 @@ def test_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     fake = FakeContinual()
     monkeypatch.setattr(api, "continual", fake)
     more = (
-        "--method dlcft --method ewc --tasks 4 --seeds 3 --seed 7 --classes 5 --shots 9 --image-size 16 --out r --fresh"
+        "--method dlcft --method ewc --tasks 4 --seeds 3 --seed 7 --classes 5 --shots 9 --image-size 16 --out r "
+        "--fresh --export m"
     )
     assert run([*TASKS, *more.split(), "--memory", "1G", *QUIET]) == 0
     [(dataset, arguments)] = fake.calls
     assert dataset == "digits"
     assert list(arguments["methods"]) == ["dlcft", "ewc"]
     expected = {"scenario": "class", "tasks": 4, "seeds": 3, "seed": 7, "classes": 5, "shots": 9, "image_size": 16}
-    expected |= {"out": "r", "fresh": True, "tracking_uri": NOWHERE[1], "more": {"memory_bytes": 2**30}}
+    expected |= {"out": "r", "fresh": True, "tracking_uri": NOWHERE[1], "more": {"memory_bytes": 2**30}, "export": "m"}
     assert {name: arguments[name] for name in expected} == expected
     args = shlex.split(arguments["command"])
     assert args[:2] == ["nbt", "continual"]
-    assert "--fresh" not in args and "-q" not in args and "--json" not in args
+    assert "--fresh" not in args and "--export" not in args and "-q" not in args and "--json" not in args
     fake.calls.clear()
     assert run(args[1:]) == 0
     [(_, again)] = fake.calls

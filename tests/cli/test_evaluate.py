@@ -78,6 +78,8 @@ def test_json_csv_and_options(fake_api: FakeApi, capsys: pytest.CaptureFixture[s
     document = json.loads(capsys.readouterr().out)
     assert (document["model"], document["dataset"], document["images"]) == ("model", "photos", 4)
     assert document["value"]["value"] == 0.75
+    assert run(["evaluate", "model", "photos", *options]) == 0
+    assert "wrote p.csv\n" in capsys.readouterr().err
     lines = Path("p.csv").read_text().splitlines()
     assert lines[0] == "path,label,predicted,probability,error"
     assert lines[4] == "d.png,bee,ant,0.900000,"
@@ -95,6 +97,7 @@ def test_json_csv_and_options(fake_api: FakeApi, capsys: pytest.CaptureFixture[s
         (["model", "photos", "--part", "some"], "--part: 'some' is not a choice"),
         (["model", "photos", "--metric", "acc"], "--metric: 'acc' is not a choice"),
         (["model", "photos", "--csv", "photos"], "--csv photos: that is a folder"),
+        (["model", "photos", "--csv", "photos/p.csv"], "--csv photos/p.csv: is inside the dataset"),
     ],
 )
 def test_wrong_input(args: list[str], message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:

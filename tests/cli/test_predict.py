@@ -81,7 +81,10 @@ def test_unreadable_images_are_listed(code: int, fake_api: FakeApi, capsys: pyte
 def test_csv(fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     fake_api.results["predict"] = predictions(("images/b.png", ""), ("images/deep/a.JPG", "cannot be read"))
     assert run(["predict", "model", "images", "--csv", "out/p.csv", "-q"]) == 0
-    assert capsys.readouterr().out == ""
+    quiet = capsys.readouterr()
+    assert quiet.out == "" and "wrote" not in quiet.err
+    assert run(["predict", "model", "images", "--csv", "out/p.csv"]) == 0
+    assert "wrote out/p.csv\n" in capsys.readouterr().err
     assert Path("out/p.csv").read_text().splitlines() == [
         "path,label,probability,label_2,probability_2,error",
         "images/b.png,cat,0.900000,dog,0.100000,",

@@ -67,7 +67,8 @@ def test_resolving_a_dataset_imports_no_heavy_library(tmp_path: Path) -> None:
     [
         ("cubb", ["unknown dataset 'cubb'", "did you mean cub?"]),
         ("CIFAR10", ["did you mean cifar10"]),
-        ("zzzzzz", ["known: aircraft, caltech101"]),
+        ("zzzzzz", ["unknown dataset 'zzzzzz'", "; nbt datasets lists the known names"]),
+        ("nowhere", ["unknown dataset 'nowhere'", "; nbt datasets lists the known names"]),
         ("./nowhere/animals", ["--dataset ./nowhere/animals: no such folder or file"]),
         ("missing.csv", ["no such folder or file"]),
         ("~/no-such-folder-of-images", ["no such folder or file"]),

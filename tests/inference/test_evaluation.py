@@ -55,6 +55,7 @@ def test_a_task_and_its_images_in_a_folder_give_the_result_of_the_training(
             result.confusion.sum(axis=1).tolist() == np.bincount(trained.task.labels[trained.task.split.test]).tolist()
         )
         assert result.missing_classes == []
+        assert f'<td style="text-align: left">{100 * test.accuracy:.1f} %</td>' in result._repr_html_()
 
 
 def test_skipped_files_are_listed(model: TransferModel, labelled: Path) -> None:

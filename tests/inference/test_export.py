@@ -170,3 +170,14 @@ def test_the_suffix_of_another_format_is_refused(model: TransferModel, tmp_path:
     with pytest.raises(UsageError, match=r"\.onnx is the suffix of the format onnx; give a name with \.pt2"):
         export_file(model, tmp_path / "model.onnx", "torch")
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_onnx
+def test_the_batch_axis_of_a_graph_is_named(model: TransferModel, tmp_path: Path) -> None:
+    import onnxruntime
+
+    export_file(model, tmp_path / "m.onnx", "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    [given], [returned] = session.get_inputs(), session.get_outputs()
+    assert given.shape == ["batch", 3, model.image_size, model.image_size]
+    assert returned.shape == ["batch", len(model.class_names)]

@@ -115,3 +115,10 @@ def test_the_images_of_a_task(trained: Trained) -> None:
         labelled_images_of(task, names[:3])
     kept = labelled_images_of(task, names[:3], ignore_unknown=True)
     assert len(kept.labels) == sum(task.labels[task.split.test] >= 2)
+
+
+def test_images_in_memory_have_the_numbers_of_the_dataset(trained: Trained) -> None:
+    numbers = [f"image {index}" for index in trained.task.split.test]
+    assert labelled_images_of(trained.task, trained.task.class_names).source.names == numbers
+    listed = read_labelled(check_labelled("digits"), trained.task.class_names, part="test").source.names
+    assert len(listed) > 10 and listed != [f"image {position}" for position in range(len(listed))]

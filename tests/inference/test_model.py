@@ -35,6 +35,10 @@ def test_attributes(trained: Trained, model: TransferModel) -> None:
     assert model.metadata["backbone"] == "conv3(width=8)"
     assert repr(model) == "TransferModel(conv3(width=8), 5 classes, 28 px, cpu)"
     assert nbt.TransferModel is TransferModel
+    tested = {**model.metadata, "test": {"metrics": {"log_loss": {"value": 0.5}, "accuracy": {"value": 0.75}}}}
+    html = TransferModel(model.module, {**tested, "dataset": "<b>"}, model.path, model.device)._repr_html_()
+    assert "0.500 nats" in html and "75.0 %" in html and "&lt;b&gt;" in html and "conv3(width=8)" in html
+    assert "75.0 %" not in model._repr_html_()
 
 
 def test_predictions_of_files_agree_with_evaluation(trained: Trained, model: TransferModel, tmp_path: Path) -> None:

@@ -126,3 +126,12 @@ def test_a_new_model_replaces_the_card(trained: Trained, tmp_path: Path) -> None
 def test_a_result_without_an_interval(card: dict[str, Any]) -> None:
     test = dataclasses.replace(result(), metrics={"log_loss": Interval(mean=0.5, low=None, high=None, n=20)})
     assert "| log loss | 0.500 nats | - |" in model_card(card, test)
+
+
+def test_the_number_of_images_is_left_out_where_it_is_unknown(card: dict[str, Any]) -> None:
+    assert f"fine-tuned on the dataset `{card['dataset']}` with" in model_card(card)
+
+
+def test_the_card_says_that_its_log_loss_is_after_calibration(card: dict[str, Any]) -> None:
+    assert "after calibration, as `nbt evaluate` measures" in model_card({**card, "temperature": 0.8}, result())
+    assert "after calibration" not in model_card({**card, "temperature": 1.0}, result())

@@ -50,10 +50,25 @@ def test_a_configuration_file_holds_them_and_the_command_repeats_them() -> None:
     assert SearchConfig.from_yaml(config.to_yaml()) == config
     assert parse_beliefs(config.beliefs) == (Belief(dimension="frozen_depth", around=0.5),)
     assert '--beliefs \'[{"dimension": "frozen_depth"' in config.command()
-    with pytest.raises(UsageError, match="line 3: belief about frozen_depth: unknown key 'near'"):
+    with pytest.raises(UsageError, match="line 4: belief about frozen_depth: unknown key 'near'"):
         SearchConfig.from_yaml(text.replace("around", "near"))
 
 
 def test_they_need_the_model_of_the_priors() -> None:
     with pytest.raises(UsageError, match="leave out --no-heuristics"):
         SearchConfig(dataset="digits", budget="3", beliefs=LIST, heuristics=False).check_complete()
+
+
+def test_two_beliefs_about_one_dimension_are_refused() -> None:
+    text = "[{dimension: head_lr, from: 0.01}, {dimension: head_lr, to: 0.1}]"
+    with pytest.raises(UsageError, match="belief about head_lr: there are 2; give one per dimension"):
+        parse_beliefs(text)
+
+
+def test_errors_name_the_line_of_the_belief() -> None:
+    text = "dataset: digits\nbeliefs:\n- {dimension: frozen_depth, around: 0.5}\n- dimension: head_lr\n  arund: 1\n"
+    with pytest.raises(UsageError, match=r"^c\.yaml, line 4: belief about head_lr: unknown key 'arund'; did you mean"):
+        SearchConfig.from_yaml(text, source="c.yaml")
+    twice = "beliefs:\n- {dimension: head_lr, from: 0.01}\n- {dimension: head_lr, to: 0.1}\n"
+    with pytest.raises(UsageError, match=r"^c\.yaml, line 3: belief about head_lr: there are 2"):
+        SearchConfig.from_yaml(twice, source="c.yaml")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nbt import api
-from nbt.errors import UsageError
+from nbt.errors import NbtError, UsageError
 from nbt.settings import TransferSettings
 from nbt.tracking.command_tracker import CommandRun, track_command
 from tests.sample_study import curve
@@ -101,3 +101,36 @@ def test_fit_profiles_are_recorded(uri: str) -> None:
     assert run.data.tags["kind"] == "fit"
     assert run.data.metrics["ridge_accuracy"] == profile.to_dict()["scalars"]["ridge_accuracy"]
     assert run.data.params["backbone"] == "conv3(width=8)"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "state"),
+    [(KeyboardInterrupt(), "KILLED", "interrupted"), (NbtError("the disk is full"), "FAILED", "failed")],
+)
+def test_a_stopped_training_is_recorded_with_its_epochs(
+    uri: str, error: BaseException, status: str, state: str
+) -> None:
+    settings, calls = TransferSettings(epochs=3), []
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "training with seed 1":
+            calls.append(done)
+            if len(calls) == 2:
+                raise error
+
+    options: dict[str, Any] = {"backbone": "conv3(width=8)", "weights": "none", "shots": 9, "workers": 1}
+    with pytest.raises(type(error)):
+        api.train("digits", settings, seeds=2, tracking_uri=uri, progress=stop, **options)
+    parent, *children = runs(uri)
+    assert (parent.info.status, parent.data.tags["state"]) == (status, state)
+    assert parent.data.tags["reason"] in ("interrupted by the user", "the disk is full")
+    assert parent.data.params["epochs"] == "3"
+    assert "test_accuracy" not in parent.data.metrics
+    first, second = sorted(children, key=lambda run: run.info.run_name)
+    assert (first.info.run_name, first.info.status) == ("seed 0", "FINISHED")
+    assert (second.info.run_name, second.info.status) == ("seed 1", status)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    steps = [[m.step for m in client.get_metric_history(r.info.run_id, "val_accuracy")] for r in (first, second)]
+    assert steps[0] == [1, 2, 3] and len(steps[1]) in (1, 2)

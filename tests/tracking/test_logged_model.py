@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nbt.api import load_task
@@ -21,6 +22,7 @@ from nbt.tracking.study_run_specs import MetricPoint, RunSpec
 from nbt.training.export.exported_model import export_model
 from nbt.training.fine_tune import fine_tune
 from nbt.training.worker.context import WorkerContext
+from nbt.transfer.linearize import FirstOrder
 
 SPEC = RunSpec(
     key="study",
@@ -97,6 +99,28 @@ def test_the_model_predicts_arrays_and_the_content_of_files(uri: str, folder: Pa
     table = model.predict([file.read_bytes() for file in files])
     assert list(zip(table["label"], table["probability"], strict=True)) == expected
     assert model.predict(files[0].read_bytes())["label"].tolist() == [expected[0][0]]
+
+
+def test_the_program_of_pytorch_gives_the_same_probabilities(uri: str, folder: Path, task: Task) -> None:
+    import mlflow
+
+    [output] = log(uri, folder).outputs.model_outputs
+    mlflow.set_tracking_uri(uri)
+    classify = mlflow.pytorch.load_model(f"models:/{output.model_id}")
+    images = np.asarray(task.images.array)[:3]
+    found = classify(torch.from_numpy(images).movedim(3, 1)).detach().numpy()
+    assert found == pytest.approx(load_model(folder, "cpu").predict_proba(images), abs=1e-5)
+
+
+def test_a_linearised_model_has_no_program(uri: str, task: Task, tmp_path: Path) -> None:
+    import mlflow
+
+    model = FirstOrder(task.build_model(seed=0))
+    export_model(model, task, TransferSettings(epochs=1, linearized=True), tmp_path / "model")
+    [output] = log(uri, tmp_path / "model", name="linearised").outputs.model_outputs
+    assert len(loaded(uri, f"models:/{output.model_id}").predict(np.zeros((2, 28, 28, 3), np.uint8))) == 2
+    with pytest.raises(mlflow.MlflowException, match="pytorch"):
+        mlflow.pytorch.load_model(f"models:/{output.model_id}")
 
 
 def test_a_jpeg_is_read_by_its_content(uri: str, folder: Path, task: Task) -> None:

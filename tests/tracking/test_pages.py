@@ -7,19 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from nbt.errors import UsageError
 from nbt.report.study.write import write_report
 from nbt.tracking import sync
-from nbt.tracking.pages import bind_port, check_pages, stored_defaults, with_defaults
+from nbt.tracking.pages import bind_port, check_pages, is_local_host, stored_defaults, with_defaults
 from tests.chromium import Chromium, find_browser
 from tests.sample_study import finals, sample_study
 
@@ -40,6 +42,18 @@ def test_the_port_is_bound_on_this_machine_only() -> None:
         listener.listen()
         with pytest.raises(UsageError, match=f"--port {port} cannot be used \\(it is in use\\)"):
             bind_port(port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:5000", "localhost:8080", "LOCALHOST", "[::1]:5000"])
+def test_requests_for_this_machine_are_answered(host: str) -> None:
+    assert is_local_host(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "evil.example", "evil.example:5000", "127.0.0.1.evil.example", "evil@x", "[::1", "10.0.0.7:5000"]
+)
+def test_requests_for_other_hosts_are_not(host: str) -> None:
+    assert not is_local_host(host)
 
 
 def test_the_start_page_stores_the_mode_and_the_columns_of_own_experiments() -> None:
@@ -97,6 +111,10 @@ def test_the_address_is_printed_when_the_page_answers_and_ctrl_c_ends_everything
     with served(uri) as (process, url):
         with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             assert b"machine_learning" in answer.read()
+        for path in ("", "/api/2.0/mlflow/experiments/search"):
+            rebound = urllib.request.Request(url + path, headers={"Host": "evil.example"})
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(rebound, timeout=PATIENCE)
         assert children(process.pid) == []
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
@@ -155,4 +173,32 @@ def test_a_study_has_its_report_and_no_chart_of_a_fit_measure(page: Chromium, pa
     page.wait_for_text("best_val_accuracy")
     assert "fit/" not in page.text()
     screenshot(page, "metrics")
+    assert page.errors == []
+
+
+_EXPANDER = "[data-component-id$='runnamecellrenderer.tsx_46']"
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_trials_are_nested_in_their_study(page: Chromium, pages: str, runs: dict[str, Any]) -> None:
+    page.open(f"{pages}/#/experiments/{runs['study'].info.experiment_id}")
+    page.click(_EXPANDER)
+    page.wait_for_text("012 depth")
+    page.wait_for_text("000 depth")
+    screenshot(page, "nested")
+    assert page.errors == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_trials_are_compared_with_parallel_coordinates(page: Chromium, pages: str, runs: dict[str, Any]) -> None:
+    trials = [runs[key].info for key in ("trial-0000", "trial-0012")]
+    listed = quote(json.dumps([info.run_id for info in trials]))
+    page.open(f"{pages}/#/compare-runs?runs={listed}&experiments={quote(json.dumps([trials[0].experiment_id]))}")
+    page.wait_for_text("Parallel Coordinates Plot")
+    page.wait_for_text("transfer_depth")
+    page.wait_for_text("0.712")
+    page.wait_for("document.querySelector('.js-plotly-plot .parcoords') !== null")
+    screenshot(page, "comparison")
     assert page.errors == []

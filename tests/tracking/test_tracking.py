@@ -905,3 +905,32 @@ def test_user_timeouts_are_respected(uri: str, monkeypatch: pytest.MonkeyPatch) 
     sync(empty_study(), uri)
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
+
+
+def test_processes_create_a_store_at_the_same_time(tmp_path: Path) -> None:
+    """Without a lock, MLflow's migrations of a new file fail in one of them."""
+    script = (
+        "import sys; from nbt.tracking import RunOwner, open_store; "
+        "store = open_store(sys.argv[1], RunOwner(id=sys.argv[2], key='k', experiment='nbt x'))"
+    )
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    commands = [[sys.executable, "-c", script, uri, name] for name in "abc"]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    results = [(process.communicate(timeout=300)[1], process.returncode) for process in processes]
+    assert [code for _, code in results] == [0, 0, 0], results
+
+
+def test_an_experiment_that_another_process_created_in_between_is_used(uri: str, monkeypatch: Any) -> None:
+    from mlflow.tracking import MlflowClient
+
+    owner = RunOwner(id="a", key="k", experiment="nbt x")
+    first = tracking_client.open_store(uri, owner)
+    found, calls = MlflowClient.get_experiment_by_name, []
+
+    def late(client: Any, name: str) -> Any:
+        calls.append(name)
+        return None if len(calls) == 1 else found(client, name)
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", late)
+    assert tracking_client.open_store(uri, owner)._experiment == first._experiment
+    assert len(calls) == 2

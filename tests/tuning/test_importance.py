@@ -5,7 +5,7 @@ import warnings
 import optuna
 import pytest
 
-from nbt.tuning.importance import MIN_TRIALS, importance
+from nbt.tuning.importance import MIN_TRIALS, importance, importance_bounds
 
 
 def study_of(values: list[tuple[float, float, float]], state: str = "COMPLETE") -> optuna.Study:
@@ -52,3 +52,32 @@ def test_too_few_full_trials_give_no_importance() -> None:
 def test_equal_accuracies_give_no_importance() -> None:
     assert importance(study_of([(x, y, 0.5) for x, y in GRID])) == {}
     assert importance(study_of([(x, y, 0.5 if i else 0.1) for i, (x, y) in enumerate(GRID)])) != {}
+
+
+def test_intervals_contain_the_importance_and_are_wider_with_fewer_trials() -> None:
+    values = [(x, y, 0.9 * (x > 0.7) + 0.1 * x) for x, y in GRID]
+    widths = []
+    for count in (10, len(values)):
+        study = study_of(values[:count])
+        shares, bounds = importance(study), importance_bounds(study)
+        assert list(bounds) == list(shares)
+        for name, (low, high) in bounds.items():
+            assert 0.0 <= low <= shares[name] <= high <= 1.0, name
+        widths.append(bounds["x"][1] - bounds["x"][0])
+    assert widths[0] > widths[1] > 0.0
+
+
+def test_a_clear_importance_has_an_interval_apart_from_the_other() -> None:
+    bounds = importance_bounds(study_of([(x, y, 0.9 * (x > 0.7) + 0.1 * x) for x, y in GRID]))
+    assert bounds["x"][0] > bounds["y"][1]
+
+
+def test_intervals_are_the_same_at_every_call_and_ignore_pruned_trials() -> None:
+    study = study_of([(x, y, x + 0.1 * y) for x, y in GRID])
+    bounds = importance_bounds(study)
+    study.add_trials(study_of([(0.5, y, 2.0) for _, y in GRID], state="PRUNED").trials)
+    assert importance_bounds(study) == bounds
+
+
+def test_no_importance_has_no_interval() -> None:
+    assert importance_bounds(study_of([(x, y, 0.5) for x, y in GRID])) == {}

@@ -69,6 +69,11 @@ class Output:
         """Writes text or tables."""
         print_parts(stdout_console(), parts)
 
+    def note(self, text: str) -> None:
+        """Writes a remark to stderr, unless the command is quiet."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
     def print_rows(
         self, rows: Sequence[Mapping[str, Any]], *, right_aligned: Iterable[str] = (), empty_text: str
     ) -> None:

@@ -183,6 +183,12 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     config_option("out"),
     workers_option,
     config_option("tracking_uri"),
+    click.option(
+        "--export",
+        metavar="DIR",
+        show_default="none",
+        help="Folder for the model after the last task of a single stream, see nbt predict; not with --scenario task.",
+    ),
     click.option("--fresh", is_flag=True, help="Delete the stored results of these streams and start again."),
 )
 _CLASS_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (

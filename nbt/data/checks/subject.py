@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from nbt.data.image_store import ImageStore
 from nbt.data.listing import Listing, relative_names
-from nbt.data.near_copies.cache import NearCopies, cached_near_copies
+from nbt.data.near_copies.cache import cached_near_copies
+from nbt.data.near_copies.search import NearCopies
 from nbt.data.splits import Index, Split
 
 

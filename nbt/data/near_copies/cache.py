@@ -5,34 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from nbt.cache import touch
-from nbt.data.near_copies.search import Index, find_mirrored_copies, find_near_copies
+from nbt.data.near_copies.search import NearCopies, find_near_copies
 from nbt.files import atomic_file
 from nbt.paths import cache_folder
 
 logger = logging.getLogger("nbt")
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 """Part of the name of a cache file; incremented when other images are found."""
-
-
-@dataclass(frozen=True, eq=False)
-class NearCopies:
-    """The near copies of a dataset.
-
-    Attributes:
-        groups: Groups of images that are copies of each other, sorted indices, int64 (2 or more,) each.
-        mirrored: Pairs of images of which one is a copy of the other one mirrored, int64 (n, 2).
-    """
-
-    groups: tuple[Index, ...]
-    mirrored: Index
 
 
 def cached_near_copies(images: npt.NDArray[np.uint8], dataset: str = "") -> NearCopies:
@@ -47,7 +33,7 @@ def cached_near_copies(images: npt.NDArray[np.uint8], dataset: str = "") -> Near
     path = cache_folder("copies") / f"{digest.hexdigest()}.json"
     found = _read(path)
     if found is None:
-        found = NearCopies(tuple(find_near_copies(images)), find_mirrored_copies(images))
+        found = find_near_copies(images)
         _write(path, found, dataset)
     return found
 

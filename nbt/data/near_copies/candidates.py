@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nbt.data.near_copies.thumbnails import Floats, sample_crops, shrink, thumbnails
 
-NEIGHBOURS = 4
+Rows = TypeVar("Rows", Floats, npt.NDArray[np.uint8])
+
+NEIGHBOURS = 8
 """Nearest neighbours per image that are compared."""
 
 MIN_COSINE = 0.5
@@ -28,12 +31,29 @@ CROPS = np.array(
 """Crops of which an image has descriptors, as for `sample_crops`: all of it, its middle, and its corners."""
 
 _GRID = 16
-_DIMENSIONS = 64
+_DIMENSIONS = 128
+# Of few images, the components of small variance are noise.
+_MIN_DIMENSIONS, _IMAGES_PER_DIMENSION = 8, 4
 _BASIS_IMAGES = 4096
 _IMAGES_PER_CHUNK = 512
 _ROWS_PER_CHUNK = 256
 # Variance in grey levels squared that compression and sampling add to a cell of the grid.
-_NOISE = 4.0
+_NOISE = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Descriptions:
+    """Descriptions of N images.
+
+    Attributes:
+        grey: Grey values, (N, 32, 32).
+        crops: Unit descriptors of the images through each of `CROPS`, (7, N, D).
+        mirrored: Unit descriptors of the mirrored images, (N, D).
+    """
+
+    grey: Floats
+    crops: Floats
+    mirrored: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,24 +69,21 @@ class Candidates:
     crops: Floats
 
 
-def find_candidates(images: npt.NDArray[np.uint8], mirrored: bool = False) -> Candidates:
+def find_candidates(described: Descriptions, mirrored: bool = False) -> Candidates:
     """Returns each image's nearest neighbours, by the largest cosine of its descriptor with those of their crops.
 
-    A descriptor holds the principal components of 16 x 16 grey values, scaled to unit variance over the dataset: what
-    its images have in common has no weight, as in a set of hand signs before one wall. The search is exact.
+    The search is exact.
 
     Args:
-        images: RGB images, uint8 (N, H, H, 3).
+        described: Descriptions of the images.
         mirrored: Whether to look for mirrored copies.
     """
-    described = _describe(images)
-    queries = described[-1] if mirrored else described[0]
+    queries = described.mirrored if mirrored else described.crops[0]
     pairs = [np.empty((0, 2), dtype=np.int64)]
-    for start in range(0, len(images), _ROWS_PER_CHUNK):
-        chunk = queries[start : start + _ROWS_PER_CHUNK]
-        pairs += _nearest(chunk, described[: len(CROPS)], start)
+    for start in range(0, len(queries), _ROWS_PER_CHUNK):
+        pairs += _nearest(queries[start : start + _ROWS_PER_CHUNK], described.crops, start)
     found = np.concatenate(pairs)
-    cosines = np.einsum("pd,cpd->cp", queries[found[:, 0]], described[: len(CROPS), found[:, 1]])
+    cosines = np.einsum("pd,cpd->cp", queries[found[:, 0]], described.crops[:, found[:, 1]])
     # Of the two directions of a pair, the one with the larger cosine is compared.
     order = np.argsort(-cosines.max(0), kind="stable")
     kept = order[np.unique(np.sort(found[order], axis=1), axis=0, return_index=True)[1]]
@@ -89,19 +106,25 @@ def _nearest(queries: Floats, described: Floats, start: int) -> list[npt.NDArray
     return pairs
 
 
-def _describe(images: npt.NDArray[np.uint8]) -> Floats:
-    """Returns unit descriptors of all images through each of `CROPS`, and of the mirrored images, (8, N, D)."""
-    sample = images[:: max(1, len(images) // _BASIS_IMAGES)]
-    values = np.concatenate([_grid(_grey(chunk)) for chunk in _chunks(sample)])
+def describe(images: npt.NDArray[np.uint8]) -> Descriptions:
+    """Describes images by the principal components of 16 x 16 grey values, scaled to unit variance over the dataset.
+
+    What the images have in common has no weight, as in a set of hand signs before one wall.
+
+    Args:
+        images: RGB images, uint8 (N, H, H, 3), with N >= 2.
+    """
+    grey = np.concatenate([_grey(chunk) for chunk in _chunks(images)])
+    values = _grid(grey[:: max(1, len(images) // _BASIS_IMAGES)])
     mean = values.mean(0)
     variances, basis = np.linalg.eigh(np.cov(values - mean, rowvar=False))
-    kept = slice(-_DIMENSIONS, None)
+    kept = slice(-min(_DIMENSIONS, max(_MIN_DIMENSIONS, len(images) // _IMAGES_PER_DIMENSION)), None)
     projection = (basis[:, kept] / np.sqrt(variances[kept].clip(0) + _NOISE)).astype(np.float32)
     described = [
-        np.stack([_unit((_grid(view) - mean) @ projection) for view in _views(_grey(chunk))])
-        for chunk in _chunks(images)
+        np.stack([_unit((_grid(view) - mean) @ projection) for view in _views(chunk)]) for chunk in _chunks(grey)
     ]
-    return np.concatenate(described, axis=1)
+    *crops, mirrored = np.concatenate(described, axis=1)
+    return Descriptions(grey, np.stack(crops), mirrored)
 
 
 def _views(grey: Floats) -> list[Floats]:
@@ -109,12 +132,12 @@ def _views(grey: Floats) -> list[Floats]:
     return [grey, *crops, np.ascontiguousarray(grey[:, :, ::-1])]
 
 
-def _chunks(images: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
-    return [images[start : start + _IMAGES_PER_CHUNK] for start in range(0, len(images), _IMAGES_PER_CHUNK)]
+def _chunks(rows: Rows) -> list[Rows]:
+    return [rows[start : start + _IMAGES_PER_CHUNK] for start in range(0, len(rows), _IMAGES_PER_CHUNK)]
 
 
 def _grey(images: npt.NDArray[np.uint8]) -> Floats:
-    return shrink(thumbnails(images)[:, 0], 2 * _GRID)
+    return thumbnails(images, 2 * _GRID)[:, 0]
 
 
 def _grid(grey: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Compares aligned pairs of images: whether compression and sampling explain all that differs."""
+"""Compares pairs of images: whether recompression, scaling and a crop explain all that differs."""
 
 from __future__ import annotations
 
@@ -6,108 +6,155 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import uniform_filter
 
-from nbt.data.near_copies.alignment import align
+from nbt.data.near_copies.alignment import align, find_crops
+from nbt.data.near_copies.candidates import Candidates
+from nbt.data.near_copies.simulation import sample_through, simulate_changes
 from nbt.data.near_copies.thumbnails import SIDE, Floats, sample_crops, thumbnails
 
-MAX_DIFFERENCE = 4.0
+MAX_DIFFERENCE = 2.2
 """Largest difference of a copy, see `difference`; chosen with `studies/near_copies.py`."""
 
 MIN_CORRELATION = 0.8
 """Smallest correlation of the grey values of a copy, so that two images without contrast are no copies."""
 
-# Coarse comparisons discard most pairs: side in pixels, Gauss-Newton steps, and the smallest correlation that is kept.
-_LEVELS = ((16, 5, 0.5), (32, 4, 0.5))
-_STEPS = 3
-_SURE_CORRELATION = 0.95
+# A comparison of small versions discards most pairs, and one without a simulation most of the others: the smallest
+# correlation and the largest difference, which has a constant noise in grey levels and of misplaced edges in pixels.
+_COARSE_CORRELATION, _MAX_COARSE_DIFFERENCE, _MAX_ROUGH_DIFFERENCE = 0.6, 16.0, 4.0
+_ROUGH_NOISE, _ROUGH_JITTER = 2.0, 0.5
+_COARSE_STEPS, _FINE_STEPS = 4, 6
 _BLOCKS = 8
 _WORST_BLOCKS = 6
-# Noise of compression in grey levels, its part per grey level of contrast and the bound of this part; noise of
-# sampling in pixels of misplaced edges. Of luma and of the two chromas.
-_NOISE = np.array([0.8, 2.0, 2.0], dtype=np.float32)[:, None, None]
-_NOISE_PER_CONTRAST = 0.03
-_MAX_NOISE_OF_CONTRAST = 2.0
-_JITTER = np.array([0.2, 0.5, 0.5], dtype=np.float32)[:, None, None]
-_PAIRS_PER_CHUNK = 32
+# How differences are measured: planes, width of the average in pixels, rounding in grey levels, misplaced edges in
+# pixels, and the weight.
+_LUMA, _CHROMA = slice(0, 1), slice(1, 3)
+_SCALES = (
+    (_LUMA, 3, 0.5, 0.15, 1.0),
+    (_CHROMA, 5, 0.7, 0.3, 1.0),
+    (_LUMA, 7, 0.4, 0.15, 0.5),
+    (_LUMA, 15, 0.3, 0.15, 0.5),
+    (_CHROMA, 15, 0.5, 0.3, 0.5),
+)
+_COARSE_PAIRS_PER_CHUNK, _PAIRS_PER_CHUNK = 256, 32
 
 
 def are_copies(
-    images: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64], crops: Floats, mirrored: bool = False
+    images: npt.NDArray[np.uint8], grey: Floats, candidates: Candidates, mirrored: bool = False
 ) -> npt.NDArray[np.bool_]:
     """Returns whether the first image of each pair is a near copy of the second, (n,).
 
     Args:
         images: RGB images, uint8 (N, H, H, 3).
-        pairs: Indices of the images, int64 (n, 2).
-        crops: The likeliest crop of each pair, see `sample_crops`, (n, 4).
+        grey: Small grey versions of them, as of `describe`.
+        candidates: The pairs and their likeliest crops.
         mirrored: Whether to mirror the first image.
     """
-    differences = [
-        compare(
-            _query(images[chunk[:, 0]], mirrored), thumbnails(images[chunk[:, 1]]), crops[start : start + len(chunk)]
-        )
-        for start in range(0, len(pairs), _PAIRS_PER_CHUNK)
-        if len(chunk := pairs[start : start + _PAIRS_PER_CHUNK])
-    ]
-    return np.concatenate([np.empty(0), *differences]) <= MAX_DIFFERENCE
+    pairs, crops = candidates.pairs, candidates.crops.copy()
+    is_similar = np.zeros(len(pairs), dtype=bool)
+    for start in range(0, len(pairs), _COARSE_PAIRS_PER_CHUNK):
+        chunk = slice(start, start + _COARSE_PAIRS_PER_CHUNK)
+        first, second = grey[pairs[chunk, 0]], grey[pairs[chunk, 1]]
+        first = first[:, :, ::-1] if mirrored else first
+        crops[chunk], correlation = align(first, second, crops[chunk], _COARSE_STEPS)
+        rough = _rough_difference(first[:, None], *sample_crops(second[:, None], crops[chunk]))
+        is_similar[chunk] = (correlation >= _COARSE_CORRELATION) & (rough <= _MAX_COARSE_DIFFERENCE)
+    result = np.zeros(len(pairs), dtype=bool)
+    similar = np.flatnonzero(is_similar)
+    for start in range(0, len(similar), _PAIRS_PER_CHUNK):
+        index = similar[start : start + _PAIRS_PER_CHUNK]
+        queries, others = images[pairs[index, 0]], images[pairs[index, 1]]
+        queries = queries[:, :, ::-1] if mirrored else queries
+        result[index] = compare(queries, others, crops[index]) <= MAX_DIFFERENCE
+    return result
 
 
-def _query(images: npt.NDArray[np.uint8], mirrored: bool) -> Floats:
-    return thumbnails(images[:, :, ::-1] if mirrored else images)
-
-
-def compare(queries: Floats, others: Floats, crops: Floats) -> npt.NDArray[np.float64]:
-    """Returns `difference` of aligned pairs, (n,); infinite where a coarse comparison finds no correlation.
+def compare(queries: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], crops: Floats) -> npt.NDArray[np.float64]:
+    """Returns `difference` of pairs, (n,); infinite where a simpler comparison finds that they are no copies.
 
     Args:
-        queries: Thumbnails, (n, 3, SIDE, SIDE).
-        others: Thumbnails, of which the queries may be crops, (n, 3, SIDE, SIDE).
+        queries: RGB images, uint8 (n, H, H, 3).
+        others: RGB images, of which the queries may be crops, uint8 (n, H, H, 3).
         crops: First crop of each pair, (n, 4).
     """
-    kept, moved = np.arange(len(crops)), crops
-    for side, steps, floor in _LEVELS:
-        moved, correlation = align(queries[kept, 0], others[kept, 0], moved, side, steps)
-        kept, moved = kept[correlation >= floor], moved[correlation >= floor]
-    aligned, correlation = align(queries[kept, 0], others[kept, 0], moved, SIDE, _STEPS)
-    # On fine textures the coarse levels may mislead.
-    weak = np.flatnonzero(correlation < _SURE_CORRELATION)
-    direct, direct_correlation = align(queries[kept[weak], 0], others[kept[weak], 0], crops[kept[weak]], SIDE, _STEPS)
-    better = direct_correlation > correlation[weak]
-    aligned[weak[better]], correlation[weak[better]] = direct[better], direct_correlation[better]
-    differences = np.full(len(crops), np.inf)
-    differences[kept] = difference(queries[kept], others[kept], aligned)
-    differences[kept[correlation < MIN_CORRELATION]] = np.inf
+    first, second = thumbnails(queries), thumbnails(others)
+    crops, correlation = find_crops(first[:, 0], second[:, 0], crops, _FINE_STEPS)
+    rough = _rough_difference(first[:, :1], *sample_crops(second[:, :1], crops))
+    similar = np.flatnonzero((correlation >= MIN_CORRELATION) & (rough <= _MAX_ROUGH_DIFFERENCE))
+    differences = np.full(len(queries), np.inf)
+    if len(similar):
+        differences[similar] = difference(queries[similar], others[similar], crops[similar])
+    unsure = np.flatnonzero((differences > MAX_DIFFERENCE) & np.isfinite(differences))
+    if len(unsure):
+        fine_first, fine_second = (thumbnails(images[unsure], 2 * SIDE)[:, 0] for images in (queries, others))
+        finer, _ = align(fine_first, fine_second, crops[unsure], _FINE_STEPS)
+        again = difference(queries[unsure], others[unsure], finer)
+        differences[unsure] = np.minimum(differences[unsure], again)
     return differences
 
 
-def difference(queries: Floats, others: Floats, crops: Floats) -> npt.NDArray[np.float64]:
+def difference(queries: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], crops: Floats) -> npt.NDArray[np.float64]:
     """Returns the squared difference of pairs, divided by that of a copy, in the blocks where they differ most, (n,).
 
-    The expected squared difference of a copy is the variance of compression noise plus that of edges which sampling
-    misplaces by a part of a pixel. Of 8 x 8 blocks, the mean ratio of the worst 6 counts, of luma or of chroma.
+    The expected squared difference of a copy is what compression, half the size and a crop change in one of the two
+    images (`simulate_changes`), whichever they change more, and what rounding and edges that are misplaced by a part of
+    a pixel add.
+    Differences are averaged over neighbourhoods of several sizes: compression changes fine detail and hardly the mean
+    of a neighbourhood, while different objects of one design differ in both. Of 8 x 8 blocks, the mean ratio of the
+    worst 6 counts, with the weight of the size; the result is the largest of all sizes, of luma and of chroma.
 
     Args:
-        queries: Thumbnails, (n, 3, SIDE, SIDE).
-        others: Thumbnails, (n, 3, SIDE, SIDE).
+        queries: RGB images, uint8 (n, H, H, 3).
+        others: RGB images, uint8 (n, H, H, 3).
         crops: The crop of each pair, (n, 4).
     """
-    sampled, inside = sample_crops(others, crops)
+    first = thumbnails(queries)
+    second, inside = sample_through(others, crops)
     inside = inside[:, None]
-    contrast = queries[:, :1].std((2, 3), keepdims=True)
-    noise = _NOISE + (_NOISE_PER_CONTRAST * contrast).clip(max=_MAX_NOISE_OF_CONTRAST)
+    changed = simulate_changes(queries), [sample_crops(change, crops)[0] for change in simulate_changes(others)]
+    smooth = (_average(first, 3) + _average(second, 3)) / 2
+    gradients = np.gradient(smooth, axis=(2, 3))
     ratios = []
-    for planes, width in ((slice(0, 1), 3), (slice(1, 3), 5)):
-        first = uniform_filter(queries[:, planes], (0, 0, width, width), mode="nearest")
-        second = uniform_filter(sampled[:, planes], (0, 0, width, width), mode="nearest")
-        grad_y, grad_x = np.gradient((first + second) / 2, axis=(2, 3))
-        expected = noise[:, planes] ** 2 + _JITTER[planes] ** 2 * (grad_x**2 + grad_y**2)
-        ratios.append(_block_sums((first - second) ** 2 * inside) / np.maximum(_block_sums(expected * inside), 1e-6))
-    covered = _block_sums(inside) > 0.4 * (SIDE / _BLOCKS) ** 2
-    worst = np.sort(np.where(covered[None], np.stack(ratios), 0), axis=2)[:, :, -_WORST_BLOCKS:].mean(2)
-    return np.asarray(worst.max(0), dtype=np.float64)
+    for planes, width, rounding, jitter, weight in _SCALES:
+
+        def squares(values: Floats, planes: slice = planes, width: int = width) -> Floats:
+            return _block_sums(_average(values[:, planes], width) ** 2 * inside)
+
+        in_query, in_other = (sum(map(squares, changes), np.float32(0)) for changes in changed)
+        simulated = np.maximum(in_query, in_other)
+        edges = jitter**2 * sum(map(squares, gradients))
+        area = _block_sums(inside) * (planes.stop - planes.start)
+        ratio = squares((first - second) * inside) / np.maximum(simulated + edges + rounding**2 * area, 1e-6)
+        ratios.append(weight * _worst_blocks(ratio, inside))
+    return np.asarray(np.max(ratios, axis=0), dtype=np.float64)
+
+
+def _rough_difference(first: Floats, second: Floats, inside: Floats) -> Floats:
+    """Returns `difference` with a constant noise instead of a simulation, (n,).
+
+    Args:
+        first: Grey images, (n, 1, H, H).
+        second: The other images through the crops, (n, 1, H, H).
+        inside: Which pixels lie in the crops, 0 or 1, (n, H, H).
+    """
+    inside = inside[:, None]
+    first, second = _average(first, 3), _average(second, 3)
+    edges = sum(gradient**2 for gradient in np.gradient((first + second) / 2, axis=(2, 3)))
+    expected = _block_sums((_ROUGH_NOISE**2 + _ROUGH_JITTER**2 * edges) * inside)
+    return _worst_blocks(_block_sums((first - second) ** 2 * inside) / np.maximum(expected, 1e-6), inside)
+
+
+def _worst_blocks(ratios: npt.NDArray[np.floating], inside: Floats) -> Floats:
+    """Returns the mean of the largest ratios, (n,), of those of all blocks, (n, blocks), that lie in the crop."""
+    covered = _block_sums(inside) > 0.4 * (inside.shape[-1] / _BLOCKS) ** 2
+    return np.asarray(np.sort(np.where(covered, ratios, 0), axis=1)[:, -_WORST_BLOCKS:].mean(1))
+
+
+def _average(planes: Floats, width: int) -> Floats:
+    """Returns planes, (n, C, H, H), with each pixel replaced by the mean of its neighbourhood."""
+    return np.asarray(uniform_filter(planes, (0, 0, width, width), mode="nearest"))
 
 
 def _block_sums(planes: Floats) -> Floats:
-    """Returns the sums over planes and pixels of each block, (n, blocks), of planes (n, C, SIDE, SIDE)."""
-    n, width = len(planes), SIDE // _BLOCKS
+    """Returns the sums over planes and pixels of each block, (n, blocks), of planes (n, C, H, H)."""
+    n, width = len(planes), planes.shape[-1] // _BLOCKS
     blocks = planes.reshape(n, planes.shape[1], _BLOCKS, width, _BLOCKS, width)
     return np.asarray(blocks.sum((1, 3, 5)).reshape(n, _BLOCKS**2), dtype=np.float32)

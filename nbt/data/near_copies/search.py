@@ -3,53 +3,61 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from nbt.data.near_copies.candidates import find_candidates
+from nbt.data.near_copies.candidates import Descriptions, describe, find_candidates
 from nbt.data.near_copies.comparison import are_copies
 
 Index = npt.NDArray[np.int64]
 
 
-def find_near_copies(images: npt.NDArray[np.uint8]) -> list[Index]:
-    """Returns the groups of images that are copies of each other, sorted indices, int64 (2 or more,) each.
+@dataclass(frozen=True, eq=False)
+class NearCopies:
+    """The near copies of a dataset.
 
-    Images with equal pixels are copies. Others are copies if, after the best crop, compression and sampling explain
-    every difference; see `nbt.data.near_copies.comparison.difference`.
+    Attributes:
+        groups: Groups of images that are copies of each other, sorted indices, int64 (2 or more,) each.
+        mirrored: Pairs of images of which one is a copy of the other one mirrored, int64 (n, 2).
+    """
+
+    groups: tuple[Index, ...]
+    mirrored: Index
+
+
+def find_near_copies(images: npt.NDArray[np.uint8]) -> NearCopies:
+    """Returns the images that are copies of each other, or of each other mirrored.
+
+    Images with equal pixels are copies. Others are copies if, after the best crop, recompression, scaling and a crop
+    explain every difference; see `nbt.data.near_copies.comparison.difference`.
 
     Args:
         images: RGB images, uint8 (N, H, H, 3).
     """
     first = _first_of_equal(images)
     unique = np.unique(first)
-    pairs = unique[_similar_pairs(images[unique] if len(unique) < len(images) else images)]
+    compared = images[unique] if len(unique) < len(images) else images
+    if len(compared) < 2:
+        pairs = mirrored = np.empty((0, 2), dtype=np.int64)
+    else:
+        described = describe(compared)
+        pairs, mirrored = (unique[_similar_pairs(compared, described, flip)] for flip in (False, True))
     edges = np.concatenate([np.stack([np.arange(len(images)), first], axis=1), pairs])
     graph = coo_array((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(len(images),) * 2)
     n_groups, group = connected_components(graph, directed=False)
     order = np.argsort(group, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(group, minlength=n_groups))[:-1])
-    return [np.asarray(indices, dtype=np.int64) for indices in members if len(indices) > 1]
+    return NearCopies(tuple(np.asarray(found, dtype=np.int64) for found in members if len(found) > 1), mirrored)
 
 
-def find_mirrored_copies(images: npt.NDArray[np.uint8]) -> Index:
-    """Returns pairs of images of which one is a near copy of the other one mirrored, int64 (n, 2).
-
-    Args:
-        images: RGB images, uint8 (N, H, H, 3).
-    """
-    return _similar_pairs(images, mirrored=True)
-
-
-def _similar_pairs(images: npt.NDArray[np.uint8], mirrored: bool = False) -> Index:
+def _similar_pairs(images: npt.NDArray[np.uint8], described: Descriptions, mirrored: bool) -> Index:
     """Returns pairs of near copies, the smaller index first, each once, int64 (n, 2)."""
-    if len(images) < 2:
-        return np.empty((0, 2), dtype=np.int64)
-    candidates = find_candidates(images, mirrored)
-    copies = are_copies(images, candidates.pairs, candidates.crops, mirrored)
+    candidates = find_candidates(described, mirrored)
+    copies = are_copies(images, described.grey, candidates, mirrored)
     return np.unique(np.sort(candidates.pairs[copies], axis=1), axis=0)
 
 

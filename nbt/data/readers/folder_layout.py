@@ -6,6 +6,7 @@ splits have many names. Where both readings are possible, `AmbiguousLayoutError`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +16,7 @@ from nbt.data.layout import Layout
 from nbt.data.readers.split_names import is_neutral_name, is_unlabelled_name, other_words, split_of_name
 from nbt.errors import UsageError
 
+_MAX_NAMES_SHOWN = 3
 _REMEDY = (
     "put the class folders into train/, val/ and test/ if these are splits, or give the folders other names if they "
     "are classes"
@@ -25,7 +27,7 @@ class AmbiguousLayoutError(UsageError):
     """The folders may be splits or classes."""
 
     def __init__(self, folder: Path, reason: str) -> None:
-        super().__init__(f"{folder}: {reason}; {_REMEDY}")
+        super().__init__(f"{folder}: {reason}; {_REMEDY}{or_table(folder)}")
 
 
 def find_layout(folder: Path) -> Layout:
@@ -52,6 +54,14 @@ def find_layout(folder: Path) -> Layout:
 def image_folders(folder: Path) -> list[Path]:
     """Returns the folders inside `folder` with images in them or below them, sorted by name."""
     return [child for child in subfolders(folder) if has_image(child)]
+
+
+def or_table(folder: Path) -> str:
+    """Returns the end of a message: the tables beside the images, which may hold the labels; "" without any."""
+    with os.scandir(folder) as entries:
+        tables = sorted(entry.name for entry in entries if entry.name.lower().endswith((".csv", ".tsv")))
+    shown = " or ".join(tables[:_MAX_NAMES_SHOWN])
+    return f"; if a table has the labels, give its path as the dataset ({shown})" if tables else ""
 
 
 def _is_container(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from nbt.data.image_files import (
     subfolders,
 )
 from nbt.data.layout import Layout
-from nbt.data.readers.folder_layout import find_layout, image_folders, name_splits
+from nbt.data.readers.folder_layout import find_layout, image_folders, name_splits, or_table
 from nbt.errors import UsageError
 
 LOOSE = "outside the class folders"
@@ -33,10 +33,11 @@ def check_image_folder(folder: Path) -> Layout:
     class_parent = next(iter(layout.parts.values()))
     classes = image_folders(class_parent)
     if not classes:
-        raise UsageError(_explain_no_images(class_parent))
+        raise UsageError(f"{_explain_no_images(class_parent)}{or_table(folder)}")
     if len(classes) == 1:
         raise UsageError(
             f"{class_parent} has one class only ({classes[0].name}); a task needs two or more class folders"
+            f"{or_table(folder)}"
         )
     return layout
 

@@ -6,12 +6,19 @@ import codecs
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nbt.data.formats import IMAGE_SUFFIXES
-from nbt.data.image_files import LabelledFile, LabelledFiles, PassedOver, sort_class_names
-from nbt.data.readers.manifest_columns import Columns, find_columns, read_splits
+from nbt.data.image_files import (
+    LabelledFile,
+    LabelledFiles,
+    PassedOver,
+    describe_passed_over,
+    sort_class_names,
+    subfolders,
+)
+from nbt.data.readers.manifest_columns import Columns, find_columns, find_split_by_values, read_splits
 from nbt.errors import UsageError
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
@@ -19,11 +26,15 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
 
 MISSING = "named in the manifest, but missing"
 REPEATED = "line that repeats another one"
+UNLABELLED = "line without a label"
 
 _DELIMITERS = ",;\t|"
+# "nan" is how pandas writes a missing label as text.
+_NO_LABEL = ("", "nan")
 # Suffixes that are tried where a manifest names images without one.
 _USUAL_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG", ".TIF")
 _MAX_NAMES_SHOWN = 5
+_MAX_SUBFOLDERS = 20
 
 IsFile = Callable[[Path], bool]
 
@@ -40,11 +51,11 @@ def read_manifest(path: Path) -> LabelledFiles:
         raise UsageError(f"{path}: cannot be read as a CSV manifest ({error})") from error
     files = parse_manifest(text, path.parent, source=str(path))
     labels = sort_class_names(row.label for row in files.images)
+    others = f"; passed over: {describe_passed_over(files.passed_over)}" if files.passed_over else ""
     if not files.images:
-        raise UsageError(f"{path}: names no images; expected lines of path,label below the header")
+        raise UsageError(f"{path}: names no images; expected lines of path,label below the header{others}")
     if len(labels) == 1:
-        missing = f", and {len(files.passed_over)} images are missing" if files.passed_over else ""
-        raise UsageError(f"{path}: has one class only ({labels[0]}){missing}; a task needs two or more")
+        raise UsageError(f"{path}: has one class only ({labels[0]}); a task needs two or more{others}")
     return files
 
 
@@ -57,41 +68,54 @@ def parse_manifest(text: str, folder: Path, *, source: str, is_file: IsFile = os
         text: CSV with a header with an image column and a label column, and optionally a split column; see
             `manifest_columns`. Other columns are ignored. Where some lines have a split and others none, those without
             belong to train.
-        folder: Folder that relative paths refer to. A file that is not there is looked for in its subfolder images, in
-            its parent and in images next to it; a path may have backslashes or lack the suffix of the image.
+        folder: Folder that relative paths refer to. A file that is not there is looked for in the subfolder of the name
+            of the manifest, in the other subfolders, in the parent and in images next to it; a path may have
+            backslashes or lack the suffix of the image.
         source: Name of the text in messages, usually its path.
         is_file: Returns whether a path is an existing file.
 
     Returns:
-        One entry per image, in order. Missing images and repeated lines are passed over.
+        One entry per image, in order. Missing images, repeated lines and lines without a label are passed over.
 
     Raises:
-        UsageError: A column is missing or misspelt, a line has too few or too many fields, a value is empty, a split is
+        UsageError: A column is missing or misspelt, a line has too few or too many fields, a path is empty, a split is
             unknown, an image is in several places or has two labels or splits, or all images are missing.
     """
     columns, lines = _read_lines(text, source)
-    texts = ["" if columns.split is None else fields[columns.split].strip() for _, fields in lines]
-    splits = read_splits(texts, [number for number, _ in lines], columns.split_name, source)
+    splits = _read_splits(columns, lines, source)
     rows: dict[Path, tuple[LabelledFile, int]] = {}
     missing: dict[Path, PassedOver] = {}
-    repeated: list[PassedOver] = []
+    passed_over: list[PassedOver] = []
+    # Beside train.csv, the folder train holds its images.
+    first, others = (folder, folder / Path(source).stem), _other_places(folder)
     for (number, fields), split in zip(lines, splits, strict=True):
         where = f"{source}, line {number}"
         name, label = fields[columns.path].strip(), fields[columns.label].strip()
-        if not name or not label:
-            raise UsageError(f"{where}: the {'path' if not name else 'label'} is empty")
-        path = _locate(name, folder, where, is_file)
+        if not name:
+            raise UsageError(f"{where}: the path is empty")
+        path = _locate(name, first, others, where, is_file)
         if path is None:
             path = Path(os.path.normpath(folder / name))
             missing[path] = PassedOver(path, MISSING)
-        else:
-            if not _add_row(rows, LabelledFile(path, label, split), number, where):
-                repeated.append(PassedOver(path, REPEATED))
-    if missing and not rows:
+        elif label.lower() in _NO_LABEL:
+            passed_over.append(PassedOver(path, UNLABELLED))
+        elif not _add_row(rows, LabelledFile(path, label, split), number, where):
+            passed_over.append(PassedOver(path, REPEATED))
+    if missing and not rows and not passed_over:
         shown = ", ".join(str(path) for path in list(missing)[:_MAX_NAMES_SHOWN])
         more = ", ..." if len(missing) > _MAX_NAMES_SHOWN else ""
         raise UsageError(f"{source}: no such file: {shown}{more}; all {len(missing)} images are missing")
-    return LabelledFiles([row for row, _ in rows.values()], [*missing.values(), *repeated])
+    return LabelledFiles([row for row, _ in rows.values()], [*missing.values(), *passed_over])
+
+
+def _read_splits(columns: Columns, lines: list[tuple[int, list[str]]], source: str) -> list[str]:
+    """Returns the split of each line, "" without one."""
+    if columns.split is None:
+        columns = find_split_by_values(columns, [fields for _, fields in lines], source)
+    if columns.split is None:
+        return [""] * len(lines)
+    texts = [fields[columns.split].strip() for _, fields in lines]
+    return read_splits(texts, [number for number, _ in lines], columns.names[columns.split], source)
 
 
 def _decode(content: bytes) -> str:
@@ -136,22 +160,33 @@ def _read_lines(text: str, source: str) -> tuple[Columns, list[tuple[int, list[s
     return columns, lines
 
 
-def _locate(name: str, folder: Path, where: str, is_file: IsFile) -> Path | None:
-    """Returns the file that a manifest names; None for a missing one.
+def _locate(name: str, first: Sequence[Path], others: Sequence[Path], where: str, is_file: IsFile) -> Path | None:
+    """Returns the file that a manifest names, in the first of some folders or in one of the others; None without one.
 
     Raises:
-        UsageError: The file is not in `folder`, but in several of the other places.
+        UsageError: The file is in several of the other folders.
     """
-    for spelling in _spellings(name):
-        path = Path(os.path.normpath(folder / spelling))
-        if is_file(path):
+    for place in first:
+        if (path := _find_file(name, place, is_file)) is not None:
             return path
-    others = (folder / "images", folder.parent, folder.parent / "images")
-    paths = (Path(os.path.normpath(other / spelling)) for other in others for spelling in _spellings(name))
-    found = list(dict.fromkeys(path for path in paths if is_file(path)))
+    found = list(dict.fromkeys(path for other in others if (path := _find_file(name, other, is_file)) is not None))
     if len(found) > 1:
         raise UsageError(f"{where}: {name} may be {found[0]} or {found[1]}; give the path from the manifest's folder")
     return found[0] if found else None
+
+
+def _find_file(name: str, folder: Path, is_file: IsFile) -> Path | None:
+    paths = (Path(os.path.normpath(folder / spelling)) for spelling in _spellings(name))
+    return next(filter(is_file, paths), None)
+
+
+def _other_places(folder: Path) -> list[Path]:
+    """Returns the folders in which images may be that are not in the folder of their manifest."""
+    try:
+        inside = subfolders(folder)[:_MAX_SUBFOLDERS]
+    except OSError:
+        inside = []
+    return [folder / "images", *inside, folder.parent, folder.parent / "images"]
 
 
 def _spellings(name: str) -> Iterator[str]:

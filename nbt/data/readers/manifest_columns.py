@@ -11,42 +11,38 @@ from typing import NamedTuple
 from nbt.data.image_files import SPLIT_ALIASES
 from nbt.errors import UsageError, nearest
 
-_PATHS = ("path", "image_path", "img_path", "file_path", "filepath", "imagepath", "relative_path", "relpath")
-_FILES = (
-    "file",
-    "filename",
-    "file_name",
-    "image",
-    "img",
-    "image_name",
-    "img_name",
-    "image_file",
-    "image_filename",
+PATH_COLUMNS = (
+    *("path", "image_path", "img_path", "file_path", "relative_path", "rel_path", "paths", "image_paths"),
+    *("file", "file_name", "image", "img", "image_name", "img_name", "image_file", "img_file", "image_file_name"),
+    *("files", "file_names", "images", "picture", "photo", "fname", "image_id", "img_id", "photo_id", "image_index"),
+    *("id", "name"),
 )
-PATH_COLUMNS = (*_PATHS, *_FILES, "fname", "image_id", "img_id", "id", "name")
 LABEL_COLUMNS = (
-    *("label", "labels", "class", "class_name", "classname", "label_name", "class_label", "category", "category_name"),
-    *("target", "species", "diagnosis", "tag", "dx", "y", "class_id", "label_id", "category_id"),
+    *("label", "labels", "class", "class_name", "label_name", "class_label", "category", "category_name"),
+    *("target", "species", "breed", "diagnosis", "disease", "tag", "dx", "ground_truth", "y", "classes"),
+    *("class_id", "label_id", "category_id", "class_index", "class_idx"),
 )
 _FOLD_COLUMN = "fold"
 # Columns of yes or no: the split of "yes", and that of "no".
 _YES_NO_COLUMNS = {
-    **dict.fromkeys(("is_test", "istest"), ("test", "train")),
-    **dict.fromkeys(("is_val", "is_valid", "is_validation", "isval", "isvalid"), ("val", "train")),
-    **dict.fromkeys(("is_train", "is_training", "istrain"), ("train", "test")),
+    "is_test": ("test", "train"),
+    **dict.fromkeys(("is_val", "is_valid", "is_validation"), ("val", "train")),
+    **dict.fromkeys(("is_train", "is_training"), ("train", "test")),
+}
+# The same, of names that may mean something else, so that the values have to be yes and no.
+_OTHER_YES_NO_COLUMNS = {
+    **dict.fromkeys(("test", "testing"), ("test", "train")),
+    **dict.fromkeys(("val", "validation"), ("val", "train")),
+    **dict.fromkeys(("train", "training"), ("train", "test")),
 }
 _NAMED_SPLITS = (
-    "split",
-    "set",
-    "subset",
-    "partition",
-    "usage",
-    "phase",
-    "data_split",
-    "split_name",
-    "train_test_split",
+    *("split", "set", "subset", "partition", "usage", "phase", "data_split", "split_name", "train_test_split"),
+    *("dataset_split", "image_set", "train_test", "train_or_test"),
 )
 SPLIT_COLUMNS = (*_NAMED_SPLITS, *_YES_NO_COLUMNS, _FOLD_COLUMN)
+_NAMES = {
+    name.replace("_", ""): name for name in (*PATH_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS, *_OTHER_YES_NO_COLUMNS)
+}
 _MAX_VALUES_SHOWN = 10
 _YES, _NO = ("1", "true", "yes", "y", "t"), ("0", "false", "no", "n", "f")
 
@@ -65,17 +61,20 @@ class Columns(NamedTuple):
         path: Index of the image column.
         label: Index of the label column.
         split: Index of the split column; None without one.
-        split_name: Name of the split column in the header, in lower case; "" without one.
+        names: Names of all columns: as above where they are usual ones, else in lower case with "_" for spaces.
     """
 
     path: int
     label: int
-    split: int | None = None
-    split_name: str = ""
+    split: int | None
+    names: tuple[str, ...]
 
 
 def find_columns(fields: Sequence[str], where: str) -> Columns:
     """Returns the columns that a header names.
+
+    Spaces, hyphens and underscores in names do not matter. The only column that is neither the image nor the split is
+    the label, whatever its name.
 
     Args:
         fields: The fields of the header.
@@ -84,14 +83,50 @@ def find_columns(fields: Sequence[str], where: str) -> Columns:
     Raises:
         UsageError: A column is missing, misspelt or given twice, or several columns of yes or no give the split.
     """
-    names = [re.sub(r"[\s-]+", "_", field.strip().lower()) for field in fields]
-    path, label = (_find(names, known, where) for known in (PATH_COLUMNS, LABEL_COLUMNS))
-    split = _find(names, SPLIT_COLUMNS, where, required=False)
-    assert path is not None and label is not None
+    names = [_usual_name(re.sub(r"[\s-]+", "_", field.strip().lower())) for field in fields]
+    path, split = _find(names, PATH_COLUMNS, where), _find(names, SPLIT_COLUMNS, where, required=False)
+    assert path is not None
+    others = [column for column in range(len(names)) if column not in (path, split) and names[column]]
+    misspelt = _close_name(names, LABEL_COLUMNS[0])
+    label = others[0] if len(others) == 1 and not misspelt else _find(names, LABEL_COLUMNS, where)
+    assert label is not None
     several = [name for name in names if name in _YES_NO_COLUMNS]
     if split is not None and names[split] in _YES_NO_COLUMNS and len(several) > 1:
-        raise UsageError(f"{where}: several columns give the split ({', '.join(several)}); give one column split")
-    return Columns(path, label, split, "" if split is None else names[split])
+        raise _several_split_columns(several, where)
+    return Columns(path, label, split, tuple(names))
+
+
+def find_split_by_values(columns: Columns, rows: Sequence[Sequence[str]], where: str) -> Columns:
+    """Returns the columns with the split column that the values tell, for a header that names none.
+
+    It is the only column whose values are names of splits, of training and of another one, or which is named train, val
+    or test and holds yes and no.
+
+    Args:
+        columns: The columns of the header.
+        rows: The fields of all lines.
+        where: Name of the manifest in messages.
+
+    Raises:
+        UsageError: There are several such columns.
+    """
+    others = set(range(len(columns.names))) - {columns.path, columns.label}
+    found = [i for i in sorted(others) if _tells_split(columns.names[i], {row[i].strip() for row in rows})]
+    if len(found) > 1:
+        raise _several_split_columns([columns.names[i] for i in found], where)
+    return columns._replace(split=found[0]) if found else columns
+
+
+def _tells_split(name: str, values: set[str]) -> bool:
+    if name in _OTHER_YES_NO_COLUMNS:
+        answers = {_key(value) in _YES for value in values}
+        return len(answers) == 2 and all(_key(value) in (*_YES, *_NO) for value in values)
+    splits = {_read_split(value, name) for value in values}
+    return len(splits - {""}) > 1 and None not in splits and "train" in splits
+
+
+def _several_split_columns(names: Sequence[str], where: str) -> UsageError:
+    return UsageError(f"{where}: several columns give the split ({', '.join(names)}); give one column split")
 
 
 def read_splits(values: Sequence[str], numbers: Sequence[int], column: str, source: str) -> list[str]:
@@ -123,7 +158,7 @@ def read_splits(values: Sequence[str], numbers: Sequence[int], column: str, sour
             f"{source}, line {numbers[values.index(first)]}: unknown split {first!r}; {expected}; the column "
             f"{column!r} has these unknown values: {listed}{more}; correct them, or rename the column if it is no split"
         )
-    if column not in _YES_NO_COLUMNS:
+    if column not in (*_YES_NO_COLUMNS, *_OTHER_YES_NO_COLUMNS):
         _check_one_name_per_split(splits, source)
     return [splits[value] or "" for value in values]
 
@@ -135,9 +170,8 @@ def _find(names: Sequence[str], known: Sequence[str], where: str, *, required: b
             raise UsageError(f"{where}: the column {found!r} appears twice")
         return names.index(found)
     column = known[0]
-    close = difflib.get_close_matches(column, _unknown(names), n=1, cutoff=0.7)
-    if close:
-        raise UsageError(f"{where}: unknown column {close[0]!r}; did you mean {column}?")
+    if close := _close_name(names, column):
+        raise UsageError(f"{where}: unknown column {close!r}; did you mean {column}?")
     if required:
         raise UsageError(
             f"{where}: missing column {column!r} (or {', '.join(known[1:6])}, ...); expected the header path,label or "
@@ -146,8 +180,14 @@ def _find(names: Sequence[str], known: Sequence[str], where: str, *, required: b
     return None
 
 
-def _unknown(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name not in (*PATH_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS)]
+def _close_name(names: Iterable[str], column: str) -> str:
+    """Returns the unknown name that is a misspelling of a column; "" without one."""
+    unknown = [name for name in names if name not in _NAMES.values()]
+    return next(iter(difflib.get_close_matches(column, unknown, n=1, cutoff=0.7)), "")
+
+
+def _usual_name(name: str) -> str:
+    return _NAMES.get(name.replace("_", ""), name)
 
 
 def _read_split(value: str, column: str) -> str | None:
@@ -155,8 +195,9 @@ def _read_split(value: str, column: str) -> str | None:
     key = _key(value)
     if not value:
         return ""
-    if column in _YES_NO_COLUMNS and key in (*_YES, *_NO):
-        return _YES_NO_COLUMNS[column][key in _NO]
+    yes_no = _YES_NO_COLUMNS.get(column) or _OTHER_YES_NO_COLUMNS.get(column)
+    if yes_no and key in (*_YES, *_NO):
+        return yes_no[key in _NO]
     return _SPLIT_VALUES.get(key) or _SPLIT_VALUES.get(_stem(key))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nbt.report.formatting import percent, pluralise
+from nbt.report.metric_text import value_text
 from nbt.training.calibration import Calibration, calibrate, fit_temperature
 from nbt.training.metrics import Predictions
 from nbt.tuning.storage.records import StudyRecord
@@ -35,7 +36,9 @@ def calibration_sentence(record: StudyRecord) -> str:
         f"The exported model divides its logits by the temperature {calibration.temperature:.2f}, fitted on the "
         f"validation images of {pluralise(calibration.folds, 'final run')}. Its expected calibration error on the test "
         f"images is {percent(calibration.ece_calibrated)}, without it {percent(calibration.ece)} (15 bins; Guo et al. "
-        "2017)."
+        f"2017). Its log loss, which its model card and nbt evaluate show, is "
+        f"{value_text('log_loss', calibration.log_loss_calibrated)}; the table has those before calibration, which "
+        "compare recipes."
     )
 
 

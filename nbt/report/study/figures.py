@@ -63,7 +63,7 @@ def draw_history(record: StudyRecord) -> Figure:
 
 
 def draw_importances(record: StudyRecord, max_rows: int = 12) -> Figure:
-    """Draws the importance of the most important dimensions of the space.
+    """Draws the importance of the most important dimensions of the space; lines are 95 % intervals.
 
     Args:
         record: The study.
@@ -80,6 +80,10 @@ def draw_importances(record: StudyRecord, max_rows: int = 12) -> Figure:
         figure = notebook_figure(_WIDTH, 0.8 + 0.3 * len(rows))
         axes = figure.add_subplot()
         axes.barh([name for name, _ in rows], [share for _, share in rows], color=LIGHT_COLORS[svg.FULL], height=0.62)
+        bounds = record.load_importance_bounds()
+        for row, (name, _) in enumerate(rows):
+            if name in bounds:
+                axes.plot(bounds[name], [row, row], color=LIGHT_COLORS[svg.INK], linewidth=1.2)
         axes.set_xlabel("importance: share of the explained variation")
         axes.grid(visible=False, axis="y")
         svg.percent_axis(axes.xaxis)

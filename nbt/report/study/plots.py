@@ -13,7 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from nbt.metrics import METRICS, Metric
-from nbt.report.formatting import percent, score_text, truncated
+from nbt.report.formatting import duration, percent, score_text, truncated
 from nbt.report.study.recommendation import current_recommendation, default_recipe_settings, default_recipe_trial
 from nbt.report.svg import (
     BEST,
@@ -109,6 +109,50 @@ def best_by_cost(record: StudyRecord) -> str | None:
     return render_svg("trials", f"Best validation {metric.label} against the epochs spent", 3.2, draw)
 
 
+def cost_front(record: StudyRecord) -> str | None:
+    """Draws the score of each full-length trial against its training time, and their Pareto front.
+
+    None with fewer than two such trials.
+    """
+    metric, front = METRICS[record.config.metric], pareto_front(record)
+    shown = [trial for trial in record.trials if trial.state == "complete" and _score(trial, metric) is not None]
+    if len(shown) < 2:
+        return None
+    best, baseline = _recommended_trial(record), default_recipe_trial(record)
+
+    def draw(axes: Axes) -> Handles:
+        handles: Handles = {}
+        steps = [(trial.seconds, _score(trial, metric)) for trial in front]
+        (handles["Pareto front"],) = axes.step(*zip(*steps, strict=True), where="post", color=BEST, linewidth=1.6)
+        for trial in shown:
+            label, style = _marker_style(trial, best, baseline, metric)
+            tip, score = (
+                tooltip_id(f"{_describe(trial, metric)}, {duration(trial.seconds)}"),
+                _score(trial, metric) or 0.0,
+            )
+            (point,) = axes.plot([trial.seconds], [score], linestyle="", gid=tip, clip_on=False, zorder=3, **style)
+            handles.setdefault(label, point)
+        axes.set(xlabel="training time of the trial, seconds", ylabel=_axis_label(metric), xlim=(0, None))
+        score_axis(axes.yaxis, metric)
+        return handles
+
+    return render_svg("front", f"Validation {metric.label} against training time", 3.2, draw)
+
+
+def pareto_front(record: StudyRecord) -> list[TrialRecord]:
+    """Returns the full-length trials than which no other is both better and faster to train, the fastest first."""
+    metric = METRICS[record.config.metric]
+    scored = [(trial, _score(trial, metric)) for trial in record.trials if trial.state == "complete"]
+    known = [(trial, score) for trial, score in scored if score is not None]
+    front: list[TrialRecord] = []
+    reached = -math.inf
+    for trial, score in sorted(known, key=lambda item: (item[0].seconds, -item[1])):
+        if score > reached:
+            front.append(trial)
+            reached = score
+    return front
+
+
 def finalists(record: StudyRecord) -> str | None:
     """Draws each finalist's mean with its 95 % interval and its single runs; None before the finals."""
     finals, metric = list(reversed(record.finals)), METRICS[record.config.metric]
@@ -139,14 +183,20 @@ def importance_bars(record: StudyRecord, max_rows: int = 12) -> str | None:
     if not rows:
         return None
 
+    bounds = [record.load_importance_bounds().get(name) for name, _ in rows]
+
     def draw(axes: Axes) -> Handles:
         values = [share for _, share in rows]
         axes.barh(range(len(rows)), values, color=FULL, height=0.62)
+        for row, ends in enumerate(bounds):
+            if ends is not None:
+                axes.plot(ends, [row - 0.42] * 2, color=MUTED, linewidth=1.4, solid_capstyle="butt")
         axes.set_yticks(range(len(rows)), [truncated(name, _MAX_LABEL_LENGTH) for name, _ in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         for row, share in enumerate(values):
             axes.annotate(percent(share, 0), (share, row), (4, 0), textcoords="offset points", va="center", fontsize=9)
-        axes.set(xlim=(0, max(values) * 1.18), ylim=(-0.6, len(rows) - 0.4))
+        widest = max(1.18 * max(values), *(1.02 * ends[1] for ends in bounds if ends is not None), 0.0)
+        axes.set(xlim=(0, widest), ylim=(-0.6, len(rows) - 0.4))
         axes.xaxis.set_visible(False)
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)

@@ -142,6 +142,13 @@ def importance_sentence(record: StudyRecord) -> str:
     if not record.importance:
         return f"The full-length trials ({full} so far) are too few or too similar to estimate importances."
     hint = " With so few trials, this is a hint, not a finding." if full < 20 else ""
+    if record.load_importance_bounds():
+        from nbt.tuning.importance import RESAMPLES  # imports optuna
+
+        hint = (
+            f" The intervals are quantiles over {RESAMPLES} bootstrap resamples of these trials: where they overlap, "
+            f"the order of the settings is not established.{hint}"
+        )
     return (
         f"Contribution of each setting to what distinguishes the best of the {full} full-length trials from the others "
         f"(PED-ANOVA); pruned and failed trials are left out.{hint}"

@@ -118,7 +118,7 @@ def _sentences(record: StudyRecord, results: TestResults) -> tuple[str, ...]:
         sentences.append(
             "Intervals of accuracies are Wilson intervals. All others have the standard error of "
             f"{RESAMPLES} bootstrap resamples of the images; those of balanced accuracy, macro F1 and a perfect AUROC "
-            "are not narrower than Wilson intervals. Log losses are those before calibration. "
+            "are not narrower than Wilson intervals. Log losses and AUROC are those before calibration. "
             f"{guess_text(metric).capitalize()} is evaluated on the same images."
         )
     return tuple(sentences)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from nbt.data.splits import Index
+from nbt.models.backbone import Backbone
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings, repair
 from nbt.settings.continual import ContinualSettings
@@ -20,6 +21,7 @@ from nbt.training.continual.scenarios import ContinualStage, predicted_outputs
 from nbt.training.continual.unaugmented_inputs import EvaluationInputs
 from nbt.training.results import EpochResult
 from nbt.training.worker.context import WorkerContext
+from nbt.transfer.linearize import FirstOrder
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,10 @@ class Learner(ABC):
     @abstractmethod
     def consolidate(self, stage: ContinualStage) -> None:
         """Stores the data of a trained stage that later stages need; called after its evaluation."""
+
+    @abstractmethod
+    def trained_model(self) -> Backbone | FirstOrder:
+        """Returns the model after the last stage, which classifies among all classes."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

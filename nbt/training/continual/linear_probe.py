@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from nbt.data.splits import Index
+from nbt.models.backbone import Backbone
 from nbt.settings import repair
 from nbt.training.continual.incremental_ridge import IncrementalRidge
 from nbt.training.continual.learner import Learner, StageResult, TaskStream
@@ -56,6 +57,14 @@ class ProbeLearner(Learner):
 
     def consolidate(self, stage: ContinualStage) -> None:
         """Does nothing: the sums of the regression already contain the stage."""
+
+    @torch.no_grad()
+    def trained_model(self) -> Backbone:
+        """Returns the pretrained network with the solution of the regression as its head."""
+        head = self.model.head
+        head.weight.copy_(self.weight)
+        head.bias.copy_(self.bias)
+        return self.model
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the sums, the ridge strength and the solution."""

@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from nbt.devices import inference_batch_size
+from nbt.models.backbone import Backbone
 from nbt.seeds import derive_seed, generator
 from nbt.training.continual.curvature_memory import curvature_kind, keeps_separate_curvatures
 from nbt.training.continual.learner import Learner, StageResult, TaskStream
@@ -143,6 +144,11 @@ class NetworkLearner(Learner):
         if self.curvatures and not keeps_separate_curvatures(stream.settings, kind):
             curvature = self.curvatures.pop().plus(curvature)
         self.curvatures.append(curvature)
+
+    def trained_model(self) -> Backbone | FirstOrder:
+        """Returns the network, or its linearisation, after the last stage that this object trained."""
+        assert isinstance(self.classify, Backbone | FirstOrder)
+        return self.classify
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the weights, theta0 and the curvatures."""

@@ -24,6 +24,7 @@ from nbt.training.continual.learner import Learner, TaskStream
 from nbt.training.continual.network_learner import make_learner
 from nbt.training.continual.results import ContinualResult, TaskScore
 from nbt.training.continual.scenarios import ContinualStage, class_order, make_stages
+from nbt.training.export.exported_model import export_model
 from nbt.training.recipe.checks import check_recipe
 from nbt.training.results import EpochResult
 from nbt.training.worker.context import WorkerContext
@@ -40,6 +41,7 @@ def run_continual(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
     progress: Progress | None = None,
+    export: Path | None = None,
 ) -> Generator[TaskScore, bool | None, ContinualResult]:
     """Trains on a stream of tasks and yields after every task.
 
@@ -59,6 +61,8 @@ def run_continual(
             `fine_tune` writes its own checkpoint to the same folder during a task.
         checkpoint_seconds: Minimum time between two writes of the checkpoint of `fine_tune`.
         progress: Called as progress(description, epochs done, number of epochs) after every epoch and every task.
+        export: Folder for the model after the last task, see `export_model`; None writes no model. A diverged model is
+            not written.
 
     Yields:
         One `TaskScore` per newly trained task. Sending True ends the stream.
@@ -78,7 +82,7 @@ def run_continual(
     stream = TaskStream(task, settings, seed, stages, context or WorkerContext(task))
     if stream.recipe.linearized:
         stream.context.check_linearizable()
-    run = _StreamRun(stream, evaluate_on, checkpoint, checkpoint_seconds, progress)
+    run = _StreamRun(stream, evaluate_on, checkpoint, checkpoint_seconds, progress, export)
     for stage in stages[len(run.scores) :]:
         score = run.learn(stage)
         if (yield score):
@@ -96,8 +100,9 @@ class _StreamRun:
         checkpoint: Path | None,
         checkpoint_seconds: float,
         progress: Progress | None,
+        export: Path | None,
     ) -> None:
-        self.stream, self.evaluate_on = stream, evaluate_on
+        self.stream, self.evaluate_on, self.export = stream, evaluate_on, export
         self.checkpoint, self.checkpoint_seconds, self.progress = checkpoint, checkpoint_seconds, progress
         self.learner: Learner = make_learner(stream)
         self.scores: list[TaskScore] = []
@@ -125,6 +130,9 @@ class _StreamRun:
                 self.learner.consolidate(stage)
             score = self._make_score(stage, result.n_train, result.train_loss, accuracies, started)
         self.scores.append(score)
+        if self.export is not None and stage.number == len(self.stream.stages) and not score.diverged:
+            # Before the checkpoint, so that a stream that is killed here trains its last task again.
+            export_model(self.learner.trained_model(), self.stream.task, self.stream.recipe, self.export)
         self._progress_reporter(stage).finish()
         self._save()
         return score

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nbt.errors import UsageError, nearest
+from nbt.errors import nearest
 from nbt.settings import SETTINGS
-from nbt.settings.belief import Belief
+from nbt.settings.belief import Belief, BeliefError
 from nbt.tuning.priors.prior import Prior, PriorSuggestion
 from nbt.tuning.priors.statement import Choice, Statement, at_least, at_most, between, near, setting
 from nbt.tuning.space.dimension import Dimension, format_value
@@ -33,18 +33,22 @@ def belief_priors(beliefs: Sequence[Belief], space: Space) -> tuple[Prior, ...]:
 
 def _dimension(belief: Belief, space: Space) -> Dimension:
     """Returns the dimension that a belief is about."""
-    name, where = belief.dimension, f"belief about {belief.dimension}"
+    name = belief.dimension
     dimensions = {dimension.name: dimension for dimension in space.dimensions}
     if name in space.same_as:
-        raise UsageError(f"{where}: space {space.name} sets it to {space.same_as[name]}: give a belief about that")
+        raise BeliefError(
+            belief.dimension, f"space {space.name} sets it to {space.same_as[name]}: give a belief about that"
+        )
     if name in dimensions:
         if dimensions[name].knots:
-            raise UsageError(f"{where}: beliefs about lists of numbers are not supported")
+            raise BeliefError(belief.dimension, "beliefs about lists of numbers are not supported")
         return dimensions[name]
     if name in SETTINGS:
         value = format_value(space.fixed.get(name, SETTINGS[name].default))
-        raise UsageError(f"{where}: space {space.name} does not vary it here (it is fixed at {value}): leave it out")
-    raise UsageError(f"{where}: unknown dimension; {nearest(name, dimensions)}")
+        raise BeliefError(
+            belief.dimension, f"space {space.name} does not vary it here (it is fixed at {value}): leave it out"
+        )
+    raise BeliefError(belief.dimension, f"unknown dimension; {nearest(name, dimensions)}")
 
 
 def _prior(belief: Belief, dimension: Dimension) -> Prior:
@@ -60,21 +64,22 @@ def _prior(belief: Belief, dimension: Dimension) -> Prior:
 
 
 def _statement(belief: Belief, dimension: Dimension) -> Statement:
-    where = f"belief about {belief.dimension}"
     if dimension.kind == "categorical":
         if not belief.choices:
-            raise UsageError(f"{where}: it has choices: give is: VALUE, one or a list of {dimension.describe()}")
+            raise BeliefError(
+                belief.dimension, f"it has choices: give is: VALUE, one or a list of {dimension.describe()}"
+            )
         for choice in belief.choices:
             if choice not in dimension.choices:
-                raise UsageError(f"{where}: {choice!r} is not one of {dimension.describe()}")
+                raise BeliefError(belief.dimension, f"{choice!r} is not one of {dimension.describe()}")
         preferred = dict.fromkeys(belief.choices, 0.0)
         return Choice(quantity=setting(dimension.name), preferred=preferred, other=_OTHER_CHOICE)
     if belief.choices:
-        raise UsageError(f"{where}: it is a number: give around: VALUE, or from: LOW and to: HIGH")
+        raise BeliefError(belief.dimension, "it is a number: give around: VALUE, or from: LOW and to: HIGH")
     assert dimension.low is not None and dimension.high is not None
     for value in (belief.around, belief.low, belief.high):
         if value is not None and not dimension.low <= value <= dimension.high:
-            raise UsageError(f"{where}: {value:g} is outside its range {dimension.describe()}")
+            raise BeliefError(belief.dimension, f"{value:g} is outside its range {dimension.describe()}")
     quantity = setting(dimension.name, low=dimension.low, high=dimension.high, log=dimension.log)
     width = dimension.span
     if belief.around is not None:

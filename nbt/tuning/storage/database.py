@@ -15,6 +15,7 @@ import sqlalchemy
 from sqlalchemy.engine import URL, make_url
 
 from nbt.errors import NbtError, UsageError, nearest
+from nbt.paths import check_writable_file
 from nbt.tuning.storage.trial_tables import check_schema, create_tables
 
 _BUSY_TIMEOUT_SECONDS = 30.0
@@ -52,6 +53,20 @@ def sqlite_file(url: str) -> Path | None:
     """Returns the file of an SQLite URL; None for a database on a server."""
     parsed = make_url(url)
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
+
+
+def check_writable_storage(url: str | None) -> None:
+    """Checks that the folder of an SQLite file can be written, before anything is done that is to be stored.
+
+    Args:
+        url: URL of the storage, as for `resolve_storage`.
+
+    Raises:
+        UsageError: A file is in the way, the folder is not writable, or the URL is invalid.
+    """
+    file = sqlite_file(resolve_storage(url))
+    if file is not None:
+        check_writable_file("--storage", file)
 
 
 def check_separate_databases(url: str | None, tracking_uri: str) -> None:

@@ -72,6 +72,26 @@ class FileLock:
         self._lock.release()
 
 
+def locked_file_message(path: Path, study: str) -> str | None:
+    """Returns who searches a study according to its lock file; None if nobody does."""
+    if not path.exists():
+        return None
+    lock = filelock.FileLock(path, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return _in_use_message(study, _parse_holder(path))
+    except OSError:  # a file that cannot be locked here, such as one of another user, has no driver here
+        return None
+    lock.release()
+    return None
+
+
+def lease_message(holder: Mapping[str, Any] | None, study: str) -> str | None:
+    """Returns who searches a study according to its lease; None if nobody does."""
+    return _in_use_message(study, holder or {}) if _is_active(holder, datetime.now(UTC).timestamp()) else None
+
+
 class LeaseLock:
     """A lock for databases on a server: a lease in an attribute of the study, renewed by heartbeats.
 
@@ -148,7 +168,7 @@ class LeaseLock:
     def _wait_until_free(self, sleep: Callable[[float], None]) -> None:
         """Waits until the lease is free or expired; raises NbtError if its holder is alive."""
         first = holder = self._read()
-        while self._is_active(holder):
+        while _is_active(holder, self._now()):
             assert first is not None and holder is not None
             if _is_local_process(holder) or (holder.get("owner"), holder.get("beat")) != (
                 first.get("owner"),
@@ -163,12 +183,6 @@ class LeaseLock:
             sleep(_POLL_SECONDS)
             holder = self._read()
 
-    def _is_active(self, holder: Mapping[str, Any] | None) -> bool:
-        if not isinstance(holder, Mapping) or _is_exited_process(holder):
-            return False
-        beat = holder.get("beat")
-        return isinstance(beat, int | float) and self._now() - beat < LEASE_EXPIRY_SECONDS
-
     def _renew(self) -> None:
         self._write({**self._holder_info, "beat": self._now()})
 
@@ -182,6 +196,14 @@ class LeaseLock:
 
 def _holder_info() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _is_active(holder: Mapping[str, Any] | None, now: float) -> bool:
+    """Whether a lease has not expired at a time in seconds since 1970."""
+    if not isinstance(holder, Mapping) or _is_exited_process(holder):
+        return False
+    beat = holder.get("beat")
+    return isinstance(beat, int | float) and now - beat < LEASE_EXPIRY_SECONDS
 
 
 def _is_local_process(holder: Mapping[str, Any]) -> bool:

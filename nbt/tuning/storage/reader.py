@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any
 
 import optuna
@@ -16,7 +17,7 @@ from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
-from nbt.tuning.importance import importance
+from nbt.tuning.importance import importance, importance_bounds
 from nbt.tuning.intervals import Interval, ValidationDesign, accuracy_standard_error
 from nbt.tuning.job_clock import TRIALS
 from nbt.tuning.run_scores import RunScore, image_scores, paired_difference, score_interval
@@ -135,6 +136,7 @@ def study_record(
         test=_read_test_results(attributes) if finals else (),
         test_evaluations=int(attributes.get(codec.TEST_EVALUATIONS, 0)),
         importance=importance(study),
+        load_importance_bounds=cache(partial(importance_bounds, study)),
         noise=noise_of(trials, dataset, config.metric),
         notes=tuple(attributes.get(codec.NOTES, ())),
         created=_parse_time(attributes.get(codec.CREATED)),

@@ -36,11 +36,17 @@ PRIOR_ORIGIN_PREFIX = "recommended: "
 
 
 LoadPredictions = Callable[[str], Predictions | None]
+LoadBounds = Callable[[], Mapping[str, tuple[float, float]]]
 
 
 def no_predictions(run: str) -> None:
     """Returns None, for records without stored predictions."""
     return
+
+
+def no_bounds() -> Mapping[str, tuple[float, float]]:
+    """Returns no intervals, for records without stored trials."""
+    return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,6 +357,8 @@ class StudyRecord:
         left_out: Backbone that could not be used -> reason.
         load_predictions: Returns the predictions of a run by its key, or None; see `final_predictions` and
             `test_predictions`. They are read from the storage when they are first used.
+        load_importance_bounds: Returns the interval of each importance, see
+            `nbt.tuning.importance.importance_bounds`. They are computed when they are first used.
     """
 
     config: StudyConfig
@@ -380,6 +388,7 @@ class StudyRecord:
     candidates: Sequence[CandidateRecord] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     load_predictions: LoadPredictions = field(default=no_predictions, repr=False, compare=False)
+    load_importance_bounds: LoadBounds = field(default=no_bounds, repr=False, compare=False)
 
     def __repr__(self) -> str:
         counts = [f"{count} {status}" for status, count in self.counts().items() if count]

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 from nbt.errors import UsageError, nearest
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.database import close, connect, connect_to_read, convert_errors, resolve_storage, sqlite_file
-from nbt.tuning.storage.locks import FileLock, LeaseLock, StudyLock
+from nbt.tuning.storage.locks import FileLock, LeaseLock, StudyLock, lease_message, locked_file_message
 from nbt.tuning.storage.prediction_reader import PredictionReader
 from nbt.tuning.storage.reader import read_config, study_record, summarise
 from nbt.tuning.storage.records import StudyConfig, StudyRecord, StudySummary
@@ -29,7 +29,15 @@ from nbt.tuning.storage.study_store import StudyStore
 from nbt.tuning.storage.study_writer import StudyWriter
 from nbt.tuning.storage.trial_tables import in_memory_study, read_bytes, read_trials
 
-__all__ = ["find_study", "list_studies", "open_study", "read_study", "resolve_storage", "study_folder"]
+__all__ = [
+    "check_not_running",
+    "find_study",
+    "list_studies",
+    "open_study",
+    "read_study",
+    "resolve_storage",
+    "study_folder",
+]
 
 
 def study_folder(name: str, folder: Path | None = None) -> Path:
@@ -109,6 +117,25 @@ def read_study(url: str, name: str) -> StudyRecord:
         )
 
 
+def check_not_running(url: str, name: str) -> None:
+    """Checks that no driver searches a study now; a study that does not exist passes.
+
+    Raises:
+        UsageError: A driver does; its search writes the report.
+        NbtError: The database cannot be used.
+    """
+    file = sqlite_file(url)
+    if file is not None:
+        message = locked_file_message(_lock_file(file, name), name)
+    else:
+        with _open_to_read(url) as storage:
+            studies = [] if storage is None else storage.get_all_studies()
+            leases = [study.user_attrs.get(codec.LEASE) for study in studies if study.study_name == name]
+        message = lease_message(leases[0], name) if leases else None
+    if message is not None:
+        raise UsageError(f"{message}: its report is written at the end; wait for it, or stop the search first")
+
+
 def find_study(url: str, name: str) -> StudyRecord | None:
     """Returns the record of a study; None if there is none, or if its stored configuration is damaged.
 
@@ -183,13 +210,17 @@ def _lock_and_load(
     file = sqlite_file(storage.url)
     lock: StudyLock | None = None
     if file is not None:
-        lock = FileLock(file.with_name(f"{file.name}.{config.name}.lock"), config.name)
+        lock = FileLock(_lock_file(file, config.name), config.name)
         stack.callback(lock.release)
     study = optuna.create_study(study_name=config.name, storage=storage, direction="maximize", load_if_exists=True)
     if lock is None:
         lock = _acquire_lease(study, storage.url)
         stack.callback(lock.release)
     return study, lock
+
+
+def _lock_file(database: Path, study: str) -> Path:
+    return database.with_name(f"{database.name}.{study}.lock")
 
 
 def _acquire_lease(study: optuna.Study, url: str) -> LeaseLock:

@@ -10,7 +10,7 @@ from PIL import Image, ImageFilter
 
 from nbt.data.decoding import resize_pixels
 from nbt.data.near_copies.cache import cached_near_copies
-from nbt.data.near_copies.search import find_mirrored_copies, find_near_copies
+from nbt.data.near_copies.search import find_near_copies
 
 
 def textures(n: int, contrast: float = 40.0, size: int = 160, seed: int = 0) -> list[Image.Image]:
@@ -50,7 +50,7 @@ def test_every_copy_and_nothing_else_is_found(kind: str, contrast: float) -> Non
     """Recall and false alarms on textures that share most of their appearance."""
     originals = textures(40, contrast)
     images = squares([*originals, *(COPIES[kind](image) for image in originals[:8])])
-    groups = [group.tolist() for group in find_near_copies(images)]
+    groups = [group.tolist() for group in find_near_copies(images).groups]
     assert groups == [[i, 40 + i] for i in range(8)]
 
 
@@ -58,7 +58,7 @@ def test_equal_images_are_one_group() -> None:
     """Equal pixels are copies, even without any contrast; other images without contrast are not."""
     blank = np.full((3, 32, 32, 3), 100, dtype=np.uint8)
     nearly_blank = blank[:1] + 1
-    groups = find_near_copies(np.concatenate([blank, nearly_blank, squares(textures(5))[:, :32, :32]]))
+    groups = find_near_copies(np.concatenate([blank, nearly_blank, squares(textures(5))[:, :32, :32]])).groups
     assert [group.tolist() for group in groups] == [[0, 1, 2]]
 
 
@@ -66,14 +66,17 @@ def test_mirrored_images_are_no_copies() -> None:
     """A mirrored image is found by its own search only."""
     originals = squares(textures(20))
     images = np.concatenate([originals, originals[:1, :, ::-1]])
-    assert find_near_copies(images) == []
-    assert find_mirrored_copies(images).tolist() == [[0, 20]]
+    found = find_near_copies(images)
+    assert found.groups == ()
+    assert found.mirrored.tolist() == [[0, 20]]
 
 
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_few_images(n: int) -> None:
     """A search of a very small set ends."""
-    assert find_near_copies(squares(textures(2))[:n]) == []
+    found = find_near_copies(squares(textures(2))[:n])
+    assert found.groups == ()
+    assert found.mirrored.shape == (0, 2)
 
 
 def test_the_cache_follows_the_pixels(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -50,6 +50,25 @@ def test_an_error_says_what_a_folder_without_images_holds(tmp_path: Path) -> Non
         read_image_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (("1.png", "2.png"), "has images, but no class folders"),
+        (("images/1.png", "images/2.png"), "has one class only"),
+        (("train/1.png", "test/2.png"), "have no class folders in them"),
+    ],
+)
+def test_an_error_names_the_table_that_may_hold_the_labels(
+    tmp_path: Path, images: tuple[str, ...], message: str
+) -> None:
+    for name in images:
+        save_image(tmp_path / name)
+    for name in ("labels.CSV", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match=rf"{message}.*give its path as the dataset \(labels\.CSV\)$"):
+        read_image_folder(tmp_path)
+
+
 def test_an_empty_folder_is_no_class(tmp_path: Path) -> None:
     save_classes(tmp_path, {"a": 1, "b": 1})
     (tmp_path / "c").mkdir()

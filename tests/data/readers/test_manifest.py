@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nbt.data.image_files import LabelledFile, PassedOver
-from nbt.data.readers.manifest import MISSING, REPEATED, parse_manifest, read_manifest
+from nbt.data.readers.manifest import MISSING, REPEATED, UNLABELLED, parse_manifest, read_manifest
 from nbt.errors import UsageError
 from tests.data.pictures import save_image
 
@@ -48,19 +48,19 @@ def test_columns_may_be_in_any_order_with_other_columns_and_a_byte_order_mark(tm
     ("text", "message"),
     [
         ("", "m.csv: is empty; expected the header path,label"),
-        ("picture,label\na,b\n", "line 1: missing column 'path' (or "),
-        ("path,kind\na,b\n", "line 1: missing column 'label' (or "),
+        ("where,label\na,b\n", "line 1: missing column 'path' (or "),
+        ("path,kind,size\na,b,c\n", "line 1: missing column 'label' (or "),
         ("path,lable\na,b\n", "line 1: unknown column 'lable'; did you mean label?"),
         ("path,label,splt\na,b,test\n", "line 1: unknown column 'splt'; did you mean split?"),
         ("path,label,path\na,b,c\n", "line 1: the column 'path' appears twice"),
         ("path,label\na,b\nc\n", "line 3: has 1 fields, the header 2"),
         ("path,label\na,b,c\n", "line 2: has 3 fields, the header 2"),
-        ("path,label\na, \n", "line 2: the label is empty"),
         ("path,label\n ,b\n", "line 2: the path is empty"),
         ("path,label,split\na,b,trian\n", "line 2: unknown split 'trian'; did you mean train"),
         ("path,label\nlost.png,b\n./lost.png,b\n", "m.csv: no such file: /data/lost.png; all 1 images are missing"),
         ("path,label,is_test\na,b,maybe\n", "line 2: unknown split 'maybe'; expected yes or no"),
         ("path,label,is_test,is_val\na,b,0,1\n", "line 1: several columns give the split (is_test, is_val)"),
+        ("path,label,train,val\na,b,1,0\nc,b,0,1\n", "m.csv: several columns give the split (train, val)"),
         ("path,label\na,b\n\n./x/../a,c\n", "line 4: a has the label 'c', but 'b' in line 2"),
         ("path,label,split\na,b,train\na,b,test\n", "line 3: a has the split 'test', but 'train' in line 2"),
         ('path,label\n"a,b\n', "not valid CSV"),
@@ -118,8 +118,34 @@ def test_usual_split_columns_are_read(column: str, values: tuple[str, ...], spli
     assert tuple(row.split for row in rows) == splits
 
 
-@pytest.mark.parametrize("path", ["image", "Filename", "image_id", "file path", "img-path"])
-@pytest.mark.parametrize("label", ["class", "Category", "species", "target", "class name"])
+@pytest.mark.parametrize(
+    ("column", "values", "splits"),
+    [
+        ("part", ("train", "TEST", "val"), ("train", "test", "val")),
+        ("source", ("train", "", "test"), ("train", "", "test")),
+        ("Train", ("1", "0", "1"), ("train", "test", "train")),
+        ("test", ("True", "False", "False"), ("test", "train", "train")),
+        ("part", ("train", "train", "train"), ("", "", "")),
+        ("part", ("train", "test", "wing"), ("", "", "")),
+        ("test", ("1", "0", "0.5"), ("", "", "")),
+    ],
+)
+def test_values_tell_a_split_column_of_another_name(
+    column: str, values: tuple[str, ...], splits: tuple[str, ...]
+) -> None:
+    rows = parse(f"path,label,{column}\n" + "".join(f"{n},x,{value}\n" for n, value in enumerate(values)))
+    assert tuple(row.split for row in rows) == splits
+
+
+@pytest.mark.parametrize("header", ["picture,emotion", "ImageID,kind,split", "Image Index,,what"])
+def test_the_only_other_column_is_the_label(header: str) -> None:
+    values = {"emotion": "joy", "kind": "joy", "split": "test", "": "7", "what": "joy"}
+    [row] = parse(f"{header}\na.png,{','.join(values[name] for name in header.split(',')[1:])}\n")
+    assert row.label == "joy"
+
+
+@pytest.mark.parametrize("path", ["image", "Filename", "image_id", "file path", "img-path", "imageName"])
+@pytest.mark.parametrize("label", ["class", "Category", "species", "target", "class name", "ClassId"])
 def test_usual_column_names_are_read(path: str, label: str) -> None:
     assert parse(f"{label},{path},size\n08,a.png,3\n") == [LabelledFile(FOLDER / "a.png", "08")]
 
@@ -168,6 +194,21 @@ def test_images_are_found_near_the_manifest(name: str, file: str) -> None:
     assert rows == ([LabelledFile(Path("/d", file), "x")], [])
 
 
+def test_images_are_found_in_subfolders_of_the_manifest(tmp_path: Path) -> None:
+    for name in ("train/1.jpg", "train/2.jpg", "test/1.jpg", "more/3.png"):
+        save_image(tmp_path / name)
+    (tmp_path / "train.csv").write_text("id,breed\n1,pug\n2,corgi\n3,pug\n")
+    rows = read_manifest(tmp_path / "train.csv").images
+    assert [(row.path.relative_to(tmp_path).as_posix(), row.label) for row in rows] == [
+        ("train/1.jpg", "pug"),
+        ("train/2.jpg", "corgi"),
+        ("more/3.png", "pug"),
+    ]
+    (tmp_path / "train.csv").rename(tmp_path / "labels.csv")
+    with pytest.raises(UsageError, match=r"labels\.csv, line 2: 1 may be .*/test/1\.jpg or .*/train/1\.jpg"):
+        read_manifest(tmp_path / "labels.csv")
+
+
 def test_an_image_in_two_places_is_refused_unless_it_is_beside_the_manifest() -> None:
     places = {Path("/d/images/a.png"), Path("/d/lists/images/a.png")}
     with pytest.raises(UsageError, match=r"line 2: a\.png may be /d/lists/images/a\.png or /d/images/a\.png"):
@@ -185,15 +226,29 @@ def test_missing_images_are_passed_over() -> None:
     assert files.passed_over == [PassedOver(FOLDER / "lost.png", MISSING)]
 
 
+@pytest.mark.parametrize("label", ["", " ", "NaN", "nan"])
+def test_lines_without_a_label_are_passed_over(label: str, tmp_path: Path) -> None:
+    for name in "abc":
+        save_image(tmp_path / f"{name}.png")
+    (tmp_path / "m.csv").write_text(f"path,label\na.png,x\nb.png,{label}\nc.png,y\n")
+    files = read_manifest(tmp_path / "m.csv")
+    assert [row.path.name for row in files.images] == ["a.png", "c.png"]
+    assert files.passed_over == [PassedOver(tmp_path / "b.png", UNLABELLED)]
+    (tmp_path / "m.csv").write_text(f"path,label\na.png,{label}\nb.png,{label}\n")
+    with pytest.raises(UsageError, match=r"names no images; .*; passed over: 2 \.png \(line without a label\)"):
+        read_manifest(tmp_path / "m.csv")
+
+
 word = st.text(
     st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")), min_size=1
 )
+label = word.filter(lambda text: text.lower() != "nan")
 role = st.sampled_from(["", "train", "val", "test"])
 
 
 @settings(deadline=None)
 @given(
-    st.dictionaries(word.filter(lambda text: text not in (".", "..") and "/" not in text), st.tuples(word, role)),
+    st.dictionaries(word.filter(lambda text: text not in (".", "..") and "/" not in text), st.tuples(label, role)),
     st.sampled_from(",;\t|"),
 )
 def test_written_manifests_are_read_back(images: dict[str, tuple[str, str]], delimiter: str) -> None:

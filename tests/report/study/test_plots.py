@@ -22,7 +22,7 @@ from tests.sample_study import (
     with_config,
 )
 
-ALL = (plots.learning_curves, plots.best_by_cost, plots.finalists, plots.importance_bars)
+ALL = (plots.learning_curves, plots.best_by_cost, plots.cost_front, plots.finalists, plots.importance_bars)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -66,6 +66,20 @@ def test_best_by_cost_shows_the_best_so_far_with_its_noise() -> None:
     assert "± 1 standard error" not in texts(plots.best_by_cost(sample_study(noise=None)))
 
 
+def test_the_front_has_the_trials_that_none_beats_in_value_and_time() -> None:
+    quick, good, slow, bad = (
+        trial(number, curve=curve(accuracy, seconds=seconds))
+        for number, (accuracy, seconds) in enumerate(((0.5, 1.0), (0.7, 2.0), (0.69, 3.0), (0.4, 4.0)))
+    )
+    diverged = trial(4, curve=diverged_curve())
+    stopped = trial(5, "pruned", curve=curve(0.9, epochs=2, seconds=0.1))
+    record = sample_study(trials=(slow, bad, good, quick, diverged, stopped), finals=(), recommended=None)
+    assert plots.pareto_front(record) == [quick, good]
+    assert len(tips(plots.cost_front(record))) == 4
+    assert plots.cost_front(sample_study(trials=(good,), finals=(), recommended=None)) is None
+    assert {"Pareto front", "trial 12, recommended", "default recipe"} <= set(texts(plots.cost_front(sample_study())))
+
+
 def test_the_cost_is_that_of_the_trials_that_ended_before() -> None:
     late, early = trial(0, curve=curve(0.5)), trial(1, "pruned", curve=curve(0.3, epochs=4))
     late = replace(late, finished=(early.finished or CREATED) + timedelta(minutes=5))
@@ -101,6 +115,8 @@ def test_finalists_are_named_with_their_means() -> None:
 def test_importance_has_one_bar_per_dimension() -> None:
     svg = plots.importance_bars(sample_study())
     assert {"transfer_depth", "41 %", "27 %"} <= set(texts(svg))
+    bounds = {"transfer_depth": (0.2, 0.9)}
+    assert plots.importance_bars(sample_study(load_importance_bounds=lambda: bounds)) != svg
     many = sample_study(importance={f"d{i}": 0.05 for i in range(20)})
     assert sum(text.startswith("d") for text in texts(plots.importance_bars(many))) == 12
 

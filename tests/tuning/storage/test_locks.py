@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from nbt.errors import NbtError, UsageError
-from nbt.tuning.storage.locks import HEARTBEAT_SECONDS, LEASE_EXPIRY_SECONDS, FileLock, LeaseLock
+from nbt.tuning.storage.locks import (
+    HEARTBEAT_SECONDS,
+    LEASE_EXPIRY_SECONDS,
+    FileLock,
+    LeaseLock,
+    lease_message,
+    locked_file_message,
+)
 
 
 class TestFileLock:
@@ -223,3 +232,26 @@ class TestLease:
         assert not errors
         lease.release()
         assert lease._thread is None
+
+
+def test_who_searches_a_study_is_known_without_taking_its_lock(tmp_path: Path) -> None:
+    path = tmp_path / "studies.db.s.lock"
+    assert locked_file_message(path, "s") is None
+    assert not path.exists()
+    lock = FileLock(path, "s")
+    message = locked_file_message(path, "s")
+    assert message is not None and f"process {os.getpid()}" in message
+    lock.release()
+    assert locked_file_message(path, "s") is None
+    FileLock(path, "s").release()
+
+
+def test_a_lease_is_active_until_it_expires_or_its_process_ends() -> None:
+    now = datetime.now(UTC).timestamp()
+    elsewhere = {"owner": "x", "host": "far", "pid": 1, "beat": now}
+    assert "on far" in str(lease_message(elsewhere, "s"))
+    assert lease_message({**elsewhere, "beat": now - 2 * LEASE_EXPIRY_SECONDS}, "s") is None
+    assert lease_message(None, "s") is None
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert lease_message({**elsewhere, "host": platform.node(), "pid": ended.pid}, "s") is None

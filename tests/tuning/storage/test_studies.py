@@ -15,7 +15,7 @@ from nbt.data.contents import Contents
 from nbt.errors import NbtError, UsageError
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec, database
-from nbt.tuning.storage.database import check_separate_databases
+from nbt.tuning.storage.database import check_separate_databases, check_writable_storage
 from nbt.tuning.storage.locks import LeaseLock
 from nbt.tuning.storage.records import TrialRecord
 from nbt.tuning.storage.studies import list_studies, open_study, read_study, resolve_storage, study_folder
@@ -119,6 +119,13 @@ class TestUrl:
     def test_mlflow_needs_a_separate_database(self, url: str | None, uri: str, shared: bool) -> None:
         with pytest.raises(UsageError, match="cannot share the database") if shared else nullcontext():
             check_separate_databases(url, uri)
+
+    def test_a_file_in_the_way_of_the_database_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        check_writable_storage(f"sqlite:///{tmp_path}/new/studies.db")
+        assert not (tmp_path / "new").exists()
+        with pytest.raises(UsageError, match=f"--storage {tmp_path}/file/studies.db: {tmp_path}/file is no folder"):
+            check_writable_storage(f"sqlite:///{tmp_path}/file/studies.db")
 
     def test_mlflow_may_use_another_database_on_the_same_server(self) -> None:
         pytest.importorskip("psycopg", reason="the PostgreSQL driver is not installed")

@@ -30,6 +30,10 @@ _CLIENT_TIMEOUT_SECONDS = 90.0
 _OBJECT_STORE_HEADROOM_BYTES = 256 << 20
 # On a busy machine Ray's agents may not start within Ray's default of 15 s, and the start fails.
 _START_TIMEOUT_MILLISECONDS = "120000"
+# Ray's sockets are in its temporary folder; their paths may have 107 bytes on Linux and 103 on macOS.
+_SOCKET_IN_TEMPORARY_FOLDER = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_MAX_SOCKET_PATH = 103
+_SHORT_TEMPORARY_FOLDER = "/tmp"
 
 
 class Cluster:
@@ -143,6 +147,8 @@ def _start_local_ray(object_bytes: int) -> None:
     os.environ.setdefault("RAY_agent_register_timeout_ms", _START_TIMEOUT_MILLISECONDS)
     # A cluster that runs on this machine is used only if the user gives its address.
     environment = {name: os.environ.pop(name) for name in ("RAY_ADDRESS",) if name in os.environ}
+    if not _sockets_fit(os.environ.get("TMPDIR", "")):
+        os.environ.setdefault("RAY_TMPDIR", _SHORT_TEMPORARY_FOLDER)
     try:
         ray.init(
             address="local",
@@ -156,6 +162,11 @@ def _start_local_ray(object_bytes: int) -> None:
         raise NbtError(f"Ray could not be started on this machine: {' '.join(str(error).split())[:300]}") from error
     finally:
         os.environ.update(environment)
+
+
+def _sockets_fit(temporary_folder: str) -> bool:
+    """Returns whether Ray's sockets have a short enough path in a temporary folder."""
+    return len(os.fsencode(temporary_folder + _SOCKET_IN_TEMPORARY_FOLDER)) <= _MAX_SOCKET_PATH
 
 
 def _connect_to(address: str) -> None:

@@ -50,9 +50,7 @@ def choose_trial_resources(nodes: Sequence[NodeResources], options: RayOptions, 
     gpus = _choose_gpus(nodes, options.gpus_per_trial, workers)
     hosts = [node for node in nodes if node.gpus >= gpus] if gpus else list(nodes)
     if not hosts:
-        raise UsageError(f"--gpus-per-trial {gpus:g}: no node has that many GPUs; {_describe(nodes)}")
-    if gpus > 1:
-        _log.warning("--gpus-per-trial %g: a trial trains on one GPU; the others that it reserves stay idle", gpus)
+        raise UsageError(f"--gpus-per-trial {gpus:g}: no node has a GPU; {_describe(nodes)}")
     # With "auto" the share is not known yet, and more trials than GPUs may run: GPUs do not limit the CPUs per trial.
     required_gpus = 0.0 if options.gpus_per_trial == "auto" else gpus
     cpus = options.cpus_per_trial
@@ -110,11 +108,7 @@ def _max_concurrent_trials(hosts: Sequence[NodeResources], cpus: float, gpus: fl
 
 
 def _trials_on_gpus(available: float, requested_gpus: float) -> int:
-    if not requested_gpus:
-        return sys.maxsize
-    if requested_gpus < 1:
-        return int(available) * int(1 / requested_gpus + 1e-9)
-    return int(available / requested_gpus + 1e-9)
+    return int(available) * int(1 / requested_gpus + 1e-9) if requested_gpus else sys.maxsize
 
 
 def _describe(nodes: Sequence[NodeResources]) -> str:

@@ -21,8 +21,8 @@ class RayOptions:
 
     Attributes:
         address: "auto", "ray://HOST:PORT" or "HOST:PORT"; None starts Ray on this machine and ends it with the search.
-        gpus_per_trial: Number of GPUs, or a share of one; "auto" computes the share from the memory that trials use;
-            None is one GPU if the cluster has any, or a share of one if there are more workers than GPUs.
+        gpus_per_trial: One GPU, a share of one, or 0; "auto" computes the share from the memory that trials use; None
+            is one GPU if the cluster has any, or a share of one if there are more workers than GPUs.
         cpus_per_trial: Number of CPUs, above 0; None is the largest number with which all workers fit.
 
     Raises:
@@ -40,12 +40,8 @@ class RayOptions:
         if isinstance(gpus, str):
             if gpus != "auto":
                 raise UsageError(f"--gpus-per-trial {gpus}: expected a number, such as 0.5, or auto")
-        elif gpus is not None and not (math.isfinite(gpus) and gpus >= 0):
-            raise UsageError(f"--gpus-per-trial {gpus}: expected 0 or more")
-        elif gpus is not None and gpus > 1 and gpus != int(gpus):
-            raise UsageError(
-                f"--gpus-per-trial {gpus:g}: above 1, expected a whole number, because Ray splits single GPUs only"
-            )
+        elif gpus is not None and not 0 <= gpus <= 1:
+            raise UsageError(f"--gpus-per-trial {gpus:g}: expected 0 ... 1, because a trial trains on one GPU, or auto")
         if cpus is not None and not (math.isfinite(cpus) and cpus > 0):
             raise UsageError(f"--cpus-per-trial {cpus}: expected a number above 0")
 

@@ -5,10 +5,12 @@ from tests.sample_study import curve, empty_study, sample_study, study_with_prio
 
 def test_drawings_and_pruning() -> None:
     card = content(Search(), study_with_priors())
-    assert None not in (card.best, card.curves, card.forecasts)
+    assert None not in (card.best, card.curves, card.front, card.forecasts)
     for kind in ("html", "md"):
         text = rendered(Search(), study_with_priors(), kind)
         assert "7 trials were stopped early (pruner fit), which saved 64 epochs" in text
+        assert "both better and faster to train than trial 1 (54.8 %, 4." in text
+        assert "trial 12 (71.2 %, 3" in text
         assert "a false-stop rate of 50.0 %" in text
     assert content(Search(), sample_study()).forecasts is None
 

@@ -21,7 +21,7 @@ GPUS = [NodeResources("a", 8, 2), NodeResources("b", 64, 1), NodeResources("head
         (CPUS, {"gpus_per_trial": "auto"}, 12),
         (GPUS, {}, 3),
         (GPUS, {"gpus_per_trial": 0.5}, 6),
-        (GPUS, {"gpus_per_trial": 2}, 1),
+        (GPUS, {"gpus_per_trial": 1}, 3),
         (GPUS, {"gpus_per_trial": 0}, 76),
         (GPUS, {"gpus_per_trial": "auto"}, 8 + 16),
         (GPUS, {"gpus_per_trial": "auto", "cpus_per_trial": 4}, 2 + 16),

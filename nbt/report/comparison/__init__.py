@@ -1,0 +1,1 @@
+"""Comparison of studies of the same images."""
