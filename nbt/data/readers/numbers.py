@@ -52,7 +52,8 @@ def _members(labels: npt.NDArray[np.int64], digit: int, role: str) -> npt.NDArra
     """Returns the indices of the handwritten digits that occur in the images of a part."""
     members = np.flatnonzero(labels == digit)
     is_test = np.arange(len(members)) % _TEST_EVERY == 0
-    return members[is_test if role == "test" else ~is_test]
+    chosen: npt.NDArray[np.int64] = members[is_test if role == "test" else ~is_test]
+    return chosen
 
 
 def _draw(tens: npt.NDArray[np.uint8], units: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
