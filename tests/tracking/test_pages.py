@@ -118,7 +118,7 @@ def test_the_address_is_printed_when_the_page_answers_and_ctrl_c_ends_everything
         assert children(process.pid) == []
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, out, err) == (0, "", "")
+        assert (process.returncode, out, err) == (130, "", "\ninterrupted\n")
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,7 @@ def _results_table(comparison: StudyComparison) -> Table:
         Column("study", "w"),
         Column(f"test {comparison.metric.label}", "n"),
         interval,
-        Column(f"difference from {comparison.studies[0].name}, {comparison.metric.difference_unit}", "n"),
+        Column(f"difference, {comparison.metric.difference_unit}", "n"),
         interval,
         Column("default recipe", "n wide"),
         Column("validation", "n wide"),
