@@ -17,7 +17,8 @@ over data sets is above 0, and its mean CPU time is at most that of the default 
     python studies/tuned_default.py judge --shared ../shared
     python studies/tuned_default.py report
 
-Both resume. Rows are in `studies/results/tuned_default_race.jsonl` and `tuned_default_judging.jsonl`.
+Race and judgement resume. Rows are in `studies/results/tuned_default_race.jsonl` and `tuned_default_judging.jsonl`; the
+report also writes the chosen recipe, `tuned_default.json`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ from nbt.tuning.space.space import Space
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 RACE, JUDGING = RESULTS / "tuned_default_race.jsonl", RESULTS / "tuned_default_judging.jsonl"
-REPORT = RESULTS / "tuned_default.md"
+REPORT, CHOSEN = RESULTS / "tuned_default.md", RESULTS / "tuned_default.json"
 BACKBONE, WEIGHTS = "mobilenet_v2(width_mult=0.35)", "weights/mobilenet_v2_035-imagenet.pth"
 IMAGE_SIZE, EPOCHS = 64, 12
 ORDER = ["sketch7", "esc10", "intel6", "corn4", "kmnist10", "neu6", "pokemon25", "dtd10", "digits", "CUB_200_2011"]
@@ -118,6 +119,8 @@ def main() -> None:
         judge(args, time.monotonic() + 60 * args.minutes)
     else:
         REPORT.write_text(report(), encoding="utf-8")
+        number = repeated(read(RACE))[0][0]
+        CHOSEN.write_text(json.dumps({"changes": changes_of(read(RACE), number)}) + "\n", encoding="utf-8")
         print(REPORT.read_text())
 
 
