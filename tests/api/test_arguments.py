@@ -28,7 +28,7 @@ def digits() -> Task:
         (lambda task: nbt.train(task, {"epochs": 1}), "settings {'epochs': 1}: give nbt.TransferSettings"),  # type: ignore[arg-type]
         (lambda task: nbt.train(task, progrss=False), "unknown option 'progrss'; did you mean progress?"),  # type: ignore[call-arg]
         (lambda task: nbt.train(task, image_size=32), "image_size: a loaded task has its own"),
-        (lambda task: nbt.search(task, budget=2, max_budget="5"), "--max-budget: only with --budget auto"),
+        (lambda task: nbt.search(task, budget=2, max_budget="5"), "max_budget: only with budget auto"),
     ],
 )
 def test_wrong_arguments_are_named(

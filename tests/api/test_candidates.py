@@ -186,7 +186,7 @@ def test_a_backbone_that_does_not_fit_in_memory_is_left_out(monkeypatch: pytest.
         (["conv3", "no_such_net"], "no_such_net"),
         ([("conv3", "none"), ("conv3", "missing.pth")], "missing.pth: no such file"),
         ([("conv3", "none"), {"name": "conv3()", "weights": "none"}], "is given twice"),
-        (["conv3", {"name": "conv4", "image_size": 5}], "--image-size 5"),
+        (["conv3", {"name": "conv4", "image_size": 5}], "image_size 5"),
     ],
 )
 def test_wrong_lists_are_refused(listed: list[Any], message: str) -> None:

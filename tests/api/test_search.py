@@ -59,7 +59,7 @@ class RecordingObserver(StudyObserver):
 def test_a_storage_that_cannot_be_written_is_found_before_the_images_are_decoded(own_folder: Path) -> None:
     (own_folder / ".nbt").touch()
     shown: list[str] = []
-    with pytest.raises(UsageError, match=r"--storage .*/\.nbt/studies\.db: .*/\.nbt is no folder"):
+    with pytest.raises(UsageError, match=r"^storage .*/\.nbt/studies\.db: .*/\.nbt is no folder"):
         nbt.search("digits", backbone="conv3(width=8)", budget=3, progress=lambda text, *_: shown.append(text))
     assert shown == []
 
@@ -106,9 +106,9 @@ def test_a_budget_that_is_too_short_names_the_minimum(task: Task, monkeypatch: p
         source.epoch_seconds = 100.0
 
     monkeypatch.setattr(calibration.Calibration, "_end_round", measured)
-    with pytest.raises(UsageError, match=r"budget 2m: too short .* give at least --budget \d+s") as error:
+    with pytest.raises(UsageError, match=r"budget 2m: too short .* give at least budget \d+s") as error:
         nbt.search(task, budget="2m", workers=1, **QUICK)
-    minimum = int(str(error.value).split("--budget ")[1].split("s")[0])
+    minimum = int(str(error.value).split("at least budget ")[1].split("s")[0])
     assert list_studies(resolve_storage(None)) == [], "a search that was refused leaves no study behind"
     # A trial, two folds and the last training of two recipes, each of two epochs of at most 100 s.
     assert 5 * 200 < minimum < 7 * 200 * 1.5
@@ -342,7 +342,7 @@ def test_another_dataset_under_the_same_name_is_rejected_and_nothing_changes(tas
     nbt.search(task, budget=3, **QUICK)
     before = api.studies()
     other = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=20)
-    with pytest.raises(UsageError, match="--fresh"):
+    with pytest.raises(UsageError, match="fresh=True"):
         nbt.search(other, budget=3, **QUICK)
     assert api.studies() == before
     fresh = nbt.search(other, budget=3, fresh=True, **QUICK)
@@ -412,7 +412,7 @@ def test_the_public_names_are_complete() -> None:
 def test_an_unwritable_report_folder_is_rejected_first(task: Task, own_folder: Path, way: str) -> None:
     (own_folder / way).parent.mkdir(parents=True, exist_ok=True)
     (own_folder / way).write_text("mine")
-    with pytest.raises(UsageError, match=f"^--out .*{own_folder / way} is no folder"):
+    with pytest.raises(UsageError, match=f"^out .*{own_folder / way} is no folder"):
         nbt.search(task, budget=3, **QUICK)
     assert not (own_folder / ".nbt").exists()
     assert (own_folder / way).read_text() == "mine"
@@ -421,7 +421,7 @@ def test_an_unwritable_report_folder_is_rejected_first(task: Task, own_folder: P
 def test_a_search_never_deletes_other_files_in_the_folder_of_its_model(task: Task, own_folder: Path) -> None:
     (own_folder / "reports/s/model").mkdir(parents=True)
     (own_folder / "reports/s/model/notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"^--out .*notes\.txt"):
+    with pytest.raises(UsageError, match=r"^out .*notes\.txt"):
         nbt.search(task, budget=3, **QUICK)
     assert not (own_folder / ".nbt").exists()
 
@@ -446,7 +446,7 @@ class FailingObserver(StudyObserver):
 
 def test_observers_are_notified_of_the_end_if_the_report_fails(task: Task) -> None:
     observer = FailingObserver()
-    with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*use another --out"):
+    with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*use another out"):
         nbt.search(task, budget=3, observers=[observer], **QUICK)
     assert observer.finished == 1
     assert api.studies()[0]["finished"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from pathlib import Path
 
@@ -276,7 +277,7 @@ def check_complete(task: Task) -> FitProfile:
 
 
 def test_profile_fit_is_public() -> None:
-    assert nbt.profile_fit is profile_fit
+    assert inspect.unwrap(nbt.profile_fit) is profile_fit
     assert nbt.fit.profile_fit is profile_fit
     assert callable(nbt.fit.logme)
     assert all(callable(getattr(nbt.fit, name)) for name in nbt.fit.__all__ if name != "LAYER_COLUMNS")

@@ -126,6 +126,7 @@ def test_page_contains_drawings() -> None:
         "Finalists with their intervals",
         "Best validation accuracy against the epochs spent",
         "Learning curves of all trials",
+        "Validation accuracy against training time",
         "Importance of the settings",
     ]
 

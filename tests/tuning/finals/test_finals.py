@@ -130,7 +130,9 @@ class TestRuns:
         copy_searched_study(tmp_path, "4")
         with (
             open_fake_study(tmp_path, "4") as store,
-            pytest.raises(UsageError, match=f"--final-seeds: {seeds} final run per recipe gives no interval.*give 3"),
+            pytest.raises(
+                UsageError, match=f"--final-seeds: {seeds} final run per recipe gives no interval.*2 or more"
+            ),
         ):
             Finals(store, seeds=seeds)
 

@@ -88,7 +88,7 @@ def test_streams_give_the_same_trials_with_both_engines(task: Task) -> None:
 
 @pytest.mark.slow
 def test_a_gpu_that_no_node_has_writes_nothing(task: Task, working_folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"--gpus-per-trial 1: no node has a GPU; the cluster has .*: 2 CPU, 0 GPU"):
+    with pytest.raises(UsageError, match=r"gpus_per_trial 1: no node has a GPU; the cluster has .*: 2 CPU, 0 GPU"):
         nbt.search(task, budget=3, engine="ray", gpus_per_trial=1, **QUICK)
     assert list(working_folder.iterdir()) == []
 
