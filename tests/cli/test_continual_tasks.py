@@ -201,7 +201,8 @@ def test_passes_everything_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     fake.calls.clear()
     assert run(args[1:]) == 0
     [(_, again)] = fake.calls
-    assert {name: again[name] for name in expected} == {**expected, "fresh": False, "out": str(Path("r").absolute())}
+    changed = {"fresh": False, "export": None, "out": str(Path("r").absolute())}
+    assert {name: again[name] for name in expected} == {**expected, **changed}
     assert capsys.readouterr().out.count("report reports/x/report.html") == 2
 
 
