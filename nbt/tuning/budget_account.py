@@ -66,15 +66,16 @@ class BudgetAccount:
         """Reserves epochs for the trial with the given key."""
         self._reserved[key] = epochs
 
-    def count_epoch(self, key: str, remaining: int, seconds: float = 0.0) -> None:
+    def count_epoch(self, key: str, remaining: int, seconds: float = 0.0, *, repeated: bool = False) -> None:
         """Counts an epoch of a trial and reserves the remaining ones, as far as the budget suffices.
 
         Args:
             key: Key of the trial.
             remaining: Remaining epochs of the trial.
             seconds: Expected duration of one of them.
+            repeated: Whether the epoch was counted before the trial was interrupted.
         """
-        self.spent_epochs += 1
+        self.spent_epochs += not repeated
         self.release(key)
         available = self.epochs_left
         self.reserve(key, remaining if available is None else min(remaining, available))

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, TypeAlias
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from nbt.errors import NbtError
 from nbt.metrics import METRICS
@@ -42,9 +42,12 @@ class SearchController:
 
     The order of trials is: trials that an earlier session left unfinished, resumed from their checkpoints; the baseline
     recipes; the recommended settings; then the sampler's proposals. The seed of a trial is derived from the study's
-    seed and the trial's number, so that head initialisation, order of images and augmentation differ between trials.
-    All trials share the study's train/validation split. The sampler's seed is derived from the study's seed and the
-    number of trials at the start of the session, so that a resumed search does not repeat proposals.
+    seed and the trial's index, its number without interruptions, so that head initialisation, order of images and
+    augmentation differ between trials. All trials share the study's train/validation split.
+
+    Seeds, proposals and epochs spent do not depend on interruptions: with one worker, an interrupted search ends as it
+    would have without them. The random state of a `BayesianSampler` is stored with each trial that it proposes; any
+    other sampler is created anew for each proposal.
 
     Args:
         store: The study, locked by this driver.
@@ -91,6 +94,7 @@ class SearchController:
         record, trials = store.record(), store.trials()
         self._job = job or JobClock(clock, phase=TRIALS, earlier={TRIALS: record.seconds_spent})
         self._queue = TrialQueue(trials, space, initial)
+        self._next_index = max((index for trial in trials if (index := _index(trial)) is not None), default=-1) + 1
         self._account = BudgetAccount(
             budget,
             self._trial_epochs,
@@ -99,7 +103,11 @@ class SearchController:
             elapsed=lambda: self._job.total,
             closing_seconds=closing_seconds,
         )
-        store.study.sampler = (sampler or tpe)(derive_seed(store.config.seed, "sampler", len(trials), bits=31))
+        self._make_sampler, self._proposals = sampler or tpe, sum(map(_is_proposal, trials))
+        self._seed_sampler()
+        states = [trial.user_attrs[codec.SAMPLER] for trial in trials if codec.SAMPLER in trial.user_attrs]
+        if states and isinstance(store.study.sampler, BayesianSampler):
+            store.study.sampler.random_state = states[-1]
         self._closed, self._min_gain = False, budget.min_gain
         self._gain: tuple[int, float | None] = (-1, None)  # number of finished trials, and the gain expected after them
         if budget.min_gain is not None:
@@ -162,16 +170,19 @@ class SearchController:
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Stores the result of an epoch and returns the reason to stop the trial, or None to continue."""
         run = self._running[spec.key]
-        prune_reason = None
+        prune_reason, trained = None, run.trained_epochs
         for unreported in run.add_epoch(result):
             self._store.report(run.trial, unreported)
             prune_reason = self._prune_reason(run, unreported)
-        remaining = spec.settings.epochs - result.epoch
-        self._account.count_epoch(spec.key, remaining, fmean(earlier.seconds for earlier in run.curve))
-        self._store.write_progress(run.trial, run.curve, run.trained_epochs)
+        seconds, repeated = fmean(earlier.seconds for earlier in run.curve), run.trained_epochs == trained
+        self._account.count_epoch(spec.key, run.epochs_left, seconds, repeated=repeated)
+        self._store.write_progress(run.trial, run.curve, run.trained_epochs, first_epoch=result.epoch)
         self._write_seconds(_SECONDS_BETWEEN_WRITES)
         self._observers.epoch_finished(run.trial.number, result, self.spent_epochs)
-        return None if _is_last(spec.settings, result) else self._account.stop_reason(spec.key) or prune_reason
+        if _is_last(spec.settings, result):
+            return None
+        # A trial that repeats its last epochs needs nothing more of the budget.
+        return (self._account.stop_reason(spec.key) if run.epochs_left else None) or prune_reason
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Stores the end of a trial as complete, pruned or failed.
@@ -213,15 +224,13 @@ class SearchController:
         self._write_seconds()
 
     def _required_epochs(self, queued: QueuedTrial) -> int:
-        """Returns the estimated number of epochs that a trial still needs.
+        """Returns the number of epochs that a trial still needs.
 
-        The checkpoint may be older than the last reported epoch; the budget may then stop the trial before its full
-        length. The sampler's proposal is not known yet: it fits into what is left, see `_proposal_distributions`.
+        Epochs that it repeats, because its checkpoint is older, were counted when they were trained first. The
+        sampler's proposal is not known yet: it fits into what is left, see `_proposal_distributions`.
         """
-        checkpoint = None if queued.plan is None else self._checkpoint(queued.plan)
-        completed = len(queued.curve) if checkpoint is not None and checkpoint.exists() else 0
         if queued.plan is not None:
-            return max(1, queued.plan.settings.epochs - completed)
+            return queued.plan.settings.epochs - len(queued.curve)
         if queued.params is not None:
             return self._space.settings(queued.params, self._trial_epochs).epochs
         return self._trial_epochs if self._epochs is None else int(self._epochs.low or 1)
@@ -236,18 +245,34 @@ class SearchController:
 
     def _start(self, queued: QueuedTrial) -> RunningTrial:
         """Starts a new trial: with given parameters, with those of an interrupted trial, or as the sampler proposes."""
-        distributions = self._distributions if queued.params else self._proposal_distributions()
-        trial = self._store.ask(distributions, queued.params)
-        key = f"trial-{trial.number:04d}"
+        trial = self._propose() if queued.params is None else self._store.ask(self._distributions, queued.params)
+        index = self._next_index
         plan = queued.plan or TrialPlan(
             settings=self._space.settings(trial.params, self._trial_epochs),
             origin=queued.origin,
-            seed=derive_seed(self._store.config.seed, "trial", trial.number, bits=31),
-            checkpoint=key,
+            seed=derive_seed(self._store.config.seed, "trial", index, bits=31),
+            checkpoint=f"trial-{index:04d}",
         )
+        self._next_index += queued.plan is None
         self._store.write_plan(trial, plan, queued.curve)
-        spec = TrialSpec(key=key, settings=plan.settings, seed=plan.seed, checkpoint=self._checkpoint(plan))
+        spec = TrialSpec(
+            key=f"trial-{trial.number:04d}", settings=plan.settings, seed=plan.seed, checkpoint=self._checkpoint(plan)
+        )
         return RunningTrial(trial, plan, spec, list(queued.curve))
+
+    def _propose(self) -> optuna.Trial:
+        """Returns a new trial with parameters of the sampler, whose random state is stored with it."""
+        if not isinstance(self._store.study.sampler, BayesianSampler):
+            self._seed_sampler()
+        trial = self._store.ask(self._proposal_distributions())
+        self._proposals += 1
+        if isinstance(self._store.study.sampler, BayesianSampler):
+            trial.set_user_attr(codec.SAMPLER, self._store.study.sampler.random_state)
+        return trial
+
+    def _seed_sampler(self) -> None:
+        seed = derive_seed(self._store.config.seed, "sampler", self._proposals, bits=31)
+        self._store.study.sampler = self._make_sampler(seed)
 
     def _checkpoint(self, plan: TrialPlan) -> Path | None:
         return None if self._checkpoints is None else self._checkpoints / f"{plan.checkpoint}.pt"
@@ -261,7 +286,13 @@ class SearchController:
             return None
         curve = tuple(earlier for earlier in run.curve if earlier.epoch <= result.epoch)
         reason = self._pruner.decide(
-            TrialContext(study=self._store.study, number=run.trial.number, settings=run.plan.settings, curve=curve)
+            TrialContext(
+                study=self._store.study,
+                number=run.trial.number,
+                settings=run.plan.settings,
+                curve=curve,
+                index=run.index,
+            )
         )
         return None if run.plan.origin.startswith(BASELINE_ORIGIN_PREFIX) else reason
 
@@ -281,6 +312,20 @@ class SearchController:
         if self._clock() - self._last_write_at >= min_interval:
             self._last_write_at = self._clock()
             self._store.put(codec.SECONDS, self.seconds)
+
+
+def _index(trial: FrozenTrial) -> int | None:
+    """Returns the index of a trial; None for one that was never planned, or whose stored plan is damaged."""
+    try:
+        return TrialPlan.from_attributes(trial.user_attrs).index
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _is_proposal(trial: FrozenTrial) -> bool:
+    """Returns whether the sampler proposed a trial, rather than the trial that it continues."""
+    run = trial.user_attrs.get(codec.RUN, {})
+    return trial.user_attrs.get(codec.ORIGIN) == QueuedTrial.origin and run.get("continues") is None
 
 
 def _is_last(settings: TransferSettings, result: EpochResult) -> bool:
