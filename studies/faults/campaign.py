@@ -99,7 +99,7 @@ class Campaign:
         task, seed, workers = rng.choice(TASKS), rng.choice(SEEDS), rng.choice(kind.workers)
         reference = self.reference(task, seed)
         phase = kind.phases[self._round(number) % len(kind.phases)]
-        search = Search(self._folder / f"try-{number:04d}", task, seed, workers=workers)
+        search = Search(self._folder / f"try-{number:04d}", task, seed, workers=workers, engine=kind.engine)
         attempt = Attempt(search, phase, reference.delay(phase, rng.random()), rng, reference.size, reference.writes)
         started = time.monotonic()
         hit, codes, problems = self._try(fault, attempt, reference)
@@ -147,7 +147,7 @@ class Campaign:
             problems = check_output(process, fault.codes) + fault.problems(attempt, process) + check_orphans(search)
             problems += fault.restore(attempt)
             before = state_of(search) if search.database.exists() else None
-            resumed = search.run("resumed")
+            resumed = dataclasses.replace(search, engine="local").run("resumed")
             resumed.wait(TIMEOUT_SECONDS)
             problems += check_output(resumed, (0,)) + check_orphans(search)
             if resumed.code == 0:

@@ -6,11 +6,20 @@ from faults.kinds.base import Fault
 from faults.kinds.clock import ClockSetBack
 from faults.kinds.disk import DamagedCache, DamagedStore, FullDisk, ReadOnlyFolder, WriteError
 from faults.kinds.locks import LockedDatabase, SecondProcess
-from faults.kinds.signals import Interrupt, KillAll, KillDriver, KillWorker, Stop, Terminate, TwoInterrupts
+from faults.kinds.signals import (
+    Interrupt,
+    KillAll,
+    KillDriver,
+    KillRayDriver,
+    KillWorker,
+    Stop,
+    Terminate,
+    TwoInterrupts,
+)
 from faults.kinds.tracking import BrokenServer, SlowServer, UnreachableServer
 
 KINDS: tuple[type[Fault], ...] = (
-    *(KillDriver, KillWorker, KillAll, Terminate, Interrupt, TwoInterrupts, Stop),
+    *(KillDriver, KillRayDriver, KillWorker, KillAll, Terminate, Interrupt, TwoInterrupts, Stop),
     *(FullDisk, WriteError, ReadOnlyFolder, DamagedCache, DamagedStore, LockedDatabase),
     *(UnreachableServer, BrokenServer, SlowServer, SecondProcess, ClockSetBack),
 )

@@ -43,6 +43,7 @@ class Fault(ABC):
         kind: Its name.
         phases: The phases in which it is injected.
         workers: The numbers of workers with which it is tried.
+        engine: The engine of the search.
         codes: Exit codes that the faulty process may have; 0 where it came too late or has no effect.
         goal: Number of tries that a campaign aims at, relative to the other kinds.
     """
@@ -50,6 +51,7 @@ class Fault(ABC):
     kind: ClassVar[str]
     phases: ClassVar[tuple[str, ...]] = PHASES
     workers: ClassVar[tuple[int, ...]] = (1,)
+    engine: ClassVar[str] = "local"
     codes: ClassVar[tuple[int, ...]] = (0, 1)
     goal: ClassVar[int] = 1
 

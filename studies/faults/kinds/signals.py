@@ -35,6 +35,16 @@ class KillDriver(Fault):
         return process.send(signal.SIGKILL)
 
 
+class KillRayDriver(KillDriver):
+    """The same with Ray, whose processes must end by themselves, too; the local engine resumes."""
+
+    kind = "SIGKILL of the process, Ray"
+    phases = ("trials", "finals", "train")
+    workers = (2,)
+    engine = "ray"
+    goal = 1
+
+
 class KillWorker(Fault):
     """SIGKILL to one worker process; the search must go on."""
 
