@@ -87,6 +87,7 @@ class ReadOnlyFolder(Fault):
 
     def arrange(self, attempt: Attempt) -> None:
         folder = attempt.search.folder
+        folder.parent.chmod(0o755)
         for path in [folder, *folder.rglob("*")]:
             os.chown(path, NOBODY, NOBODY)
         self._target: Path | None = None
