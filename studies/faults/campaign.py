@@ -28,11 +28,10 @@ from faults.child import MODULES, checkpoint_every_epoch, count_writing
 from faults.kinds import KINDS, Fault
 from faults.kinds.base import Attempt
 from faults.process import Process
-from faults.search import PHASES, STUDY, TASKS, TIMEOUT_SECONDS, Search
+from faults.search import NO_SERVER, OPTIONS, PHASES, STUDY, TASKS, TIMEOUT_SECONDS, Search
 
-SEEDS = (0, 1)
-"""Seeds of the searches."""
-# Shares of the attempts whose runs in MLflow are checked; that import everything themselves, as a user's search does.
+# Shares of the attempts whose runs in MLflow are written and checked; that import everything themselves, as a user's
+# search does.
 _TRACKING_SHARE, _COLD_SHARE = 0.25, 0.5
 
 
@@ -96,7 +95,7 @@ class Campaign:
         rng = random.Random(f"{self._seed}-{number}")
         kind = self._draw_kind(number)
         fault = kind()
-        task, seed, workers = rng.choice(TASKS), rng.choice(SEEDS), rng.choice(kind.workers)
+        task, seed, workers = rng.choice(TASKS), rng.choice(list(OPTIONS)), rng.choice(kind.workers)
         reference = self.reference(task, seed)
         phase = kind.phases[self._round(number) % len(kind.phases)]
         search = Search(self._folder / f"try-{number:04d}", task, seed, workers=workers, engine=kind.engine)
@@ -134,6 +133,9 @@ class Campaign:
         """Injects a fault and resumes; returns whether it met the search, the exit codes, and the problems."""
         search, rng = attempt.search, attempt.rng
         search.prepare()
+        tracked = rng.random() < _TRACKING_SHARE
+        if not tracked:
+            search.options[:] = ["--tracking-uri", NO_SERVER]
         fault.arrange(attempt)
         try:
             setup = fault.setup(attempt)
@@ -151,7 +153,7 @@ class Campaign:
             resumed.wait(TIMEOUT_SECONDS)
             problems += check_output(resumed, (0,)) + check_orphans(search)
             if resumed.code == 0:
-                problems += _check(search, before, reference, tracked=rng.random() < _TRACKING_SHARE)
+                problems += _check(search, before, reference, tracked=tracked)
         except Exception as error:  # one attempt must not end the campaign
             return True, [], [f"the attempt failed: {' '.join(str(error).split())[-300:]}"]
         finally:
@@ -160,7 +162,7 @@ class Campaign:
 
     def warm_up(self) -> Search:
         """Runs a search as a user does, imports here what it has imported, and returns it."""
-        search = Search(self._folder / "warm-up", TASKS[0], SEEDS[0])
+        search = Search(self._folder / "warm-up", TASKS[0], 1)
         if self._cold_start is not None:
             return search
         search.prepare()

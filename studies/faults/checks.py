@@ -132,6 +132,8 @@ def check_output(process: Process, codes: tuple[int, ...], lines: int = 40) -> l
         problems.append(f"exit code {process.code}, not {' or '.join(map(str, codes))}: {last[:200]}")
     if "Traceback (most recent call last)" in process.errors:
         problems.append(f"traceback: {process.errors.strip().splitlines()[-1][:200]}")
+    if "run again with -v" in process.errors:
+        problems.append(f"an error that nbt did not expect: {process.errors.strip().splitlines()[-1][:200]}")
     if process.errors.count("\n") > lines:
         problems.append(f"{process.errors.count(chr(10))} lines on stderr")
     return problems

@@ -26,7 +26,7 @@ class _ServerFault(Fault):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = listener.getsockname()[1]
-        attempt.search.environment["MLFLOW_TRACKING_URI"] = f"http://user:secret-{port}@127.0.0.1:{port}"
+        attempt.search.options[:] = ["--tracking-uri", f"http://user:secret-{port}@127.0.0.1:{port}"]
         self._start(port)
 
     def _start(self, port: int) -> None:
@@ -43,7 +43,6 @@ class _ServerFault(Fault):
         return True
 
     def restore(self, attempt: Attempt) -> list[str]:
-        del attempt.search.environment["MLFLOW_TRACKING_URI"]
         if self._server is not None:
             os.kill(self._server, signal.SIGKILL)
             os.waitpid(self._server, 0)
