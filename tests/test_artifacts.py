@@ -29,6 +29,7 @@ from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.records import StudyRecord
 from nbt.tuning.storage.studies import read_study, resolve_storage
+from nbt.tuning.tuned_recipes import TUNED_DEFAULT
 
 DATA = Path(__file__).resolve().parent / "artifacts" / "c8d5bce"
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text(encoding="utf-8"))
@@ -341,7 +342,9 @@ class TestFinishedStudy:
         output = run_json(*SEARCH, "--budget", "7")
         after = stored_study()
         assert after.trials[:6] == finished.trials
-        assert {trial.origin for trial in after.trials[6:]} == {"sampler"}
+        assert [trial.origin for trial in after.trials[6:]] == [f"recommended: {TUNED_DEFAULT}"], (
+            "new since version 0.1"
+        )
         assert output["epochs"] == {"spent": after.epochs_spent, "budget": 42}
         assert 36 < after.epochs_spent <= 42
         assert after.profile == finished.profile
@@ -436,7 +439,7 @@ class TestHalfFinishedStudy:
         assert resumed.curve[:3] == killed.curve, "including the stored times"
         assert [trial.origin for trial in after.trials[4:6]] == [
             "anchor: FAST",
-            "recommended: profile and experience",
+            f"recommended: {TUNED_DEFAULT}",
         ]
         assert output["trials"]["interrupted"] == 1
         assert output["trials"]["failed"] == 0

@@ -124,7 +124,7 @@ def test_page_contains_drawings() -> None:
     labels = [a.get("aria-label") for tag, a in Page(html(sample_study())).tags if tag == "svg"]
     assert labels == [
         "Finalists with their intervals",
-        "Best validation accuracy against the epochs spent",
+        "Best validation accuracy against the cost of the trials",
         "Learning curves of all trials",
         "Validation accuracy against training time",
         "Importance of the settings",
