@@ -105,8 +105,8 @@ def duration(seconds: float) -> str:
 
 
 def cost_text(cost: float, budget: int | None) -> str:
-    """Formats what trials cost, relative to a trial of the default recipe, as in "cost 3.2 of 20 default trials"."""
-    return f"cost {cost:.1f} default trials" if budget is None else f"cost {cost:.1f} of {budget} default trials"
+    """Formats what trials cost, relative to a trial of the default recipe, as in "cost 3.2 of 20 trials"."""
+    return f"cost {cost:.1f} trials" if budget is None else f"cost {cost:.1f} of {budget} trials"
 
 
 def format_number(value: float | int | str | None) -> str:

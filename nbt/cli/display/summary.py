@@ -14,7 +14,7 @@ from nbt.api.results import TrainResult, training_rows
 from nbt.checks import CheckResult
 from nbt.cli.display.output import relative_path
 from nbt.cli.display.tables import grid
-from nbt.report.formatting import cost_text, duration, join_words, one_line, pluralise
+from nbt.report.formatting import duration, join_words, one_line, pluralise
 from nbt.report.settings_table import recipe_summary
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
@@ -107,10 +107,11 @@ def _check_lines(results: Sequence[CheckResult]) -> list[RenderableType]:
 def _cost(record: StudyRecord) -> str:
     counts = record.counts()
     trials = ", ".join(f"{count} {end}" for end, count in counts.items() if count)
+    spent = "" if record.cost_budget is None else f"{record.cost:.1f} of the budget of {record.cost_budget}, "
     hardware = f" on {hardware_summary(record.trials)}" if used_several_locations(record.trials) else ""
     lost = len(lost_workers(record.trials))
     return (
-        f"{duration(record.seconds_spent)}{hardware}, {cost_text(record.cost, record.cost_budget)}, "
+        f"{duration(record.seconds_spent)}{hardware}, {spent}"
         f"{pluralise(len(record.trials), 'trial')} ({trials})"
         + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
         + (f"; the search ended because {record.ended}" if record.ended else "")

@@ -148,5 +148,5 @@ def _budget_tile(record: StudyRecord) -> Fact:
     ended = pluralise(sum(counts[end] for end in ("complete", "pruned", "failed")), "trial")
     if record.cost_budget is None:
         return Fact("Time spent", duration(record.seconds_spent), f"of {record.budget}, {ended}")
-    note = f"of {record.cost_budget} default trials, {ended}, {duration(record.seconds_spent)}"
+    note = f"of {record.cost_budget}, {ended}, {duration(record.seconds_spent)}"
     return Fact("Cost of the trials", f"{record.cost:.1f}", note)
