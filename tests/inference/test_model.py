@@ -187,3 +187,10 @@ def test_wrong_arguments(model: TransferModel, trained: Trained) -> None:
         load_model(trained.folder, "tpu:x")
     with pytest.raises(UsageError, match="top: 0"):
         model.predict([], top=0)
+    folder = trained.folder.parent / "other"
+    for name in ("unknown", "class"):
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / name / "a.png")
+    with pytest.raises(UsageError, match="leave these images out with ignore_unknown=True") as error:
+        model.evaluate(folder)
+    assert str(error.value.command_line_text).endswith("--ignore-unknown")
