@@ -23,7 +23,6 @@ _RESERVED_ARGUMENTS = {
     "checkpoint_path": "give --weights",
     "num_classes": "the dataset decides it",
     "progress": "it changes nothing",
-    "dynamic_img_size": "give --image-size",
 }
 _BUILDER_PATTERN = re.compile(r"^@register_model\(\)\n.*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
 _CALL_PATTERN = re.compile(r"\s*((?:timm:)?[\w./-]+)\s*(?:\((.*)\))?\s*", re.DOTALL)

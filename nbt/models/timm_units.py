@@ -135,7 +135,7 @@ def decompose_timm_model(spec: BackboneSpec, model: nn.Module, image_size: int) 
         UsageError: The model is neither a chain of its modules nor a plain vision transformer.
     """
     if is_vision_transformer(model):
-        units, neck = vision_transformer_units(model, spec.text)
+        units, neck = vision_transformer_units(model, image_size, spec.text)
         return Decomposition(units, neck, _drop_rate(spec), None)
     parts: list[NamedModule] = [(name, model.get_submodule(name)) for name in _find_chain(spec, image_size)]
     end = len(parts)

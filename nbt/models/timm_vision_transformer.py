@@ -2,7 +2,7 @@
 
 They are no chains of modules: class token, positions and pooling belong to none of their modules, and EVA and DINOv3
 pass rotary positions to every block. The units are the patch embedding with tokens and positions, the blocks, the final
-normalisation with the model's own pooling, and attention pooling where there is one. A unit that is not a block runs
+normalisation with the model's own pooling, and attention pooling where there is one. The first and the last unit run
 the model's own `forward_features` or `forward_head` on a copy of the model that shares the modules and parameters of
 the unit and has no others, so nbt repeats no computation of timm.
 """
@@ -23,16 +23,29 @@ _EMBEDDING = ("patch_embed", "cls_token", "dist_token", "reg_token", "pos_embed"
 _OPTIONAL = ("rope", "rel_pos_bias")  # the forward passes of timm test whether they are None
 
 
-class FeaturePart(nn.Module):
-    """A part of `forward_features`: images, (N, 3, H, W), or tokens, (N, T, D), to tokens."""
+class EmbeddingPart(nn.Module):
+    """`forward_features` without blocks and final normalisation: images, (N, 3, H, W), to tokens, (N, T, D)."""
 
     def __init__(self, part: Any) -> None:
         super().__init__()
         self.part = part
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Runs the part."""
-        return self.part.forward_features(hidden)  # type: ignore[no-any-return]
+        return self.part.forward_features(images)  # type: ignore[no-any-return]
+
+
+class RotaryBlock(nn.Module):
+    """A block with rotary positions: tokens, (N, T, D), to tokens."""
+
+    def __init__(self, block: nn.Module, positions: torch.Tensor) -> None:
+        super().__init__()
+        self.block = block
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Runs the block."""
+        return self.block(tokens, rope=self.positions)  # type: ignore[no-any-return]
 
 
 class PoolingPart(nn.Module):
@@ -52,11 +65,12 @@ def is_vision_transformer(model: nn.Module) -> bool:
     return type(model).__module__.startswith("timm.models.") and type(model).__name__ in _CLASSES
 
 
-def vision_transformer_units(model: Any, text: str) -> tuple[list[NamedModule], nn.Module]:
+def vision_transformer_units(model: Any, image_size: int, text: str) -> tuple[list[NamedModule], nn.Module]:
     """Returns the units and the neck of a vision transformer without classifier; they share its modules and its mode.
 
     Args:
         model: A model for which `is_vision_transformer` holds, created with `num_classes=0` and `drop_rate=0`.
+        image_size: Height and width in pixels.
         text: The backbone in messages.
 
     Raises:
@@ -69,10 +83,10 @@ def vision_transformer_units(model: Any, text: str) -> tuple[list[NamedModule], 
             f"backbone {text}: dropped patches and random rotary positions are the same in all blocks, but units are "
             "independent; leave these arguments out"
         )
-    units: list[NamedModule] = [("patch_embed", FeaturePart(_part_of(model, *_EMBEDDING)))]
+    units: list[NamedModule] = [("patch_embed", EmbeddingPart(_part_of(model, *_EMBEDDING)))]
+    positions = None if rope is None else rope.get_embed(shape=[image_size // patch_size(model)] * 2).detach()
     for index, block in enumerate(model.blocks):
-        unit = block if rope is None else FeaturePart(_part_of(model, "rope", blocks=nn.ModuleList([block])))
-        units.append((f"blocks.{index}", unit))
+        units.append((f"blocks.{index}", block if positions is None else RotaryBlock(block, positions)))
     pooling = PoolingPart(_part_of(model, "attn_pool", "fc_norm"))
     if has_weights(pooling):
         tail: list[NamedModule] = [("norm", model.norm), ("attn_pool", pooling)]
@@ -101,19 +115,18 @@ def _has_parameters(module: nn.Module) -> bool:
     return any(True for _ in module.parameters())
 
 
-def _part_of(model: Any, *names: str, **replacements: nn.Module) -> Any:
+def _part_of(model: Any, *names: str) -> Any:
     """Returns a copy of a model that shares the named modules and parameters and has none of the others.
 
     Args:
         model: The model.
         names: Modules and parameters to keep; those that the model lacks are ignored.
-        replacements: Modules that take the place of the model's.
     """
     part = copy.copy(model)
     part._modules, part._parameters = {}, {}
     for name, module in model._modules.items():
         neutral = None if name in _OPTIONAL else nn.Sequential()
-        part._modules[name] = replacements.get(name, module if name in names else neutral)
+        part._modules[name] = module if name in names else neutral
     for name, parameter in model._parameters.items():
         part._parameters[name] = parameter if name in names else None
     return part

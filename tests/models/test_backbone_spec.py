@@ -78,7 +78,6 @@ def test_specs_are_hashable_and_independent_of_argument_order() -> None:
         (f"resnet18(a=0x{'f' * 5000})", "a is not a number"),
         ("resnet18(a=1, a=2)", "a is given twice"),
         ("resnet18(num_classes=5)", "num_classes cannot be given here; the dataset decides it"),
-        ("resnet18(dynamic_img_size=True)", "dynamic_img_size cannot be given here; give --image-size"),
         ("resnet18(pretrained=True)", "pretrained cannot be given here; give --weights"),
         ("resnet18(weights='DEFAULT')", "weights cannot be given here; give --weights"),
     ],

@@ -19,7 +19,7 @@ timm = pytest.importorskip("timm", reason="needs timm, which is an extra")
 # The smallest variant of each family, with fewer blocks where it is large: name, arguments, image size, last units.
 FAMILIES: list[tuple[str, dict[str, Any], int, tuple[str, ...]]] = [
     ("vit_tiny_patch16_224", {}, 224, ("norm",)),
-    ("vit_base_patch16_gap_224", {"depth": 2}, 64, ("fc_norm",)),  # mean of the tokens, no class token
+    ("vit_base_patch16_gap_224", {"depth": 2}, 64, ("norm",)),  # mean of the tokens, no class token
     ("deit_tiny_patch16_224", {}, 64, ("norm",)),
     ("deit_tiny_distilled_patch16_224", {}, 64, ("norm",)),  # a distillation token
     ("deit3_small_patch16_224", {"depth": 2}, 64, ("norm",)),  # no position of the class token
