@@ -20,6 +20,7 @@ from nbt.paths import check_outside, check_writable_folder
 from nbt.progress import Progress
 from nbt.search_config import DEFAULT_EPOCHS, SearchConfig
 from nbt.settings.candidate import parse_candidates
+from nbt.task.options import check_candidates
 from nbt.training.export.model_folder import check_export
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
@@ -169,6 +170,8 @@ def _make_config(task: SearchConfig | Task | str | Path, options: Mapping[str, A
     """Returns the complete configuration of a search."""
     if isinstance(task, SearchConfig):
         return task.replace(**options).check_complete()
+    if options.get("backbones") is not None:
+        check_candidates(options["backbones"])  # before only their values are kept, without lines
     if isinstance(task, str | Path):
         return SearchConfig.from_options({**options, "dataset": task}).check_complete()
     check_task(task)

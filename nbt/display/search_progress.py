@@ -20,11 +20,12 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
 from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
-from nbt.tuning.job_clock import FINALS, PROFILE, REPORT, TRAIN, TRIALS, JobEstimate
+from nbt.tuning.job_clock import FINALS, PREPARE, PROFILE, REPORT, TRAIN, TRIALS, JobEstimate
 from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
 
 _MAX_TRIALS_SHOWN = 6
 _PHASE_NAMES = {
+    PREPARE: "preparation",
     PROFILE: "fit profile",
     TRIALS: "trials",
     FINALS: "finals",

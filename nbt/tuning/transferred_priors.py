@@ -79,8 +79,7 @@ class TransferredPriors:
             space: Search space.
             beliefs: As in `PriorSurrogate`.
         """
-        members = {name: self.surrogate(target, space, beliefs=beliefs) for name, target in targets.items()}
-        return BackboneSurrogate(members, candidates)
+        return BackboneSurrogate(targets, candidates, space, self.models, beliefs=beliefs)
 
     def pruner(
         self,

@@ -207,8 +207,8 @@ def test_the_whole_is_announced_once_before_the_first_trial(
         progress.trial_finished(make_trial(2, "failed", reason="ValueError: no"))
         progress.finals_started(10)
     assert err() == [
-        "the whole search takes about 2 min 23 s: fit profile 6.0 s, trials 1 min 20 s, finals 40 s, "
-        "last training 10 s, report 3.0 s",
+        "the whole search takes about 2 min 23 s: preparation 4.0 s, fit profile 6.0 s, trials 1 min 20 s, "
+        "finals 40 s, last training 10 s, report 3.0 s",
         "finals and last training take more than half of the time of the trials: a comparison needs 2 recipes on 3 "
         "folds; a larger --budget lowers their share",
         "study birds; budget 5",

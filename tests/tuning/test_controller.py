@@ -506,7 +506,7 @@ class TestObservers:
 
 def test_a_second_driver_is_refused(tmp_path: Path) -> None:
     with open_fake_study(tmp_path, "2"):
-        with pytest.raises(NbtError, match="another driver"):
+        with pytest.raises(NbtError, match="is being searched already"):
             open_fake_study(tmp_path, "2")
         with open_fake_study(tmp_path, "2", name="other") as other:
             assert other.config == config(name="other")
