@@ -18,11 +18,12 @@ from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec, last_score
 from nbt.tuning.baseline_recipes import baseline_recipes
-from nbt.tuning.budget import OUT_OF_TIME, Budget
+from nbt.tuning.budget import MIN_PROPOSAL, OUT_OF_TIME, Budget
 from nbt.tuning.budget_account import BudgetAccount
 from nbt.tuning.job_clock import TRIALS, JobClock
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.pruners.base import ForecastingPruner, Pruner, TrialContext
+from nbt.tuning.relative_cost import CostModel
 from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, RepeatedFailures
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.space.space import EPOCHS, Space
@@ -62,7 +63,9 @@ class SearchController:
         observers: Observers of the study.
         clock: Returns a monotonic time in seconds.
         job: The clock of the whole search, which bounds a budget in time; None bounds it by the trials alone.
-        closing_seconds: Returns the seconds that a budget in time needs after the trials, from their epochs.
+        closing_seconds: Returns the seconds that a budget in time needs after the trials, from their cost.
+        cost_model: Estimates the cost of trials, by which they count in the budget; every epoch counts as one of the
+            default recipe when None.
     """
 
     def __init__(
@@ -79,10 +82,11 @@ class SearchController:
         observers: Sequence[StudyObserver] = (),
         clock: Callable[[], float] = time.monotonic,
         job: JobClock | None = None,
-        closing_seconds: Callable[[int], float] | None = None,
+        closing_seconds: Callable[[float], float] | None = None,
+        cost_model: CostModel | None = None,
     ) -> None:
         self._store, self._space, self._pruner = store, space, pruner
-        self._checkpoints, self._clock = checkpoints, clock
+        self._checkpoints, self._clock, self._cost_model = checkpoints, clock, cost_model
         self._observers = ObserverGroup(observers)
         self._trial_epochs = store.config.epochs
         self._distributions, self._epochs = space.distributions(), space.epochs
@@ -98,7 +102,7 @@ class SearchController:
         self._account = BudgetAccount(
             budget,
             self._trial_epochs,
-            spent_epochs=record.epochs_spent,
+            spent=record.budget_spent,
             full_trials=_full_trial_seconds(record),
             elapsed=lambda: self._job.total,
             closing_seconds=closing_seconds,
@@ -116,9 +120,9 @@ class SearchController:
         self._last_write_at = clock()
 
     @property
-    def spent_epochs(self) -> int:
-        """Number of epochs trained so far in all sessions, including those of pruned and failed trials."""
-        return self._account.spent_epochs
+    def spent(self) -> float:
+        """Cost of all epochs so far in all sessions, those of pruned and failed trials, too."""
+        return self._account.spent
 
     @property
     def seconds(self) -> float:
@@ -128,8 +132,8 @@ class SearchController:
     def next_trial(self) -> TrialSpec | None:
         """Returns the next trial, or None if the remaining budget does not suffice for a trial now."""
         queued = self._queue.first()
-        required_epochs = self._required_epochs(queued)
-        if not self._account.can_start(required_epochs):
+        required = self._required_cost(queued)
+        if not self._account.can_start(required):
             self._note_end("the limit of its budget is used up")
             return None
         if queued.plan is None and queued.params is None and (gain := self._small_gain()) is not None:
@@ -139,8 +143,8 @@ class SearchController:
         run = queued.run or self._start(queued)
         self._running[run.spec.key] = run
         if queued.plan is None:
-            required_epochs = run.plan.settings.epochs
-        self._account.reserve(run.spec.key, required_epochs)
+            required = run.plan.settings.epochs * run.plan.epoch_cost
+        self._account.reserve(run.spec.key, self._available(required))
         self._observers.trial_started(run.trial.number, run.plan.settings, run.plan.origin)
         return run.spec
 
@@ -174,11 +178,16 @@ class SearchController:
         for unreported in run.add_epoch(result):
             self._store.report(run.trial, unreported)
             prune_reason = self._prune_reason(run, unreported)
-        seconds, repeated = fmean(earlier.seconds for earlier in run.curve), run.trained_epochs == trained
-        self._account.count_epoch(spec.key, run.epochs_left, seconds, repeated=repeated)
+        self._account.count_epoch(
+            spec.key,
+            run.epochs_left,
+            cost=run.plan.epoch_cost,
+            seconds=fmean(earlier.seconds for earlier in run.curve),
+            repeated=run.trained_epochs == trained,
+        )
         self._store.write_progress(run.trial, run.curve, run.trained_epochs, first_epoch=result.epoch)
         self._write_seconds(_SECONDS_BETWEEN_WRITES)
-        self._observers.epoch_finished(run.trial.number, result, self.spent_epochs)
+        self._observers.epoch_finished(run.trial.number, result, self.spent)
         if _is_last(spec.settings, result):
             return None
         # A trial that repeats its last epochs needs nothing more of the budget.
@@ -223,37 +232,48 @@ class SearchController:
             self._end(run, TrialState.FAIL, reason=INTERRUPTED, interrupted=True)
         self._write_seconds()
 
-    def _required_epochs(self, queued: QueuedTrial) -> int:
-        """Returns the number of epochs that a trial still needs.
+    def _required_cost(self, queued: QueuedTrial) -> float:
+        """Returns the estimated cost of what a trial still needs.
 
         Epochs that it repeats, because its checkpoint is older, were counted when they were trained first. The
-        sampler's proposal is not known yet: it fits into what is left, see `_proposal_distributions`.
+        sampler's proposal is not known yet: it fits into what is left, see `_limit_proposal`.
         """
         if queued.plan is not None:
-            return queued.plan.settings.epochs - len(queued.curve)
+            return (queued.plan.settings.epochs - len(queued.curve)) * queued.plan.epoch_cost
         if queued.params is not None:
-            return self._space.settings(queued.params, self._trial_epochs).epochs
+            settings = self._space.settings(queued.params, self._trial_epochs)
+            return settings.epochs * self._epoch_cost(settings)
+        if self._cost_model is not None and isinstance(self._store.study.sampler, BayesianSampler):
+            return MIN_PROPOSAL * self._trial_epochs
         return self._trial_epochs if self._epochs is None else int(self._epochs.low or 1)
 
-    def _proposal_distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        """Returns the distributions of the next proposal, whose epochs are at most those that the budget has left."""
-        left = self._account.epochs_left
+    def _epoch_cost(self, settings: TransferSettings) -> float:
+        return 1.0 if self._cost_model is None else round(self._cost_model.epoch(settings), 4)
+
+    def _available(self, cost: float) -> float:
+        """Returns the cost, or what the budget has left if that is less."""
+        left = self._account.left
+        return cost if left is None else min(cost, left)
+
+    def _limit_proposal(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        """Returns the distributions of the next proposal, which fits into what the budget has left.
+
+        Only the Bayesian sampler knows the cost of its candidates. For other samplers, the number of epochs is limited.
+        """
+        left, sampler = self._account.left, self._store.study.sampler
+        if left is not None and self._cost_model is not None and isinstance(sampler, BayesianSampler):
+            sampler.max_cost = left / self._trial_epochs
+            return self._distributions
         if self._epochs is None or left is None:
             return self._distributions
-        dimension = dataclasses.replace(self._epochs, high=max(self._epochs.low, min(self._epochs.high, left)))  # type: ignore[type-var]
+        low, high = int(self._epochs.low or 1), int(self._epochs.high or 1)
+        dimension = dataclasses.replace(self._epochs, high=max(low, min(high, int(left))))
         return {**self._distributions, EPOCHS: dimension.distribution()}
 
     def _start(self, queued: QueuedTrial) -> RunningTrial:
         """Starts a new trial: with given parameters, with those of an interrupted trial, or as the sampler proposes."""
         trial = self._propose() if queued.params is None else self._store.ask(self._distributions, queued.params)
-        index = self._next_index
-        plan = queued.plan or TrialPlan(
-            settings=self._space.settings(trial.params, self._trial_epochs),
-            origin=queued.origin,
-            seed=derive_seed(self._store.config.seed, "trial", index, bits=31),
-            checkpoint=f"trial-{index:04d}",
-        )
-        self._next_index += queued.plan is None
+        plan = queued.plan or self._plan(queued, trial)
         self._store.write_plan(trial, plan, queued.curve)
         spec = TrialSpec(
             key=f"trial-{trial.number:04d}", settings=plan.settings, seed=plan.seed, checkpoint=self._checkpoint(plan)
@@ -264,7 +284,7 @@ class SearchController:
         """Returns a new trial with parameters of the sampler, whose random state is stored with it."""
         if not isinstance(self._store.study.sampler, BayesianSampler):
             self._seed_sampler()
-        trial = self._store.ask(self._proposal_distributions())
+        trial = self._store.ask(self._limit_proposal())
         self._proposals += 1
         if isinstance(self._store.study.sampler, BayesianSampler):
             trial.set_user_attr(codec.SAMPLER, self._store.study.sampler.random_state)
@@ -273,6 +293,17 @@ class SearchController:
     def _seed_sampler(self) -> None:
         seed = derive_seed(self._store.config.seed, "sampler", self._proposals, bits=31)
         self._store.study.sampler = self._make_sampler(seed)
+
+    def _plan(self, queued: QueuedTrial, trial: optuna.Trial) -> TrialPlan:
+        settings, index = self._space.settings(trial.params, self._trial_epochs), self._next_index
+        self._next_index += 1
+        return TrialPlan(
+            settings=settings,
+            origin=queued.origin,
+            seed=derive_seed(self._store.config.seed, "trial", index, bits=31),
+            checkpoint=f"trial-{index:04d}",
+            epoch_cost=self._epoch_cost(settings),
+        )
 
     def _checkpoint(self, plan: TrialPlan) -> Path | None:
         return None if self._checkpoints is None else self._checkpoints / f"{plan.checkpoint}.pt"
