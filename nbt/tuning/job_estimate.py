@@ -107,7 +107,7 @@ class JobEstimator:
         self._profile_share, self._spent_epochs, self._stored = profile_share, stored.epochs, stored
         self._default = default_recipe(trial_epochs)
         self._default_seconds: list[float] = []
-        self._trial_seconds: list[float] = []  # of all epochs
+        self._n_epochs, self._trial_seconds = 0, 0.0  # number and duration of all epochs
         self._final_runs: tuple[int, list[float]] | None = None  # number of runs, and seconds of those that ended
 
     def add_epoch(self, settings: TransferSettings, result: EpochResult, epochs_spent: int) -> None:
@@ -119,7 +119,7 @@ class JobEstimator:
             epochs_spent: Epochs that all trials have spent.
         """
         self._spent_epochs = epochs_spent
-        self._trial_seconds.append(result.seconds)
+        self._n_epochs, self._trial_seconds = self._n_epochs + 1, self._trial_seconds + result.seconds
         if settings == self._default and result.epoch > 1:  # the first one may include the start of libraries
             self._default_seconds.append(result.seconds)
             self._epoch_seconds = fmean(self._default_seconds)
@@ -185,8 +185,8 @@ class JobEstimator:
     def _relative_cost(self) -> float:
         """Mean cost of an epoch relative to the default recipe: the estimated one and that of the trials so far."""
         weight = _PRIOR_TRIALS * self._trial_epochs
-        observed = sum(self._trial_seconds) / self._epoch_seconds
-        return (weight * self._prior_cost + observed) / (weight + len(self._trial_seconds))
+        observed = self._trial_seconds / self._epoch_seconds
+        return (weight * self._prior_cost + observed) / (weight + self._n_epochs)
 
     @property
     def _profile_seconds(self) -> float:
