@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -17,9 +18,14 @@ _FLAGS = ("fresh", "ignore-unknown")
 
 
 class NbtError(Exception):
-    """A failure at run time; the command line exits with code 1."""
+    """A failure at run time; the command line exits with code 1.
+
+    Attributes:
+        command_line_text: The message with options of the command line, where `with_python_names` has replaced them.
+    """
 
     exit_code = 1
+    command_line_text: str | None = None
 
 
 class UsageError(NbtError, ValueError):
@@ -40,8 +46,24 @@ def require_positive(**counts: int) -> None:
 
 
 def one_line_message(error: BaseException, max_length: int = 160) -> str:
-    """Returns an error's message on one line, cut to `max_length` characters; the error's type where it has none."""
-    return " ".join(str(error).split())[:max_length] or type(error).__name__
+    """Returns an error's message on one line, its type without one; a text above `max_length` ends after a word."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= max_length else f"{text[: max_length - 3].rsplit(' ', 1)[0][: max_length - 4]} ..."
+
+
+@contextlib.contextmanager
+def errors_in(source: str | None) -> Iterator[None]:
+    """Begins the messages of UsageErrors inside the context with the name of the wrong text, usually its path.
+
+    Args:
+        source: The name; None changes no message.
+    """
+    try:
+        yield
+    except UsageError as error:
+        if source is None:
+            raise
+        raise UsageError(f"{source}: {error}") from error
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
@@ -64,14 +86,19 @@ def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:
 
 
 def with_python_names(function: Callable[P, R]) -> Callable[P, R]:
-    """Returns a function whose errors name arguments, such as `final_seeds`, instead of options (`--final-seeds`)."""
+    """Returns a function whose errors name arguments, such as `final_seeds`, instead of options (`--final-seeds`).
+
+    The command line, which may call the function, too, shows their `command_line_text`.
+    """
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:
         try:
             return function(*arguments, **named)
         except NbtError as error:
-            error.args = (python_names(str(error)), *error.args[1:])
+            if error.command_line_text is None:
+                error.command_line_text = str(error)
+                error.args = (python_names(error.command_line_text), *error.args[1:])
             raise
 
     return call

@@ -13,13 +13,14 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from nbt.errors import UsageError, nearest
+from nbt.errors import UsageError, nearest, with_python_names
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.paths import absolute_path
 from nbt.settings.belief import BeliefError, beliefs_text
-from nbt.settings.candidate import candidates_text, parse_candidates
+from nbt.settings.candidate import Checks, candidates_text, parse_candidates
 from nbt.settings.continual import SCENARIOS
 from nbt.uris import redact_uri
 from nbt.yaml_loader import dump_yaml_mapping, key_lines, line_of, parse_yaml_mapping
@@ -132,6 +133,7 @@ class Option:
 
 
 _REQUIRED: Any = None
+_NO_CHECKS: Checks = MappingProxyType({})
 
 
 def _option(default: Any, **facts: Any) -> Any:
@@ -226,7 +228,7 @@ class SearchConfig:
         kind="budget",
         role="search",
         metavar="N|30m|2h|auto",
-        help="Training epochs worth N full trials, or wall-clock time; auto: until a further trial is not worth it.",
+        help="Cost of N trials of the default recipe, or wall-clock time; auto: until a further trial is not worth it.",
     )
     max_budget: str = _option(
         "100", kind="budget", role="search", metavar="N|30m|2h", help="With --budget auto: the limit."
@@ -293,8 +295,8 @@ class SearchConfig:
         kind="whole",
         role="search",
         metavar="N",
-        help="Epochs of a full trial, also where the space varies them; of each task with --scenario.",
-        when_none=f"{DEFAULT_EPOCHS}, or as the space varies them",
+        help="Epochs of every trial; of each task with --scenario.",
+        when_none=f"searched from {DEFAULT_EPOCHS // 2} to {2 * DEFAULT_EPOCHS}, or as the space says",
     )
     study: str | None = _option(
         None,
@@ -407,6 +409,7 @@ class SearchConfig:
         help="Start a new study under another name instead of resuming.",
     )
 
+    @with_python_names
     def __post_init__(self) -> None:
         for name, option in option_fields().items():
             value = getattr(self, name)
@@ -415,6 +418,7 @@ class SearchConfig:
             elif default_value(name) is not None:
                 raise UsageError(f"{name}: expected a value, got nothing")
 
+    @with_python_names
     def check_complete(self) -> SearchConfig:
         """Returns the configuration itself if it has all that a search cannot do without.
 
@@ -489,12 +493,14 @@ class SearchConfig:
         return cls(**_known(options))
 
     @classmethod
-    def from_yaml(cls, text: str, *, source: str = "configuration") -> SearchConfig:
+    @with_python_names
+    def from_yaml(cls, text: str, *, source: str = "configuration", checks: Checks = _NO_CHECKS) -> SearchConfig:
         """Reads a configuration file: a mapping of option names to values, with "_" or "-" in the names.
 
         Args:
             text: YAML.
             source: Name of the text in errors, usually its path.
+            checks: Further checks of values of options, as they stand in the text.
 
         Raises:
             UsageError: The text is not YAML, or a key is unknown, given twice or has a wrong value; the message names
@@ -510,6 +516,8 @@ class SearchConfig:
                 if name in known:
                     raise UsageError(f"option {key!r} is given twice")
                 known[name] = None if value is None else option_fields()[name].check(key, value)
+                if value is not None and name in checks:
+                    checks[name](value)
             except BeliefError as error:
                 raise UsageError(f"{source}, line {line_of(text, 'dimension', error.dimension)}: {error}") from error
             except UsageError as error:
@@ -517,8 +525,9 @@ class SearchConfig:
         return cls(**{name: value for name, value in known.items() if value is not None})
 
     @classmethod
-    def load(cls, path: str | Path) -> SearchConfig:
-        """Reads a configuration file.
+    @with_python_names
+    def load(cls, path: str | Path, checks: Checks = _NO_CHECKS) -> SearchConfig:
+        """Reads a configuration file; see `from_yaml`.
 
         Raises:
             UsageError: The file cannot be read as text, or its content is wrong.
@@ -527,8 +536,8 @@ class SearchConfig:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not a text file"
-            raise UsageError(f"--config {path}: cannot be read ({reason})") from error
-        return cls.from_yaml(text, source=str(path))
+            raise UsageError(f"configuration {path}: cannot be read ({reason})") from error
+        return cls.from_yaml(text, source=str(path), checks=checks)
 
     def command_options(self, *roles: str) -> dict[str, str]:
         """Returns the options of `nbt search` that differ from their defaults, as they may be shown.

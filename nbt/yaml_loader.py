@@ -68,8 +68,12 @@ def parse_yaml_mapping(text: str, *, source: str) -> dict[str, Any]:
     """
     values = _parse(text, source)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UsageError(f"{source}: expected a mapping of names to values")
+        raise UsageError(f"{source}: {_is_empty(values)}expected a mapping of names to values")
     return values
+
+
+def _is_empty(values: Any) -> str:
+    return "is empty; " if values is None else ""
 
 
 def key_lines(text: str) -> dict[str, int]:
@@ -108,7 +112,7 @@ def parse_yaml_list(text: str, *, source: str) -> list[tuple[dict[str, str], Any
     """
     values = _parse(text, source)
     if not isinstance(values, list):
-        raise UsageError(f"{source}: expected a list")
+        raise UsageError(f"{source}: {_is_empty(values)}expected a list")
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(node, yaml.SequenceNode)
     places = []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import nbt
 from nbt import api
-from nbt.errors import NbtError, UsageError, nearest, python_names
+from nbt.errors import NbtError, UsageError, errors_in, nearest, one_line_message, python_names
 from nbt.paths import bundled_folder, cache_folder
 from nbt.yaml_loader import parse_yaml_mapping
 
@@ -145,8 +145,34 @@ def test_messages_for_python_name_arguments(message: str, expected: str) -> None
 def test_functions_of_the_package_name_arguments_and_those_of_the_command_line_options() -> None:
     with pytest.raises(UsageError, match=r"^missing budget; see help\(nbt\.search\)$"):
         nbt.search("digits")
-    with pytest.raises(UsageError, match=r"^missing --budget; see nbt search --help$"):
-        api.search("digits")
+    for function in (nbt.search, api.search):
+        with pytest.raises(UsageError) as error:
+            function("digits")
+        assert error.value.command_line_text == "missing --budget; see nbt search --help"
+
+
+def test_methods_name_arguments_too() -> None:
+    with pytest.raises(UsageError, match=r"^budget auto needs the model of the priors.* leave out heuristics=False"):
+        nbt.SearchConfig(dataset="digits", budget="auto", heuristics=False).check_complete()
+    with pytest.raises(UsageError, match=r"^backbones conv3: cannot be read as a file"):
+        nbt.SearchConfig(dataset="digits", backbones="conv3")
+
+
+def test_a_long_message_ends_after_a_word() -> None:
+    error = ValueError("word " * 10)
+    assert one_line_message(error, 23) == "word word word word ..."
+    assert one_line_message(error, 24) == "word word word word ..."
+    assert one_line_message(error, 49) == "word " * 9 + "word"
+    assert one_line_message(ValueError("x" * 30), 20) == "x" * 16 + " ..."
+    assert one_line_message(ValueError()) == "ValueError"
+
+
+def test_errors_begin_with_the_name_of_the_wrong_text() -> None:
+    for source, message in (("a.yaml", "a.yaml: no"), (None, "no")):
+        with pytest.raises(UsageError, match=f"^{message}$"), errors_in(source):
+            raise UsageError("no")
+    with pytest.raises(NbtError, match=r"^no$"), errors_in("a.yaml"):
+        raise NbtError("no")
 
 
 def test_functions_of_the_package_can_be_pickled() -> None:

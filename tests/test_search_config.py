@@ -105,7 +105,7 @@ def test_wrong_files_are_named_with_key_and_line(text: str, message: str) -> Non
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--config .*none.yaml: cannot be read \(No such file"):
+    with pytest.raises(UsageError, match=r"^configuration .*none.yaml: cannot be read \(No such file"):
         SearchConfig.load(tmp_path / "none.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match=r"cannot be read \(not a text file\)"):
@@ -135,9 +135,10 @@ def test_codes_may_be_a_list_or_a_text() -> None:
 
 
 def test_what_is_missing_is_named() -> None:
-    with pytest.raises(UsageError, match="missing --dataset; see nbt search --help"):
+    with pytest.raises(UsageError, match=r"^missing dataset; see help\(nbt\.search\)$") as error:
         SearchConfig(budget="3").check_complete()
-    with pytest.raises(UsageError, match="missing --budget"):
+    assert error.value.command_line_text == "missing --dataset; see nbt search --help"
+    with pytest.raises(UsageError, match="missing budget"):
         SearchConfig(dataset="digits").check_complete()
     complete = SearchConfig(dataset="digits", budget="3")
     assert complete.check_complete() is complete
@@ -182,6 +183,20 @@ def test_backbones_are_a_list_a_text_or_a_file(tmp_path: Path) -> None:
     assert "--backbones" in shlex.split(config.command())
 
 
+def test_further_checks_of_a_file_name_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("dataset: digits\nbackbones: [conv3, conv9]\n")
+    seen = []
+
+    def check(value: Any) -> None:
+        seen.append(value)
+        raise UsageError("no such network")
+
+    with pytest.raises(UsageError, match=r"c\.yaml, line 2: no such network$"):
+        SearchConfig.load(file, {"backbones": check})
+    assert seen == [["conv3", "conv9"]]
+
+
 def test_a_list_of_one_backbone_is_that_backbone() -> None:
     config = SearchConfig(dataset="digits", budget="1", image_size=32, backbones=[("conv3", "none")]).check_complete()
     assert config == SearchConfig(dataset="digits", budget="1", image_size=32, backbone="conv3", weights="none")
@@ -190,10 +205,10 @@ def test_a_list_of_one_backbone_is_that_backbone() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "conv3"}, "--backbone: --backbones lists"),
-        ({"weights": "none"}, "--weights: --backbones lists"),
-        ({"scenario": "data"}, "--scenario: only with one backbone"),
-        ({"teacher": "resnet18"}, "--teacher: only with one backbone"),
+        ({"backbone": "conv3"}, "^backbone: backbones lists"),
+        ({"weights": "none"}, "^weights: backbones lists"),
+        ({"scenario": "data"}, "^scenario: only with one backbone"),
+        ({"teacher": "resnet18"}, "^teacher: only with one backbone"),
     ],
 )
 def test_several_backbones_exclude_other_options(options: dict[str, Any], message: str) -> None:

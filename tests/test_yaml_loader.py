@@ -52,6 +52,12 @@ def test_a_number_as_the_name_of_a_dataset_is_refused_with_the_remedy() -> None:
         SearchConfig.from_yaml("dataset: 08\n", source="x")
 
 
+def test_an_empty_text_is_named_as_such() -> None:
+    for parse in (parse_yaml_mapping, parse_yaml_list):
+        with pytest.raises(UsageError, match=r"^f: is empty; expected a"):
+            parse("# only a comment\n", source="f")
+
+
 def test_the_line_of_an_entry_in_nested_mappings() -> None:
     text = "a: 1\nlist:\n  - name: x\n  - {name: y, more: {name: z}}\nname: x\n"
     assert [line_of(text, "name", value) for value in ("x", "y", "z", "none")] == [5, 4, 4, None]

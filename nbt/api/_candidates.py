@@ -13,7 +13,8 @@ from nbt.api._load_task import load_candidate, load_silently
 from nbt.errors import NbtError, UsageError, one_line_message
 from nbt.progress import Progress
 from nbt.search_config import SearchConfig
-from nbt.settings.candidate import Candidate, candidates_text, parse_candidates
+from nbt.settings.candidate import Candidate, candidates_text
+from nbt.task.options import check_candidates, check_task_options
 from nbt.tuning.storage.candidates import CandidateConfig, CandidateRecord
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nbt")
 
+_MAX_REASON_LENGTH = 400
 _DATA_FIELDS = ("data_dir", "classes", "shots", "resize", "seed")
 
 
@@ -66,7 +68,7 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
         UsageError: A value is wrong, two entries are the same, or no backbone can be used.
         NbtError: No backbone can be used.
     """
-    listed = parse_candidates(config.backbones)
+    listed = check_candidates(config.backbones)
     skipped = {} if stored is None else stored.left_out
     loaded, left_out = _load_all(listed, config, skipped, progress)
     of_study = () if stored is None else stored.config.candidates
@@ -112,14 +114,10 @@ def _load_all(
     listed: Sequence[Candidate], config: SearchConfig, skipped: Mapping[str, str], progress: Progress | None
 ) -> tuple[list[tuple[Candidate, Task]], dict[str, str]]:
     """Returns the tasks of the backbones that can be used, and why the others cannot, `skipped` included."""
-    from nbt.task.options import check_task_options
-
     options = {name: getattr(config, name) for name in _DATA_FIELDS}
-    for item in listed:
-        size = item.image_size or config.image_size
-        check_task_options(config.dataset, backbone=item.name, weights=item.weights, image_size=size, **options)
+    check_task_options(config.dataset, image_size=config.image_size, **options)
     loaded: list[tuple[Candidate, Task]] = []
-    errors: dict[str, NbtError] = {name: UsageError(reason) for name, reason in skipped.items()}
+    errors: dict[str, NbtError] = {}
     for item in listed:
         if _label(item) in skipped:
             continue
@@ -133,16 +131,18 @@ def _load_all(
             _check_memory(task)
         except NbtError as error:
             errors[_label(item)] = error
-            _log.warning("the backbone %s is left out: %s", _label(item), one_line_message(error))
         else:
             if any(_identity(task) == _identity(other) for _, other in loaded):
                 raise UsageError(f"--backbones: {_label(item)} is given twice")
             loaded.append((item, task))
+    reasons = {name: one_line_message(error, _MAX_REASON_LENGTH) for name, error in errors.items()}
     if not loaded:
-        reasons = "; ".join(f"{name}: {one_line_message(error)}" for name, error in errors.items())
         kind = UsageError if all(isinstance(error, UsageError) for error in errors.values()) else NbtError
-        raise kind(f"none of the backbones can be used: {reasons}")
-    return loaded, {name: one_line_message(error) for name, error in errors.items()}
+        shown = "; ".join(f"{name}: {reason}" for name, reason in {**skipped, **reasons}.items())
+        raise kind(f"none of the backbones can be used: {shown}")
+    for name, reason in reasons.items():
+        _log.warning("the backbone %s is left out: %s", name, reason)
+    return loaded, {**skipped, **reasons}
 
 
 def _check_memory(task: Task) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nbt.progress import Progress
+from nbt.report.formatting import pluralise
 
 if TYPE_CHECKING:
     from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
@@ -38,7 +39,7 @@ class ProgressTrialSource:
         self._running[spec.key] = (activity, result.epoch, spec.settings.epochs)
         if self._progress is not None:
             activities, done, total = zip(*self._running.values(), strict=True)
-            more = f" and {len(activities) - 1} more" if len(activities) > 1 else ""
+            more = f" and {pluralise(len(activities) - 1, 'other run')}" if len(activities) > 1 else ""
             self._progress(f"{activities[0]}{more}", sum(done), sum(total))
         return self._source.on_epoch(spec, result)
 

@@ -95,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         return _fail(_usage_message(error), WRONG_USAGE)
     except NbtError as error:
-        return _fail(str(error), error.exit_code, trace=out.verbose)
+        return _fail(error.command_line_text or str(error), error.exit_code, trace=out.verbose)
     except click.Abort as error:
         print(str(error.__cause__ or "") or "interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -17,7 +17,7 @@ from nbt.cli.options.continual import (
     recipes_from_options,
     stream_settings_from_options,
 )
-from nbt.errors import UsageError
+from nbt.errors import UsageError, errors_in
 from nbt.paths import absolute_path, check_outside, check_writable_folder
 from nbt.settings.class_stream import ClassStreamSettings
 from nbt.settings.continual import SCENARIOS
@@ -128,7 +128,8 @@ def _run_task_streams(out: Output, options: Mapping[str, Any]) -> tuple[dict[str
     from nbt import api
 
     for settings in api.check_streams(**stream_options).values():
-        check_starting_weights(settings.recipe, task.backbone, task.source.dataset, task.weights)
+        with errors_in(options["file"]):
+            check_starting_weights(settings.recipe, task.backbone, task.source.dataset, task.weights)
     from nbt.display.stream_progress import StreamProgress
 
     with StreamProgress(out.progress_mode) as progress:

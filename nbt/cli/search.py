@@ -16,6 +16,7 @@ from nbt.cli.options.from_search_config import read_config, search_config_option
 from nbt.errors import NbtError, UsageError
 from nbt.paths import check_outside, check_writable_folder
 from nbt.search_config import SearchConfig
+from nbt.task.options import check_candidates
 from nbt.yaml_loader import line_of
 
 
@@ -85,7 +86,6 @@ def check_options(config: SearchConfig) -> None:
     """
     from nbt.report.study.checks.registry import check_ignored
     from nbt.settings.belief import parse_beliefs
-    from nbt.settings.candidate import parse_candidates
     from nbt.tuning.budget import Budget
     from nbt.tuning.engines.factory import check_engine_options
     from nbt.tuning.engines.ray.options import RayOptions
@@ -98,9 +98,8 @@ def check_options(config: SearchConfig) -> None:
     check_engine_options(config.engine, config.workers, ray)
     options = {name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher", "resize")}
     task = check_task(options)
-    for item in () if config.backbones is None else parse_candidates(config.backbones):
-        size = item.image_size or config.image_size
-        check_task({**options, "backbone": item.name, "weights": item.weights, "image_size": size})
+    if config.backbones is not None:
+        check_candidates(config.backbones)
     check_outside("--out", config.out, task.source.path)
     if config.storage is None:
         check_outside("--storage", ".nbt", task.source.path)

@@ -19,7 +19,7 @@ from nbt.cli.options.common import (
     task_options,
     workers_option,
 )
-from nbt.errors import UsageError
+from nbt.errors import UsageError, errors_in
 from nbt.settings import TransferSettings
 
 _TASK_OPTIONS = (*TASK_OPTIONS, "resize")
@@ -84,7 +84,8 @@ def command(
     settings, origin = _take_settings(file, options, set(given_parameters(ctx)))
     dataset = options.pop("dataset")
     task = check_task({"dataset": dataset, **options})
-    check_starting_weights(settings, task.backbone, task.source.dataset, task.weights)
+    with errors_in(file):
+        check_starting_weights(settings, task.backbone, task.source.dataset, task.weights)
     folder = None if export is None else Path(export)
     if folder is not None:
         check_export(folder, "--export")
@@ -92,8 +93,7 @@ def command(
     from nbt.display.progress import Progress
 
     with Progress(out.progress_mode) as progress:
-        if origin:
-            progress.keep(f"training with {origin}")
+        progress.keep(f"training with {origin}")
         from nbt import api
 
         result = api.train(
@@ -114,7 +114,7 @@ def command(
 
 
 def _take_settings(file: str | None, options: dict[str, Any], given: Collection[str]) -> tuple[TransferSettings, str]:
-    """Returns the settings to train with, and their origin in words unless they are from a file.
+    """Returns the settings to train with, and their origin in words.
 
     Args:
         file: The option `--settings`.
@@ -137,7 +137,9 @@ def _take_settings(file: str | None, options: dict[str, Any], given: Collection[
     if options["dataset"] is None:
         raise UsageError("missing --dataset; see nbt train --help")
     if file is not None:
-        return TransferSettings.load(file), ""
+        settings = TransferSettings.load(file)
+        plain = settings == TransferSettings(epochs=settings.epochs)
+        return settings, f"{'the default recipe, plain fine-tuning, from' if plain else 'the settings of'} {file}"
     if study is not None:
         return recommended, f"the recommended settings of study {study}"
     from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default

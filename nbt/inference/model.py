@@ -16,7 +16,7 @@ from torch import nn
 from nbt.data.image_store import DecodeOptions, iter_decoded
 from nbt.data.resolve import DatasetSource
 from nbt.devices import autocast, inference_batch_size, normalise, pick_device
-from nbt.errors import UsageError, nearest, require_positive
+from nbt.errors import UsageError, nearest, require_positive, with_python_names
 from nbt.inference.evaluation import ModelEvaluation
 from nbt.inference.images import ImageSource, find_images
 from nbt.inference.labelled import PARTS, LabelledImages, check_labelled, labelled_images_of, read_labelled
@@ -154,6 +154,7 @@ class TransferModel:
         """Temperature by which the logits are divided, which calibrates the probabilities; 1 without calibration."""
         return float(self.metadata.get("temperature", 1.0))
 
+    @with_python_names
     def predict(
         self, images: Any, *, top: int = 5, recursive: bool = True, progress: Progress | None = None
     ) -> pd.DataFrame:
@@ -185,6 +186,7 @@ class TransferModel:
                 values[index], classes[index] = best.values.cpu().numpy(), best.indices.cpu().numpy()
         return self._prediction_frame(source, errors, values, classes)
 
+    @with_python_names
     def predict_proba(self, images: Any, *, recursive: bool = True, progress: Progress | None = None) -> FloatArray:
         """Returns the probabilities of the classes, float32 (N, C), in the order of `class_names`.
 
@@ -204,6 +206,7 @@ class TransferModel:
 
         return self._collect(classify, len(self.class_names), images, recursive, progress)
 
+    @with_python_names
     def embed(self, images: Any, *, recursive: bool = True, progress: Progress | None = None) -> FloatArray:
         """Returns the features of the last layer before the head, float32 (N, D), before any normalisation.
 
@@ -220,6 +223,7 @@ class TransferModel:
         backbone = cast(Backbone, self.module.base if isinstance(self.module, FirstOrder) else self.module)
         return self._collect(backbone.features, backbone.feature_dim, images, recursive, progress)
 
+    @with_python_names
     def evaluate(
         self,
         data: str | Path | DatasetSource | Task,

@@ -19,6 +19,7 @@ from nbt.models.encoders import ENCODER_BUILDERS, ENCODER_IMAGE_SIZES
 from nbt.models.units import Decomposition, decompose
 
 _FALLBACK_IMAGE_SIZE = 224
+_IMAGE_SIZE_ARGUMENTS = ("image_size", "input_size", "img_size")
 _DRY_RUN_IMAGES = 2
 _LAYERS_WITH_PRODUCTS = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
 # The published weights of GoogLeNet and Inception expect images rescaled from ImageNet's statistics; without
@@ -116,13 +117,13 @@ def build_backbone(spec: BackboneSpec, n_classes: int, *, image_size: int, seed:
     """
     dim = feature_dim(spec, image_size)
     with _seeded_cpu_generator(seed):
-        return Backbone(_decompose(spec, _build_library_model(spec), image_size), dim, n_classes).eval()
+        return Backbone(_decompose(spec, _build_library_model(spec, image_size), image_size), dim, n_classes).eval()
 
 
 def random_unit_state(spec: BackboneSpec, image_size: int, seed: int) -> dict[str, torch.Tensor]:
     """Returns the randomly initialised state of the units, equal to that of `build_backbone` with the same seed."""
     with _seeded_cpu_generator(seed):
-        parts = _decompose(spec, _build_library_model(spec), image_size)
+        parts = _decompose(spec, _build_library_model(spec, image_size), image_size)
     return {name: tensor.detach() for name, tensor in unit_state_dict(parts).items()}
 
 
@@ -150,7 +151,7 @@ def build_on_meta_device(
     """
     with _seeded_cpu_generator(0):
         with _EmptyTensorsOnMeta():
-            model = _build_library_model(spec, n_classes)
+            model = _build_library_model(spec, image_size, n_classes)
         model = model.to("meta")
         return model, _decompose(spec, model, image_size)
 
@@ -195,7 +196,7 @@ def _dry_run(spec: BackboneSpec, image_size: int) -> tuple[int, tuple[UnitWork, 
     if spec.name in ENCODER_BUILDERS:
         # The encoders are small; the meta device would import PyTorch's compiler, which takes seconds.
         with _seeded_cpu_generator(0):
-            parts = _decompose(spec, _build_library_model(spec), image_size)
+            parts = _decompose(spec, _build_library_model(spec, image_size), image_size)
         hidden = torch.zeros(_DRY_RUN_IMAGES, 3, image_size, image_size)
     else:
         _, parts = build_on_meta_device(spec, image_size)
@@ -207,13 +208,16 @@ def _dry_run(spec: BackboneSpec, image_size: int) -> tuple[int, tuple[UnitWork, 
                 with _count_work(unit) as counted:
                     hidden = unit(hidden)
                 work.append(UnitWork(*(count / _DRY_RUN_IMAGES for count in counted)))
-            return int(parts.neck(hidden).shape[1]), tuple(work)
+            features = parts.neck(hidden)
     except _BUILD_ERRORS as error:
         default_size = default_image_size(spec)
         raise UsageError(
             f"backbone {spec.text} does not work with images of {image_size} px ({one_line_message(error)}); "
             f"use its default size: --image-size {default_size}"
         ) from error
+    if features.ndim != 2:
+        raise UsageError(f"backbone {spec.text} does not return one vector per image; leave out global_pool")
+    return features.shape[1], tuple(work)
 
 
 def _memory_passes(layer: nn.Module) -> int:
@@ -257,7 +261,7 @@ def default_image_size(spec: BackboneSpec) -> int:
     """
     if spec.name in ENCODER_IMAGE_SIZES:
         return ENCODER_IMAGE_SIZES[spec.name]
-    configured = spec.arguments.get("image_size") or spec.arguments.get("input_size")
+    configured = next((size for name in _IMAGE_SIZE_ARGUMENTS if (size := spec.arguments.get(name))), None)
     if spec.name.startswith(TIMM_PREFIX):
         from nbt.models.timm_units import timm_pretrained_config
 
@@ -277,7 +281,7 @@ def torchvision_default_weights(spec: BackboneSpec) -> Any:
     return getattr(get_model_weights(spec.name), "DEFAULT", None)
 
 
-def _build_library_model(spec: BackboneSpec, n_classes: int | None = None) -> nn.Module:
+def _build_library_model(spec: BackboneSpec, image_size: int, n_classes: int | None = None) -> nn.Module:
     """Builds the library's model with random weights, in evaluation mode."""
     arguments = {**_DEFAULT_ARGUMENTS.get(spec.name, {}), **spec.arguments}
     try:
@@ -286,7 +290,7 @@ def _build_library_model(spec: BackboneSpec, n_classes: int | None = None) -> nn
         if spec.name.startswith(TIMM_PREFIX):
             from nbt.models.timm_units import build_timm_model
 
-            return build_timm_model(spec)
+            return build_timm_model(spec, image_size)
         from torchvision.models import get_model
 
         if n_classes is not None:

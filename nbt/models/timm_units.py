@@ -1,7 +1,7 @@
-"""timm's models as ordered units, for models that are a chain of their modules; a dry run determines this.
+"""timm's models as ordered units: chains of their modules, which a dry run determines, and plain vision transformers.
 
-Most convolutional networks of timm are such chains. Its plain vision transformers are not (class token and positions
-belong to none of their modules); torchvision's are supported by `nbt.models.units`.
+Most convolutional networks of timm and Swin are such chains; see `nbt.models.timm_vision_transformer` for the others.
+Positions of models with a fixed image size are interpolated by timm for other image sizes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import nn
 
 from nbt.errors import NbtError, UsageError, nearest, one_line_message
 from nbt.models.backbone_spec import TIMM_PREFIX, BackboneSpec
+from nbt.models.timm_vision_transformer import is_vision_transformer, patch_size, vision_transformer_units
 from nbt.models.units import Decomposition, NamedModule, group, has_weights
 
 _FORWARD_ERRORS = (
@@ -40,27 +41,77 @@ def timm_pretrained_config(spec: BackboneSpec) -> Any:
     return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
 
 
-def build_timm_model(spec: BackboneSpec, *, pretrained: bool = False) -> nn.Module:
+def build_timm_model(spec: BackboneSpec, image_size: int, *, pretrained: bool = False) -> nn.Module:
     """Builds a timm model without classifier, in evaluation mode.
 
     Dropout before the classifier (`drop_rate`) is left to the `Backbone`. In-place activations are made out of place,
-    because some blocks begin with one and would modify their input.
+    because some blocks begin with one and would modify their input. A model with a fixed image size is built for
+    `image_size`, unless its arguments state another one.
 
     Raises:
-        UsageError: timm has no such model.
+        UsageError: timm has no such model, or it cannot be built for this image size.
     """
     import timm
 
-    arguments = {**spec.arguments, "drop_rate": 0.0}
-    model: nn.Module = timm.create_model(_timm_model_name(spec), pretrained=pretrained, num_classes=0, **arguments)
+    size = _size_arguments(spec, image_size)
+    arguments = {**size, **spec.arguments, "drop_rate": 0.0}
+    try:
+        model: nn.Module = timm.create_model(_timm_model_name(spec), pretrained=pretrained, num_classes=0, **arguments)
+    except _FORWARD_ERRORS as error:
+        if not size:
+            raise
+        raise _refused_size(spec, image_size, one_line_message(error)) from error
+    if size and image_size % patch_size(model):
+        raise _refused_size(spec, image_size, f"not a multiple of its patches of {patch_size(model)} px")
     for module in model.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
     return model.eval()
 
 
-def fetch_timm_state_dict(spec: BackboneSpec) -> dict[str, torch.Tensor]:
-    """Downloads timm's pretrained weights.
+def resize_timm_state_dict(
+    spec: BackboneSpec, state: dict[str, torch.Tensor], image_size: int
+) -> dict[str, torch.Tensor]:
+    """Interpolates the positions of a plain vision transformer for another image size than its own, as timm does.
+
+    Args:
+        spec: The architecture.
+        state: Tensors by name, with further ones such as those of a classifier.
+        image_size: Height and width in pixels.
+
+    Returns:
+        The state dict; the given one if it is of another model or of another image size than the model's own.
+    """
+    own = BackboneSpec(spec.name, tuple((name, value) for name, value in spec.kwargs if name != "img_size"))
+    size = spec.arguments.get("img_size", image_size)
+    if not _size_arguments(own, size):
+        return state
+    model: Any = build_timm_model(own, timm_pretrained_config(spec).input_size[-1])
+    tensors = model.state_dict()
+    fits = all(name in state and state[name].shape == tensor.shape for name, tensor in tensors.items())
+    if not is_vision_transformer(model) or not fits:
+        return state
+    model.load_state_dict({name: state[name] for name in tensors})
+    model.set_input_size(size)
+    return {**state, **model.state_dict()}
+
+
+def _size_arguments(spec: BackboneSpec, image_size: int) -> dict[str, int]:
+    """Returns the argument with which timm builds a model of fixed image size for another one; otherwise nothing."""
+    config = timm_pretrained_config(spec)
+    fixed = config.fixed_input_size and config.input_size[-1] != image_size
+    return {"img_size": image_size} if fixed and "img_size" not in spec.arguments else {}
+
+
+def _refused_size(spec: BackboneSpec, image_size: int, reason: str) -> UsageError:
+    return UsageError(
+        f"backbone {spec.text} does not work with images of {image_size} px ({reason}); "
+        f"use its default size: --image-size {timm_pretrained_config(spec).input_size[-1]}"
+    )
+
+
+def fetch_timm_state_dict(spec: BackboneSpec, image_size: int) -> dict[str, torch.Tensor]:
+    """Downloads timm's pretrained weights; timm interpolates positions for the image size.
 
     Raises:
         UsageError: timm has no weights of this model.
@@ -69,7 +120,7 @@ def fetch_timm_state_dict(spec: BackboneSpec) -> dict[str, torch.Tensor]:
     if not timm_pretrained_config(spec).has_weights:
         raise UsageError(f"backbone {spec.text} has no library weights; give --weights FILE, or --weights none")
     try:
-        return build_timm_model(spec, pretrained=True).state_dict()
+        return build_timm_model(spec, image_size, pretrained=True).state_dict()
     except Exception as error:  # the network and the hub's client raise errors of many types
         raise NbtError(
             f"timm's weights of {spec.text} cannot be loaded ({one_line_message(error)}); "
@@ -81,8 +132,11 @@ def decompose_timm_model(spec: BackboneSpec, model: nn.Module, image_size: int) 
     """Decomposes a model built by `build_timm_model` into units.
 
     Raises:
-        UsageError: The model is not a chain of its modules.
+        UsageError: The model is neither a chain of its modules nor a plain vision transformer.
     """
+    if is_vision_transformer(model):
+        units, neck = vision_transformer_units(model, image_size, spec.text)
+        return Decomposition(units, neck, _drop_rate(spec), None)
     parts: list[NamedModule] = [(name, model.get_submodule(name)) for name in _find_chain(spec, image_size)]
     end = len(parts)
     while end and not any(True for _ in parts[end - 1][1].parameters()):
@@ -112,7 +166,7 @@ def _find_chain(spec: BackboneSpec, image_size: int) -> tuple[str, ...]:
     """Returns the names of the modules that, run in sequence, reproduce the model's output exactly."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(0)
-        model = build_timm_model(spec)
+        model = build_timm_model(spec, image_size)
         for parameter in model.parameters():
             # Parameters initialised to 0 or 1 would hide that the chain skips them.
             parameter.add_(torch.randn_like(parameter), alpha=0.02)
@@ -122,11 +176,7 @@ def _find_chain(spec: BackboneSpec, image_size: int) -> tuple[str, ...]:
         except UsageError:
             raise
         except _FORWARD_ERRORS as error:
-            default_size = timm_pretrained_config(spec).input_size[-1]
-            raise UsageError(
-                f"backbone {spec.text} does not work with images of {image_size} px ({one_line_message(error)}); "
-                f"use its default size: --image-size {default_size}"
-            ) from error
+            raise _refused_size(spec, image_size, one_line_message(error)) from error
     if names == ("",):
         raise UsageError(f"backbone {spec.text} cannot be read as ordered units; use another architecture")
     return names

@@ -100,6 +100,10 @@ def load_pretrained_weights(
         stale: tuple[str, ...] = ()
     else:
         (state, stale), source = read_state_dict(Path(weights)), f"weights {weights}"
+        if spec.name.startswith(TIMM_PREFIX):
+            from nbt.models.timm_units import resize_timm_state_dict
+
+            state = resize_timm_state_dict(spec, state, image_size)
     w0, source_head, unit_names = _match_state_dict(state, spec, model, parts, source)
     if not stale and (initial := initial_statistics(w0)):
         logging.getLogger("nbt").warning(
@@ -223,7 +227,7 @@ def _fetch_library_state_dict(spec: BackboneSpec, image_size: int) -> dict[str, 
     if spec.name.startswith(TIMM_PREFIX):
         from nbt.models.timm_units import fetch_timm_state_dict
 
-        return fetch_timm_state_dict(spec)
+        return fetch_timm_state_dict(spec, image_size)
     weights = torchvision_default_weights(spec)
     if weights is None:
         raise UsageError(f"backbone {spec.text} has no library weights; give --weights FILE, or --weights none")

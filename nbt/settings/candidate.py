@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nbt.errors import UsageError, nearest
 from nbt.yaml_loader import parse_yaml_list
 
+Checks = Mapping[str, Callable[[Any], object]]
+"""Function that raises UsageError for a wrong value, by the name of the value."""
+
 _KEYS = ("name", "weights", "image_size", "licence", "text")
+_NO_CHECKS: Checks = MappingProxyType({})
 _FORM = "a backbone, a pair of backbone and weights, or a mapping with " + ", ".join(_KEYS)
+
+
+class _KeyError(UsageError):
+    """A wrong key of a candidate, or a wrong value of it."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +63,14 @@ class Candidate:
             raise UsageError(f"expected {_FORM}, got {value!r:.80}")
         for key in value:
             if key not in _KEYS:
-                raise UsageError(f"unknown key {key!r}; {nearest(str(key), _KEYS)}")
+                raise _KeyError(key, f"unknown key {key!r}; {nearest(str(key), _KEYS)}")
         texts = {key: str(item) if isinstance(item, Path) else item for key, item in value.items()}
         size = texts.pop("image_size", None)
         if size is not None and type(size) is not int:
-            raise UsageError(f"image_size: expected a whole number, got {size!r}")
+            raise _KeyError("image_size", f"image_size: expected a whole number, got {size!r}")
         for key, item in texts.items():
             if not isinstance(item, str) or "\n" in item.strip():
-                raise UsageError(f"{key}: expected one line of text, got {item!r:.80}")
+                raise _KeyError(key, f"{key}: expected one line of text, got {item!r:.80}")
         if not texts.get("name"):
             raise UsageError(f"no name; expected {_FORM}")
         return cls(image_size=size, **{key: item.strip() for key, item in texts.items()})
@@ -68,23 +81,26 @@ class Candidate:
         return {key: value for key, value in asdict(self).items() if value != neutral[key]}
 
 
-def parse_candidates(value: Any) -> tuple[Candidate, ...]:
+def parse_candidates(value: Any, checks: Checks = _NO_CHECKS) -> tuple[Candidate, ...]:
     """Reads candidates from a list, from YAML or JSON text of one, or from a YAML file.
 
     Args:
         value: Items as `Candidate.of` reads them, a text that starts with "[", or the path of a file. Files of weights
             in it are relative to its folder.
+        checks: Further checks of the values of keys.
 
     Raises:
-        UsageError: The file cannot be read, or an item is wrong or given twice; the message names the line of a file.
+        UsageError: The file cannot be read, or an item is wrong or given twice; the message names the line of a file,
+            or the number of the item.
     """
     if isinstance(value, str | Path) and not str(value).lstrip().startswith("["):
-        return _read_file(Path(value))
+        return _read_file(Path(value), checks)
     if isinstance(value, str):
-        return _checked(parse_yaml_list(value, source="backbones"))
+        value = [item for _, item in parse_yaml_list(value, source="backbones")]
     if not isinstance(value, list | tuple):
         raise UsageError(f"backbones: expected a list or a file, got {value!r:.80}")
-    return _checked(({"": f"backbones, item {number}"}, item) for number, item in enumerate(value, start=1))
+    items = [({"": f"backbones, item {number}"}, item) for number, item in enumerate(value, start=1)]
+    return _checked("backbones", items, checks)
 
 
 def candidates_text(value: Any) -> str:
@@ -92,13 +108,16 @@ def candidates_text(value: Any) -> str:
     return json.dumps([candidate.to_dict() for candidate in parse_candidates(value)])
 
 
-def _read_file(path: Path) -> tuple[Candidate, ...]:
+def _read_file(path: Path, checks: Checks) -> tuple[Candidate, ...]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise UsageError(f"--backbones {path}: cannot be read ({reason}); expected a YAML list of backbones") from error
-    found = _checked(parse_yaml_list(text, source=str(path)))
+        raise UsageError(
+            f"--backbones {path}: cannot be read as a file ({reason}); give a YAML list of backbones, the path of one, "
+            "or a single backbone as --backbone"
+        ) from error
+    found = _checked(str(path), parse_yaml_list(text, source=str(path)), checks)
     return tuple(_with_absolute_weights(candidate, path.parent) for candidate in found)
 
 
@@ -109,18 +128,21 @@ def _with_absolute_weights(candidate: Candidate, folder: Path) -> Candidate:
     return replace(candidate, weights=str(path))
 
 
-def _checked(items: Iterable[tuple[Mapping[str, str], Any]]) -> tuple[Candidate, ...]:
+def _checked(source: str, items: Iterable[tuple[Mapping[str, str], Any]], checks: Checks) -> tuple[Candidate, ...]:
     """Returns the candidates of items with their places, see `nbt.yaml_loader.parse_yaml_list`."""
     found: dict[Candidate, None] = {}
     for places, item in items:
+        key = ""
         try:
             candidate = Candidate.of(item)
+            for key, check in checks.items():
+                check(getattr(candidate, key))
         except UsageError as error:
-            unknown = next((key for key in item if key not in _KEYS), "") if isinstance(item, Mapping) else ""
-            raise UsageError(f"{places.get(unknown, places[''])}: {error}") from error
+            key = error.key if isinstance(error, _KeyError) else key
+            raise UsageError(f"{places.get(key, places[''])}: {error}") from error
         if candidate in found:
             raise UsageError(f"{places['']}: {candidate.name} is given twice")
         found[candidate] = None
     if not found:
-        raise UsageError("backbones: expected at least one backbone")
+        raise UsageError(f"{source}: expected at least one backbone")
     return tuple(found)

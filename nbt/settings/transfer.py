@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from nbt.errors import UsageError
+from nbt.errors import UsageError, errors_in
 from nbt.object_html import short_repr, table_html
 from nbt.settings.declaration import SETTINGS, Setting, declared_settings, documented, setting_field
 from nbt.settings.rule import FieldRule
@@ -495,10 +495,8 @@ class TransferSettings(_Group):
             UsageError: The text is not YAML or not a mapping, a name is unknown, or a value breaks its rule.
         """
         values = parse_yaml_mapping(text, source=source)
-        try:
+        with errors_in(source):
             return cls.from_dict(values)
-        except UsageError as error:
-            raise UsageError(f"{source}: {error}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> TransferSettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nbt.data.resolve import DatasetSource, resolve
 from nbt.errors import UsageError
@@ -12,6 +13,7 @@ from nbt.models.backbone_spec import BackboneSpec, parse_backbone
 from nbt.models.teacher import parse_teacher
 from nbt.paths import absolute_path
 from nbt.search_config import option_fields
+from nbt.settings.candidate import Candidate, parse_candidates
 
 IMAGE_SIZES = (8, 1024)
 """Smallest and largest accepted image size in pixels."""
@@ -85,6 +87,19 @@ def check_task_options(
         seed=seed,
         resize=resize,
     )
+
+
+def check_candidates(value: Any) -> tuple[Candidate, ...]:
+    """Returns the backbones of a list, with names and image sizes checked; their files may be missing.
+
+    Raises:
+        UsageError: As in `parse_candidates`, or a backbone is unknown, or an image size out of range.
+    """
+
+    def check_image_size(size: int | None) -> None:
+        _check_number("image_size", size, *IMAGE_SIZES)
+
+    return parse_candidates(value, {"name": parse_backbone, "image_size": check_image_size})
 
 
 def _check_number(option: str, value: int | None, low: int, high: int | None, reason: str = "") -> None:

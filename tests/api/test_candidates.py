@@ -167,6 +167,25 @@ def test_backbones_that_cannot_be_used_are_left_out(caplog: pytest.LogCaptureFix
         nbt.search("digits", budget=2, study="other", **{**QUICK, "backbones": none})
 
 
+def test_missing_weights_are_left_out_once_and_whole(caplog: pytest.LogCaptureFixture, own_folder: Path) -> None:
+    foreign = own_folder / "foreign.pth"
+    torch.save({f"block{i}.convolution.weight": torch.zeros(1) for i in range(9)}, foreign)
+    file = own_folder / "list.yaml"
+    file.write_text(
+        "- {name: conv3(width=8), weights: none}\n"
+        "- {name: conv3(width=16), weights: missing.pth}\n"
+        "- {name: conv4(width=8), weights: foreign.pth}\n"
+    )
+    config = nbt.SearchConfig(dataset="digits", budget="1", shots=24, image_size=28, backbones=file)
+    with caplog.at_level(logging.WARNING, logger="nbt"):
+        found = _candidates.prepare_candidates(config, None, None)
+    assert [candidate.name for candidate in found.configs] == ["conv3(width=8)"]
+    missing, misfit = found.left_out.items()
+    assert missing[0] == "conv3(width=16) with weights missing.pth" and "missing.pth: no such file" in missing[1]
+    assert misfit[1].endswith("unknown: " + ", ".join(f"block{i}.convolution.weight" for i in range(5)) + " and 4 more")
+    assert caplog.text.count("is left out") == 2
+
+
 def test_a_backbone_that_does_not_fit_in_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from nbt.training.worker import trial_memory
 
@@ -184,7 +203,10 @@ def test_a_backbone_that_does_not_fit_in_memory_is_left_out(monkeypatch: pytest.
     ("listed", "message"),
     [
         (["conv3", "no_such_net"], "no_such_net"),
-        ([("conv3", "none"), ("conv3", "missing.pth")], "missing.pth: no such file"),
+        (
+            [("conv3", "missing.pth"), ("conv4", "gone.pth")],
+            "none of the backbones.*missing.pth.*; conv4 with weights gone",
+        ),
         ([("conv3", "none"), {"name": "conv3()", "weights": "none"}], "is given twice"),
         (["conv3", {"name": "conv4", "image_size": 5}], "image_size 5"),
     ],

@@ -42,7 +42,7 @@ def test_a_report_of_a_running_study_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     store = open_fake_study(tmp_path)
     for call in (lambda: report("fake"), lambda: compare(["fake", "other"])):
-        with pytest.raises(UsageError, match=r"study fake is being searched by another driver .*stop the search first"):
+        with pytest.raises(UsageError, match=r"study fake is being searched already .*stop the search first"):
             call()
     assert not (tmp_path / "reports").exists()
     store.close()

@@ -110,15 +110,23 @@ class TestSearch:
             ("--backbone conv3 --backbone conv5", "did you mean conv"),
             ("--backbones [conv3,{nam:conv4}]", "unknown key"),
             ("--backbones none.yaml", "none.yaml: cannot be read"),
-            ("--backbone conv3 --backbone conv4 --weights none --weights none.pth", "none.pth: no such file"),
+            ("--backbones list.yaml", "list.yaml, line 3: unknown backbone 'conv5'; did you mean conv"),
+            ("--config c.yaml", "c.yaml, line 2: list.yaml, line 3: unknown backbone 'conv5'"),
         ],
     )
     def test_wrong_backbones_are_refused(
         self, words: str, message: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        Path("list.yaml").write_text("- conv3\n- weights: none\n  name: conv5\n")
+        Path("c.yaml").write_text("epochs: 3\nbackbones: list.yaml\n")
         assert run([*SEARCH, *words.split()]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
         assert fake_api.calls == []
+
+    def test_weights_of_one_of_several_backbones_may_be_missing(self, fake_api: FakeApi) -> None:
+        words = "--backbone conv3 --backbone conv4 --weights none --weights none.pth"
+        assert run([*SEARCH, *words.split(), "-q"]) == 0
+        assert "none.pth" in fake_api.calls[-1][1][0].backbones
 
     def test_ignored_checks_are_checked_first(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         assert run([*SEARCH, "--ignore", "nbt203", "--ignore", "NBT207,NBT201", "-q"]) == 0
@@ -211,7 +219,7 @@ class TestSearch:
             "default recipe 76.0 % [70.0, 82.0] the same images",
             "validation 81.0 % [80.0, 82.0] 5 runs; minus test +2.0 [-3.1, +8.1]",
             "settings trial 1: depth 1.00 frozen 0.50 lr 0.01",
-            "cost 1 min 15 s, 18 of 20 epochs, 3 trials (2 complete, 1 pruned)",
+            "cost 1 min 15 s, 0.8 of the budget of 5, 3 trials (2 complete, 1 pruned)",
             "report reports/birds/report.html",
             "next nbt predict reports/birds/model IMAGES...",
         ]
@@ -270,7 +278,8 @@ class TestSearch:
         assert run([*SEARCH, "-q"]) == 0
         text = " ".join(capsys.readouterr().out.split())
         assert (
-            "cost 10 min 12 s on 3 GPUs of 2 nodes, 130 of 168 epochs, " in text and "; 2 workers lost report" in text
+            "cost 10 min 12 s on 3 GPUs of 2 nodes, 10.8 of the budget of 14, " in text
+            and "; 2 workers lost report" in text
         )
 
     def test_prints_the_number_of_interrupted_trials_if_there_are_any(
@@ -345,6 +354,29 @@ class TestTrain:
         assert run(["train"]) == 2
         assert run(["train", "--dataset", "digits", "--storage", "sqlite:///s.db"]) == 2
         assert len(fake_api.calls) == 1
+
+    @pytest.mark.parametrize(
+        ("text", "origin"),
+        [("{}", "the default recipe, plain fine-tuning, from"), ("body_lr: 0.02", "the settings of")],
+    )
+    def test_the_recipe_of_a_file_is_named(
+        self, text: str, origin: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("r.yaml").write_text(text)
+        assert run(["train", "--dataset", "digits", "--settings", "r.yaml"]) == 0
+        assert f"training with {origin} r.yaml\n" in capsys.readouterr().err
+
+    def test_settings_of_another_backbone_name_their_file(
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("r.yaml").write_text("backbone: conv4, w.pth\n")
+        assert run(["train", "--dataset", "digits", "--backbone", "conv3", "--settings", "r.yaml"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(
+            "error: r.yaml: backbone: these settings were found for conv4, w.pth, but the task has conv3;"
+        )
+        assert "remove the setting backbone" in error
+        assert not fake_api.calls
 
     def test_wrong_settings_are_wrong_usage(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         Path("r.yaml").write_text("head_rl: 0.1\n")

@@ -182,8 +182,14 @@ def test_wrong_folders(folder: str, message: str, tmp_path: Path, monkeypatch: p
         nbt.load_model(folder)
 
 
-def test_wrong_arguments(model: TransferModel, trained: Trained) -> None:
+def test_wrong_arguments(model: TransferModel, trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown device"):
         load_model(trained.folder, "tpu:x")
     with pytest.raises(UsageError, match="top: 0"):
         model.predict([], top=0)
+    for name in ("unknown", "class"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "a.png")
+    with pytest.raises(UsageError, match="leave these images out with ignore_unknown=True") as error:
+        model.evaluate(tmp_path)
+    assert str(error.value.command_line_text).endswith("--ignore-unknown")

@@ -57,7 +57,7 @@ def test_units_and_neck_reproduce_the_model_exactly(name: str, size: int, n_unit
 @pytest.mark.parametrize(
     ("text", "size", "message"),
     [
-        ("timm:vit_tiny_patch16_224", 224, "cannot be read as ordered units; use another architecture"),
+        ("timm:cait_xxs24_224", 224, "cannot be read as ordered units; use another architecture"),
         ("timm:resnet19", 64, "timm has no model 'resnet19'; did you mean resnet18"),
         ("timm:resnet18(depth=3)", 64, "cannot be built with these arguments"),
         ("timm:resnet18(drop_rate='a')", 64, "drop_rate 'a' is not a share, 0 or more and below 1"),
@@ -82,7 +82,7 @@ def test_a_unit_that_modifies_its_input_is_refused(monkeypatch: pytest.MonkeyPat
         def forward(self, maps: torch.Tensor) -> torch.Tensor:
             return self.conv(maps.relu_())  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(timm_units, "build_timm_model", lambda spec: nn.Sequential(nn.Conv2d(3, 3, 1), InPlaceUnit()))
+    monkeypatch.setattr(timm_units, "build_timm_model", lambda *_: nn.Sequential(nn.Conv2d(3, 3, 1), InPlaceUnit()))
     with pytest.raises(UsageError, match="timm's module '1' changes its input in place"):
         timm_units._find_chain(parse_backbone("timm:in_place"), 8)
 

@@ -55,7 +55,7 @@ def test_a_configuration_file_holds_them_and_the_command_repeats_them() -> None:
 
 
 def test_they_need_the_model_of_the_priors() -> None:
-    with pytest.raises(UsageError, match="leave out --no-heuristics"):
+    with pytest.raises(UsageError, match="leave out heuristics=False"):
         SearchConfig(dataset="digits", budget="3", beliefs=LIST, heuristics=False).check_complete()
 
 

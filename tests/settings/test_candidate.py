@@ -35,7 +35,10 @@ def test_weights_in_a_file_are_relative_to_its_folder(tmp_path: Path) -> None:
         (["resnet18", "resnet18"], "backbones, item 2: resnet18 is given twice"),
         ([{"name": "resnet18", "image_size": "64"}], "image_size: expected a whole number, got '64'"),
         ([{"name": "resnet18", "text": 3}], "text: expected one line of text, got 3"),
-        ("no-such-file.yaml", "--backbones no-such-file.yaml: cannot be read"),
+        (
+            "no-such-file.yaml",
+            "--backbones no-such-file.yaml: cannot be read as a file .*, or a single backbone as --backbone",
+        ),
     ],
 )
 def test_wrong_lists_are_refused(value: Any, message: str) -> None:
@@ -51,7 +54,15 @@ def test_wrong_lists_are_refused(value: Any, message: str) -> None:
             "list.yaml, line 3: unknown key 'weight'; did you mean weights",
         ),
         ("- name: resnet18\n- image_size: 64\n", "list.yaml, line 2: no name"),
+        (
+            "- name: resnet18\n- name: vgg11\n  image_size: big\n",
+            "list.yaml, line 3: image_size: expected a whole number",
+        ),
+        ("- {name: resnet18}\n-\n  weights: w.pth\n  name: 3\n", "list.yaml, line 4: name: expected one line of text"),
+        ("- resnet18\n- 7\n", "list.yaml, line 2: expected a backbone"),
         ("name: resnet18\n", "list.yaml: expected a list"),
+        ("", "list.yaml: is empty; expected a list"),
+        ("[]\n", "list.yaml: expected at least one backbone"),
         ("- name: [\n", "list.yaml, line 2: not valid YAML"),
     ],
 )
@@ -60,3 +71,20 @@ def test_errors_name_the_line_of_the_file(text: str, message: str, tmp_path: Pat
     file.write_text(text)
     with pytest.raises(UsageError, match=message):
         parse_candidates(file)
+
+
+def test_further_checks_name_the_line_of_the_key_or_the_item(tmp_path: Path) -> None:
+    def check(size: int | None) -> None:
+        if size is not None:
+            raise UsageError(f"size {size}")
+
+    file = tmp_path / "list.yaml"
+    file.write_text("- name: resnet18\n- name: vgg11\n  weights: none\n  image_size: 7\n")
+    with pytest.raises(UsageError, match=r"list\.yaml, line 4: size 7$"):
+        parse_candidates(file, {"image_size": check})
+    for value in (
+        [{"name": "resnet18"}, {"name": "vgg11", "image_size": 7}],
+        "[resnet18, {name: vgg11, image_size: 7}]",
+    ):
+        with pytest.raises(UsageError, match=r"^backbones, item 2: size 7$"):
+            parse_candidates(value, {"image_size": check})

@@ -12,6 +12,7 @@ from nbt.cli.options.checks import pair_backbones_with_weights
 from nbt.cli.options.common import PARAMETER_NAMES, REPEATED_BACKBONES, Function, config_option
 from nbt.errors import UsageError
 from nbt.search_config import REQUIRED, SearchConfig, option_fields
+from nbt.task.options import check_candidates
 
 
 def search_config_options(function: Function) -> Function:
@@ -30,7 +31,7 @@ def read_config(ctx: click.Context) -> SearchConfig:
         UsageError: The configuration file or a value is wrong, or the dataset or the budget is missing.
     """
     file = ctx.params["config_file"]
-    values = {} if file is None else SearchConfig.load(file).to_dict()
+    values = {} if file is None else SearchConfig.load(file, {"backbones": check_candidates}).to_dict()
     given = {
         name: ctx.params[PARAMETER_NAMES.get(name, name)]
         for name in option_fields()
@@ -41,6 +42,7 @@ def read_config(ctx: click.Context) -> SearchConfig:
         raise UsageError("--backbones lists backbones with their weights: leave out --backbone")
     given |= repeated
     if "backbones" in given:
+        check_candidates(given["backbones"])  # before only their values are kept, without lines
         values = {name: value for name, value in values.items() if name not in ("backbone", "weights")}
     elif "backbone" in given:
         values.pop("backbones", None)

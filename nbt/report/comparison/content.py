@@ -16,14 +16,18 @@ from nbt.report.settings_table import flat_settings, recipe_summary, setting_des
 from nbt.report.study.recommendation import StudyRecommendation, current_recommendation, default_recipe_settings
 from nbt.report.table import Cell, Column, Row, Table, row, table
 from nbt.search_config import default_value, option_fields
+from nbt.settings import TransferSettings
 from nbt.tuning.finals.bootstrap import metric_difference
 from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
 from nbt.tuning.intervals import Interval, interval_json, value_interval
 from nbt.tuning.job_clock import PHASES
-from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.candidates import CandidateConfig
+from nbt.tuning.storage.records import StudyConfig, StudyRecord
 
 # Options that change neither trials nor results.
 _UNINTERESTING = frozenset(("study", "out", "storage", "tracking_uri", "register", "fresh", "images", "ignore"))
+# What an option or setting of a backbone is in `CandidateConfig` and, for one backbone, in `StudyConfig`.
+_OF_BACKBONE = ("backbone", "weights", "image_size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,20 @@ class ComparedStudy:
     def seconds(self) -> float:
         """Duration of all phases in seconds; that of the trials for studies of version 0.1."""
         return sum(self.record.clock.get(phase, 0.0) for phase in PHASES) or self.record.seconds_spent
+
+    @property
+    def default_backbone(self) -> str:
+        """The backbone with which the default recipe ran."""
+        return self.record.config.backbone_name(default_recipe_settings(self.record.config))
+
+    def flat_settings(self, settings: TransferSettings) -> dict[str, Any]:
+        """Returns backbone, weights and image size that settings of the study choose, and the settings per task."""
+        config = self.record.config
+        chosen = config.with_backbone_of(settings)
+        return {
+            **{name: getattr(chosen, name) for name in _OF_BACKBONE},
+            **flat_settings(config.per_task_settings(settings).replace(backbone="")),
+        }
 
     def validation(self, metric: str) -> Interval | None:
         """Returns the validation of the final runs; None before them, and for studies of another metric."""
@@ -95,7 +113,7 @@ class StudyComparison:
             "default_recipe": interval_json(_value(study.test, "baseline", self.metric.name)),
             "validation": interval_json(study.validation(self.metric.name)),
             "difference": interval_json(study.difference),
-            "recommended": None if recommendation is None else recommendation.settings.to_dict(),
+            "recommended": None if recommendation is None else record.config.named(recommendation.settings).to_dict(),
             "trials": record.counts(),
             "budget": record.budget,
             "epochs": record.epochs_spent,
@@ -180,13 +198,25 @@ def _results_table(comparison: StudyComparison) -> Table:
         Column("95 % interval", "n wide"),
     ]
     rows = []
+    several = len({study.default_backbone for study in comparison.studies}) > 1 or any(
+        study.record.config.candidates for study in comparison.studies
+    )
     for study in comparison.studies:
         tested, difference = _value(study.test, "recommended", metric), study.difference
-        recipe = "" if study.recommendation is None else recipe_summary(study.recommendation.settings)
-        cells = [*_cells(metric, tested), *_difference_cells(metric, difference)]
-        cells += [_cells(metric, _value(study.test, "baseline", metric))[0], *_cells(metric, study.validation(metric))]
-        rows.append(row(Cell(study.name, note=recipe), *cells))
+        baseline = _cells(metric, _value(study.test, "baseline", metric))[0]
+        default = Cell(baseline, note=study.default_backbone if several else "")
+        cells: list[str | Cell] = [*_cells(metric, tested), *_difference_cells(metric, difference), default]
+        cells += _cells(metric, study.validation(metric))
+        rows.append(row(Cell(study.name, note=_recipe(study, several)), *cells))
     return table("Results on the same test images", columns, rows, n_shown=len(rows))
+
+
+def _recipe(study: ComparedStudy, with_backbone: bool) -> str:
+    if study.recommendation is None:
+        return ""
+    settings = study.recommendation.settings
+    name = f"{study.record.config.backbone_name(settings)}: " if with_backbone else ""
+    return f"{name}{recipe_summary(settings)}"
 
 
 def _cells(metric: str, interval: Interval | None) -> tuple[str, str]:
@@ -222,7 +252,7 @@ def _cost_table(studies: Sequence[ComparedStudy]) -> Table:
 
 def _options_table(studies: Sequence[ComparedStudy]) -> Table:
     """Returns the options of the searches that differ."""
-    stored = [study.record.search_config().to_record() for study in studies]
+    stored = [_options(study.record) for study in studies]
     rows = []
     for name, option in option_fields().items():
         values = [config.get(name, default_value(name)) for config in stored]
@@ -232,12 +262,25 @@ def _options_table(studies: Sequence[ComparedStudy]) -> Table:
     return _by_study("Options of the searches that differ", "option", studies, rows)
 
 
+def _options(record: StudyRecord) -> dict[str, Any]:
+    """Returns the options of a search, with the backbones, weights and image sizes that it used."""
+    options, config = record.search_config().to_record(), record.config
+    options.pop("backbones", None)
+    backbones: Sequence[CandidateConfig | StudyConfig] = config.candidates or (config,)
+    used = {name: ", ".join(str(getattr(backbone, name)) for backbone in backbones) for name in _OF_BACKBONE}
+    return options | used
+
+
 def _settings_table(studies: Sequence[ComparedStudy]) -> Table:
     """Returns the recommended settings that differ, with the default recipe as the last column."""
     recommended = [study for study in studies if study.recommendation is not None]
     flat = [_flat(study) for study in recommended]
-    config, meanings = studies[0].record.config, setting_descriptions()
-    default = flat_settings(config.per_task_settings(default_recipe_settings(config)))
+    meanings = setting_descriptions()
+    defaults = [study.flat_settings(default_recipe_settings(study.record.config)) for study in studies]
+    default = {
+        name: value if all(other.get(name) == value for other in defaults) else "differs"
+        for name, value in defaults[0].items()
+    }
     rows = [
         row(Cell(name, note=meanings.get(name, "")), *(format_number(values.get(name)) for values in (*flat, default)))
         for name in dict.fromkeys(name for values in (default, *flat) for name in values)
@@ -248,7 +291,7 @@ def _settings_table(studies: Sequence[ComparedStudy]) -> Table:
 
 def _flat(study: ComparedStudy) -> Mapping[str, Any]:
     assert study.recommendation is not None
-    return flat_settings(study.record.config.per_task_settings(study.recommendation.settings))
+    return study.flat_settings(study.recommendation.settings)
 
 
 def _by_study(caption: str, label: str, studies: Sequence[ComparedStudy], rows: Sequence[Row], *more: str) -> Table:

@@ -39,18 +39,18 @@ def commands(
         has_model: Whether the exported model is in the folder.
     """
     search = record.search_config()
-    task = recommended_task_options(record).replace(**_NEUTRAL).command_options("task")
+    task = _task_words(record)
     seed = [] if search.seed == 0 else ["--seed", str(search.seed)]
     stream = [] if search.scenario is None else ["--scenario", search.scenario, "--tasks", str(record.config.tasks)]
     listed = []
     if has_settings and stream:
-        words = ["nbt", "continual", *_words(task), *stream, "--settings", str(folder / "recommended.yaml"), *seed]
+        words = ["nbt", "continual", *task, *stream, "--settings", str(folder / "recommended.yaml"), *seed]
         listed.append(ShellCommand("Train the stream again with the recommended settings", shlex.join(words)))
     elif has_settings:
         seeds = max((len(final.runs) for final in record.finals), default=1)
-        words = ["nbt", "train", *_words(task), "--settings", str(folder / "recommended.yaml")]
-        words += ["--seeds", str(seeds), *seed, "--export", str(folder / "model-again")]
-        listed.append(ShellCommand("Train again with the recommended settings", shlex.join(words)))
+        more = shlex.join(["--seeds", str(seeds), *seed, "--export", str(folder / "model-again")])
+        text = f"{train_command(record, folder / 'recommended.yaml')} {more}"
+        listed.append(ShellCommand("Train again with the recommended settings", text))
     if has_model:
         text = f"{shlex.join(['nbt', 'predict', str(folder / 'model')])} IMAGES..."
         listed.append(ShellCommand("Predict with the trained model", text))
@@ -59,6 +59,15 @@ def commands(
     listed.append(ShellCommand("Continue the search with this command and a larger --budget", shlex.join(words)))
     listed.append(ShellCommand("Compare the trials in MLflow", _mlflow_command(options.get("--tracking-uri"))))
     return listed
+
+
+def train_command(record: StudyRecord, settings: Path) -> str:
+    """Returns the command that trains with the recommended settings of a study, which are in a file."""
+    return shlex.join(["nbt", "train", *_task_words(record), "--settings", str(settings)])
+
+
+def _task_words(record: StudyRecord) -> list[str]:
+    return _words(recommended_task_options(record).replace(**_NEUTRAL).command_options("task"))
 
 
 def _words(options: Mapping[str, str]) -> list[str]:

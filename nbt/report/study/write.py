@@ -14,6 +14,7 @@ from nbt.report.study.headline import comparison_to_default, reference_of
 from nbt.report.study.recommendation import StudyRecommendation, current_recommendation
 from nbt.report.study.render import render_html, render_markdown
 from nbt.report.study.report_data import build_report
+from nbt.report.study.reproduce import train_command
 from nbt.report.study.test_section import classes_frame, confusion_frame
 from nbt.report.study.trials_frame import trials_frame
 from nbt.training.export.model_folder import was_trained_with
@@ -91,8 +92,8 @@ def settings_file(record: StudyRecord, recommendation: StudyRecommendation) -> s
     lines = [f"Settings of {article}{recommendation.name}, study {config.name}"]
     chosen = config.with_backbone_of(recommendation.settings)
     lines.append(f"dataset {config.dataset}, backbone {chosen.backbone}, weights {chosen.weights}")
-    if config.candidates:
-        lines.append(f"give them to nbt train with --image-size {chosen.image_size}")
+    if config.scenario is None:
+        lines.append(f"train a model with them: {train_command(record, Path(SETTINGS_FILE))}")
     if recommendation.final is None:
         trial = recommendation.trial
         value = score_text(None if trial is None else trial.score(metric.name), metric)

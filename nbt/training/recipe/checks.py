@@ -104,8 +104,9 @@ def check_starting_weights(
     # The name of a backbone in a search begins with its specification.
     if settings.backbone and not f"{settings.backbone}, ".startswith(f"{backbone.text}, "):
         raise UsageError(
-            f"backbone: these settings were found for {settings.backbone}, and the task has {backbone.text}: give "
-            f"--backbone '{settings.backbone}' and its weights, or remove the line"
+            f"backbone: these settings were found for {settings.backbone}, but the task has {backbone.text}; give the "
+            "options --backbone, --weights and --image-size that they were found with, which the comments of "
+            f"recommended.yaml name, or remove the setting backbone to train {backbone.text} with them"
         )
     settings = repair(settings)
     if settings.source.init != "inject":

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nbt.errors import UsageError, nearest
+from nbt.errors import UsageError, errors_in, nearest
 from nbt.settings import SETTINGS
 from nbt.tuning.space.dimension import Dimension, ParamValue
 from nbt.yaml_loader import parse_yaml_mapping
@@ -33,10 +33,8 @@ def parse_space_fields(text: str, *, source: str, default_name: str = "space") -
         UsageError: The text is not valid YAML or does not describe a search space.
     """
     values = parse_yaml_mapping(text, source=source)
-    try:
+    with errors_in(source):
         return _parse_fields(values, source, default_name)
-    except UsageError as error:
-        raise UsageError(f"{source}: {error}") from error
 
 
 def _parse_fields(values: Mapping[str, Any], source: str, default_name: str) -> dict[str, Any]:

@@ -177,7 +177,7 @@ class LeaseLock:
                 raise _in_use_error(self._study, holder)
             if holder is first:
                 _log.warning(
-                    "%s; waiting for a heartbeat of that driver; without one, this search starts soon",
+                    "%s; waiting for a sign of life of that process; without one, this search starts soon",
                     _in_use_message(self._study, holder),
                 )
             sleep(_POLL_SECONDS)
@@ -240,7 +240,7 @@ def _in_use_message(study: str, holder: Mapping[str, Any]) -> str:
         for key, name in (("pid", "process"), ("host", "on"), ("since", "since"))
         if key in holder
     )
-    return f"study {study} is being searched by another driver ({details or 'unknown'})"
+    return f"study {study} is being searched already ({details or 'unknown'})"
 
 
 def _in_use_error(study: str, holder: Mapping[str, Any]) -> NbtError:

@@ -17,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbt.settings import TransferSettings
+from nbt.tuning.priors.prior import Prior
 from nbt.tuning.space.encoding import encode
-from nbt.tuning.space.space import BACKBONE
+from nbt.tuning.space.space import BACKBONE, Space
 from nbt.tuning.storage.candidates import CandidateRecord
 from nbt.tuning.surrogate.gaussian_process import Kernel
 from nbt.tuning.surrogate.logit_score import LOGIT_SCORE_UNIT
 from nbt.tuning.surrogate.prior_surrogate import PriorSource, PriorSurrogate
+from nbt.tuning.surrogate.task_model import TaskModel
+from nbt.tuning.target import Target
 
 FloatArray = NDArray[np.float64]
 
@@ -38,14 +41,27 @@ class BackboneSurrogate(PriorSurrogate):
     """Prior surrogate of a search over several backbones; see the module's documentation.
 
     Args:
-        members: Surrogates by the setting `backbone`, that of the reference, "", first; equal but for their targets.
+        targets: Targets by the setting `backbone`, that of the reference, "", first.
         candidates: What is known of the backbones, in the same order.
+        space: Search space.
+        experience: Models of recorded tasks.
+        beliefs: As in `PriorSurrogate`.
     """
 
-    def __init__(self, members: Mapping[str, PriorSurrogate], candidates: Sequence[CandidateRecord]) -> None:
-        vars(self).update(vars(members[""]))  # target, space, experience and activations are those of the reference
-        self._members = dict(members)
-        self._candidates = dict(zip(members, candidates, strict=True))
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        candidates: Sequence[CandidateRecord],
+        space: Space,
+        experience: Sequence[TaskModel] = (),
+        *,
+        beliefs: Sequence[Prior] = (),
+    ) -> None:
+        super().__init__(targets[""], space, experience, beliefs=beliefs)
+        self._members = {
+            name: PriorSurrogate(target, space, experience, beliefs=beliefs) for name, target in targets.items()
+        }
+        self._candidates = dict(zip(targets, candidates, strict=True))
         self.backbone_costs = {name: candidate.cost for name, candidate in self._candidates.items()}
 
     @cached_property

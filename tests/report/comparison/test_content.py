@@ -9,6 +9,7 @@ from nbt.report.comparison.content import StudyComparison, compare_studies, comp
 from nbt.report.table import Table
 from nbt.training.metrics import accuracy
 from nbt.tuning.finals.bootstrap import metric_difference
+from nbt.tuning.storage.candidates import CandidateConfig
 from tests.report.comparison.comparisons import comparison, study, with_search
 from tests.report.study.cards.views import columns, texts
 from tests.sample_study import DEFAULT, unfinished_study, with_config
@@ -80,6 +81,36 @@ def test_settings_and_options_that_differ_are_listed_and_no_others() -> None:
     assert settings["body_lr"] == ["0.013", "0.01", "0.01"]
     assert "epochs" not in settings
     assert columns(data.settings) == ["setting", "a", "b", "default recipe"]
+
+
+def test_studies_of_several_backbones_name_those_that_they_used() -> None:
+    backbones = tuple(
+        CandidateConfig(
+            name=f"net{n}, w.pth", backbone=f"net{n}", weights="w.pth", weights_hash=str(n), image_size=32 * n
+        )
+        for n in (1, 2)
+    )
+    several = study("b", candidates=backbones, backbone="net1", weights="w.pth", image_size=32)
+    moved = [
+        replace(final, settings=final.settings.replace(backbone="net2, w.pth")) if final.name == "trial 12" else final
+        for final in several.finals
+    ]
+    found = compare_studies([study("a"), replace(several, finals=moved)])
+    data = comparison_data(found)
+    own = "mobilenet_v2(width_mult=0.35)"
+    assert rows(data.options) == {
+        "backbone": [own, "net1, net2"],
+        "weights": ["default", "w.pth, w.pth"],
+        "image_size": ["96", "32, 64"],
+    }
+    settings = rows(data.settings)
+    assert settings["backbone"] == [own, "net2", "differs"]
+    assert settings["weights"] == ["default", "w.pth", "differs"]
+    assert settings["image_size"] == ["96", "64", "differs"]
+    first, other = (row.cells for row in data.results.rows)
+    assert (first[5].note, other[5].note) == (own, "net1, w.pth")
+    assert other[0].note.startswith("net2, w.pth: depth ")
+    assert found.to_json()["studies"][1]["recommended"]["backbone"] == "net2, w.pth"
 
 
 def test_budget_and_time() -> None:

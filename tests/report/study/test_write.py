@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -231,7 +232,9 @@ def test_the_settings_file_names_the_recommended_backbone_of_several(tmp_path: P
     text = (folder / "recommended.yaml").read_text()
     assert TransferSettings.load(folder / "recommended.yaml").backbone == OTHER
     assert f"backbone {OTHER}, weights default" in text
-    assert "nbt train with --image-size 64" in text
+    [command] = re.findall("# train a model with them: (.*)", text)
+    assert command.startswith("nbt train --dataset cub --data-dir ")
+    assert command.endswith(f" --backbone {OTHER} --image-size 64 --settings recommended.yaml")
     frame = pd.read_csv(folder / "trials.csv").set_index("number")
     assert (frame.loc[12, "backbone"], frame.loc[0, "backbone"]) == (OTHER, REFERENCE)
     assert f"--backbone {OTHER} --image-size 64" in (folder / "report.md").read_text()

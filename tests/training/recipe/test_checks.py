@@ -96,5 +96,5 @@ def test_only_sources_that_nbt_trains_accept_pretraining_settings(changes: dict[
 def test_settings_of_another_backbone_are_refused(name: str) -> None:
     settings = TransferSettings(backbone=name)
     check_starting_weights(settings, parse_backbone("conv4"), "photos", "none")
-    with pytest.raises(UsageError, match=f"were found for {name}, and the task has conv3"):
+    with pytest.raises(UsageError, match=f"were found for {name}, but the task has conv3"):
         check_starting_weights(settings, parse_backbone("conv3"), "photos", "none")

@@ -274,7 +274,7 @@ class TestOpen:
         monkeypatch.setattr(storage, "sqlite_file", lambda url: None)
         with open_fake_study(tmp_path) as store:
             assert store.get(codec.LEASE)["host"]
-            with pytest.raises(NbtError, match="another driver"):
+            with pytest.raises(NbtError, match="is being searched already"):
                 open_fake_study(tmp_path)
         with open_fake_study(tmp_path) as store:
             lock = writer(store)._lock
@@ -282,7 +282,7 @@ class TestOpen:
             lock.heartbeat()
             store.put(codec.LEASE, {**store.get(codec.LEASE), "owner": "another"})
             lock.heartbeat()
-            with pytest.raises(NbtError, match="another driver"):
+            with pytest.raises(NbtError, match="is being searched already"):
                 store.put("budget", "3")
 
 

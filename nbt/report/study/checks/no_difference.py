@@ -39,10 +39,15 @@ class NoDifference(Check[StudyRecord]):
             f"{pluralise(versus.n, 'final run')} ({difference_interval(versus, metric, reference)})."
         )
         found = found[:1].upper() + found[1:]
-        tested = test_results(subject)
+        tested, is_unclear = test_results(subject), versus.low <= 0.0 <= versus.high
         if tested is not None and _is_worse(tested):
-            return self.failed(f"{found} {difference_sentence(tested)}", _WORSE_IN_TEST, severity="warning")
-        if versus.low <= 0.0 <= versus.high:
+            sentence = difference_sentence(tested)
+            if is_unclear:
+                joined = f"{found[:-1]}, too little to tell them apart and to choose otherwise, but o{sentence[1:]}"
+            else:
+                joined = f"{found} {sentence}"
+            return self.failed(joined, _WORSE_IN_TEST, severity="warning")
+        if is_unclear:
             return self.failed(f"{found[:-1]}, and the 95 % interval contains 0.", f"{_MORE_SEEDS} {larger}")
         return self.passed(found)
 

@@ -70,7 +70,7 @@ def check_ray_installed() -> None:
         UsageError: It is not.
     """
     required = ".".join(map(str, MIN_RAY_VERSION))
-    remedy = f'pip install "ray[tune]>={required}" on the driver and on all nodes, or use --engine local'
+    remedy = f'pip install "ray[tune]>={required}" on this machine and on all nodes, or use --engine local'
     try:
         version = importlib.metadata.version("ray")
     except importlib.metadata.PackageNotFoundError as error:

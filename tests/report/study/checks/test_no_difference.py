@@ -42,6 +42,21 @@ def test_a_recommendation_that_is_worse_on_the_test_images_is_a_warning(monkeypa
         assert ("worse than the default recipe" in result.message) == (expected[0] == FAILED)
 
 
+def test_one_sentence_joins_final_runs_that_show_nothing_with_a_worse_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = test_results(evaluated_study())
+    assert results is not None
+    worse = replace(results, difference=Interval(mean=-0.045, low=-0.079, high=-0.011, n=900))
+    monkeypatch.setattr("nbt.report.study.checks.no_difference.test_results", lambda record: worse)
+    best, *rest = finals()
+    unclear = replace(best, versus_default=Interval(mean=-0.002, low=-0.012, high=0.008, n=5))
+    result = run(CHECK, finals=(unclear, *rest))
+    assert result.severity == "warning"
+    assert (
+        "too little to tell them apart and to choose otherwise, but on the test images, the recommendation is worse"
+        in (result.message)
+    )
+
+
 def test_the_default_recipe_as_recommendation_fails() -> None:
     result = run(CHECK, recommended="default recipe")
     assert result.state == FAILED

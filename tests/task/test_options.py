@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nbt.errors import UsageError
+from nbt.task.options import check_candidates
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("name: mobilenet_v9", r"list\.yaml, line 3: unknown backbone 'mobilenet_v9'; did you mean mobilenet_v"),
+        ("name: conv4(width=", r"list\.yaml, line 3: backbone 'conv4\(width=': write a name"),
+        ("image_size: -4", r"list\.yaml, line 3: image_size -4: expected a whole number, 8 \.\.\. 1024"),
+        ("image_size: 2000", r"list\.yaml, line 3: image_size 2000: expected"),
+    ],
+)
+def test_wrong_values_of_a_list_name_file_and_line(wrong: str, message: str, tmp_path: Path) -> None:
+    name = "" if "name" in wrong else "  name: conv3\n"
+    file = tmp_path / "list.yaml"
+    file.write_text(f"- conv3\n- weights: none\n  {wrong}\n{name}")
+    with pytest.raises(UsageError, match=message):
+        check_candidates(file)
+
+
+def test_files_of_weights_may_be_missing(tmp_path: Path) -> None:
+    file = tmp_path / "list.yaml"
+    file.write_text("- conv3\n- {name: conv4, weights: missing.pth}\n")
+    assert [item.weights for item in check_candidates(file)] == ["default", str(tmp_path / "missing.pth")]
