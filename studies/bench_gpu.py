@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def training(task: Task, args: argparse.Namespace) -> dict[str, Any]:
     return {"images": images, "epochs": args.epochs, "batch": args.batch, "arms": rows}
 
 
-def nbt_epochs(task: Task, frozen: float, args: argparse.Namespace) -> Iterator[float]:
+def nbt_epochs(task: Task, frozen: float, args: argparse.Namespace) -> Generator[float, None, float | None]:
     """Yields the seconds of the epochs of `fine_tune`; the value is the validation accuracy after the last one."""
     settings = TransferSettings(frozen_depth=frozen, batch_size=args.batch, epochs=args.epochs, views=2)
     epoch = None
@@ -97,12 +97,21 @@ def nbt_epochs(task: Task, frozen: float, args: argparse.Namespace) -> Iterator[
 def loop_task(task: Task, args: argparse.Namespace, device: torch.device) -> LoopTask:
     """Returns the task of a loop: the same images, parts and starting weights."""
     files = read_dataset(resolve(task.dataset)).items
-    parts = [
+    train, val = (
         ([files[i] for i in part], [int(task.labels[i]) for i in part]) for part in (task.split.train, task.split.val)
-    ]
-    model = partial(task.build_model, device=device)
-    common = {"device": device, "epochs": args.epochs, "batch": args.batch, "workers": args.loaders}
-    return LoopTask(*parts, task.image_size, task.mean, task.std, model, **common)
+    )
+    return LoopTask(
+        train=train,
+        val=val,
+        size=task.image_size,
+        mean=task.mean,
+        std=task.std,
+        model=partial(task.build_model, device=device),
+        device=device,
+        epochs=args.epochs,
+        batch=args.batch,
+        workers=args.loaders,
+    )
 
 
 def packing(task: Task, args: argparse.Namespace) -> dict[str, Any]:
@@ -181,7 +190,7 @@ def search(task: Task, args: argparse.Namespace) -> dict[str, Any]:
         os.chdir(folder)
         try:
             started = time.perf_counter()
-            options = {"workers": 1, "heuristics": False, "pruner": "none"} if args.tiny else {}
+            options: dict[str, Any] = {"workers": 1, "heuristics": False, "pruner": "none"} if args.tiny else {}
             options |= {"budget": args.budget, "epochs": args.search_epochs, "progress": False, "study": "gpu"}
             result = nbt.search(task, **options)
             seconds = time.perf_counter() - started

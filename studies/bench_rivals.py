@@ -128,7 +128,7 @@ def ray_search(options: Mapping[str, Any]) -> float:
     results = tune.Tuner(objective, param_space=space, tune_config=tune_config, run_config=storage).fit()
     if results.errors:
         raise SystemExit(f"{len(results.errors)} trials failed: {results.errors[0]}")
-    return float(results.get_best_result().metrics["accuracy"])
+    return float((results.get_best_result().metrics or {})["accuracy"])
 
 
 def nbt_search(options: Mapping[str, Any]) -> float:

@@ -81,6 +81,7 @@ def measure_task(axis: str, size: int, work: Path) -> dict[str, dict[str, float]
     """Measures a task with `size` images, classes or units."""
     os.environ["NBT_CACHE"] = str(work / "cache" / f"{axis}-{size}")
     import nbt
+    from nbt.api._load_task import TaskOptions
     from nbt.settings import TransferSettings
     from nbt.training.fine_tune import fine_tune
     from nbt.training.worker.context import WorkerContext
@@ -90,7 +91,7 @@ def measure_task(axis: str, size: int, work: Path) -> dict[str, dict[str, float]
     classes = size if axis == "classes" else CLASSES
     backbone = BACKBONES[size] if axis == "units" else SMALL_BACKBONE
     data = write_images(work, images=images, classes=classes, size=IMAGE_SIZE)
-    options = {"backbone": backbone, "weights": "none", "image_size": IMAGE_SIZE, "progress": False}
+    options: TaskOptions = {"backbone": backbone, "weights": "none", "image_size": IMAGE_SIZE, "progress": False}
     with phases.measure("first load"):
         nbt.load_task(data, **options)
     with phases.measure("load from the cache"):

@@ -180,7 +180,7 @@ def uint8_loader(task: LoopTask, *, train: bool) -> DataLoader[Any]:
 
 def loader_of(task: LoopTask, images: Files, *, train: bool) -> DataLoader[Any]:
     """Returns a loader with the options of the references: pinned memory, and processes that stay."""
-    options = {"num_workers": task.workers, "persistent_workers": task.workers > 0}
+    options: dict[str, Any] = {"num_workers": task.workers, "persistent_workers": task.workers > 0}
     return DataLoader(images, task.batch, shuffle=train, pin_memory=task.device.type == "cuda", **options)
 
 
