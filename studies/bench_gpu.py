@@ -271,7 +271,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     args.device = "cuda" if torch.cuda.is_available() and not args.tiny else "cpu"
     if args.tiny:
-        sizes = {"backbone": "conv3(width=8)", "image_size": 16, "images": 60, "batch": 16, "epochs": 2, "steps": 6}
+        sizes = {"backbone": "conv3(width=8)", "image_size": 28, "images": 60, "batch": 16, "epochs": 2, "steps": 6}
         vars(args).update(sizes | {"packed": [1], "packed_epochs": 1, "budget": 1, "search_epochs": 1, "loaders": 0})
     return args
 

@@ -70,7 +70,7 @@ def test_the_scaling_benchmark_measures_every_phase_of_a_task(tmp_path: Path, mo
     import bench_scaling
 
     monkeypatch.setenv("NBT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bench_scaling, "IMAGE_SIZE", 16)
+    monkeypatch.setattr(bench_scaling, "IMAGE_SIZE", 28)
     points = {str(size): bench_scaling.measure_task("images", size, tmp_path) for size in (40, 80)}
     assert {"first load", "fit profile", "two epochs, full"} <= points["80"].keys()
     assert all(row["seconds"] > 0 and row["anonymous"] > 10 for row in points["80"].values())
