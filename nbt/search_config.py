@@ -185,8 +185,8 @@ class SearchConfig:
         None,
         kind="backbones",
         role="task",
-        metavar="FILE|LIST",
-        help="Backbones to choose from: a YAML list of name, weights, image_size, licence and text.",
+        metavar="small|medium|large|FILE|LIST",
+        help="Backbones to choose from: a shipped list, or a YAML list of name, weights, image_size, licence and text.",
         when_none="one backbone",
     )
     image_size: int | None = _option(
