@@ -18,6 +18,7 @@ from nbt.errors import NbtError
 from nbt.settings import TransferSettings, repair
 from nbt.tuning.baseline_recipes import baseline_recipes
 from nbt.tuning.job_clock import FINALS, REPORT, TRAIN, TRIALS
+from nbt.tuning.relative_cost import cost_model
 from nbt.tuning.storage.records import StudyObserver, StudyRecord
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class SearchRun:
 
     def _controller_arguments(self) -> dict[str, Any]:
         """Returns sampler, pruner and recommended settings of the controller; a teacher adds an injection."""
-        arguments = self.strategy.arguments(self.prepared.space)
+        arguments = self.strategy.arguments(self.prepared.space, cost_model(self.store.record()))
         if self.strategy.surrogate is not None and self.prepared.candidates is not None:
             # The other baseline recipes, and those of other backbones, run where they are expected to gain enough.
             arguments["baselines"] = baseline_recipes(self.prepared.config.epochs)[:1]

@@ -13,7 +13,7 @@ from nbt.checks import sort_results
 from nbt.display.progress import Progress
 from nbt.display.rows import BarRow, text_row
 from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
-from nbt.report.formatting import difference_number, duration, origin_text, score_text
+from nbt.report.formatting import cost_text, difference_number, duration, origin_text, score_text
 from nbt.report.study.checks.registry import data_checks
 from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.settings import TransferSettings
@@ -43,11 +43,12 @@ class SearchProgress(Progress, StudyObserver):
         self._record: StudyRecord | None = None
         self._budget: Budget | None = None
         self._counts: Counter[str] = Counter()
-        self._complete: list[TrialRecord] = []
+        self._best: TrialRecord | None = None
         self._running: dict[int, tuple[TransferSettings, str, EpochResult | None]] = {}
-        self._locations: dict[int, TrialLocation] = {}  # of the trials of this session
-        self._epochs_spent = 0
-        self._session_epochs = 0  # epochs trained in this session
+        self._locations: dict[int, TrialLocation] = {}  # of the running trials
+        self._all_locations: set[TrialLocation] = set()  # of the trials of this session
+        self._spent = 0.0  # in epochs of the default recipe
+        self._earlier = 0.0  # spent before the clock of this session started
         self._start_time = self._clock()
         self._finals: tuple[int, int] | None = None
         self._estimate: JobEstimate | None = None
@@ -84,8 +85,8 @@ class SearchProgress(Progress, StudyObserver):
         """Shows the study and takes over the results of earlier sessions."""
         self._record, self._budget = record, Budget.parse(record.budget)
         self._count(record)
-        self._complete = [trial for trial in record.trials if trial.state == "complete"]
-        self._epochs_spent = record.epochs_spent
+        self._best = next(iter(rank_trials(record.trials, record.config.metric)), None)
+        self._spent = self._earlier = record.budget_spent
         self._start_time = self._clock()
         self._activity = None
         resumed = f", resumed with {self.stored_trials} trials" if self.stored_trials else ""
@@ -108,11 +109,11 @@ class SearchProgress(Progress, StudyObserver):
         """Stores where the trial runs; the display shows it if trials run in several locations."""
         if (known_location := trial_location(location)) != TrialLocation():
             self._locations[number] = known_location
+            self._all_locations.add(known_location)
 
-    def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
+    def epoch_finished(self, number: int, result: EpochResult, spent: float) -> None:
         """Updates the line of the trial and the spent budget."""
-        self._epochs_spent = epochs_spent
-        self._session_epochs += 1
+        self._spent = spent
         if number in self._running:
             self._running[number] = (*self._running[number][:2], result)
         self._refresh()
@@ -121,17 +122,16 @@ class SearchProgress(Progress, StudyObserver):
         """Counts the trial and removes its line."""
         self._running.pop(trial.number, None)
         self._counts[trial.end] += 1
-        if trial.state == "complete":
-            self._complete.append(trial)
-        best = self._best()
+        best = self._best = next(iter(rank_trials([*filter(None, [self._best]), trial], self._metric.name)), None)
         reached = "" if best is None else ", the best so far" if trial is best else f"; best {self._value(best)}"
         self._line(f"{self._describe(trial)}{reached}; {', '.join(filter(None, self._spent_texts()))}")
+        self._locations.pop(trial.number, None)
 
     def finals_started(self, runs: int) -> None:
         """Switches the display to the finals."""
         self._running.clear()
         self._finals = (0, runs)
-        self._start_time, self._session_epochs = self._clock(), 0
+        self._start_time, self._earlier = self._clock(), self._spent
         fixed = self._record is not None and self._record.has_fixed_validation
         left = f", {self._left_text()}" if self._left_text() else ""
         self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and folds'}{left}")
@@ -163,7 +163,7 @@ class SearchProgress(Progress, StudyObserver):
             rows.append(BarRow("search", *self._progress(), self._spent_texts(with_left=self._estimate is None)))
         if self._counts:
             rows.append(text_row("trials", ", ".join(f"{n} {state}" for state, n in self._counts.items())))
-        if (best := self._best()) is not None:
+        if (best := self._best) is not None:
             rows.append(text_row("best", f"{self._value(best)}   trial {best.number} ({origin_text(best.origin)})"))
         running = sorted(self._running.items())
         for number, state in running[:_MAX_TRIALS_SHOWN]:
@@ -193,15 +193,11 @@ class SearchProgress(Progress, StudyObserver):
     def _location_text(self, number: int, before: str) -> str:
         """Returns the location of a trial after `before`; "" if all trials run in one location."""
         location = self._locations.get(number, TrialLocation())
-        several = len(set(self._locations.values())) > 1
+        several = len(self._all_locations) > 1
         return f"{before}{location}" if several and location != TrialLocation() else ""
 
     def _count(self, record: StudyRecord) -> None:
         self._counts = Counter(trial.end for trial in record.trials if trial.state != "running")
-
-    def _best(self) -> TrialRecord | None:
-        best = rank_trials(self._complete, self._metric.name)
-        return best[0] if best else None
 
     def _noise(self, trials: Sequence[TrialRecord]) -> float:
         """Returns the standard error of a score at the best of the trials, 0 if it is unknown."""
@@ -245,13 +241,16 @@ class SearchProgress(Progress, StudyObserver):
             return self._seconds(), self._estimate.phases[TRIALS]
         if self._budget is not None and self._budget.seconds is not None:
             return self._seconds(), self._budget.seconds
-        return self._epochs_spent, (self._record.epochs_budget if self._record is not None else None) or 0
+        return self._spent, (self._record.epochs_budget if self._record is not None else None) or 0
 
     def _spent_texts(self, with_left: bool = True) -> list[str]:
-        """Returns the time left, the epochs and the time so far, the most important first."""
-        budget = None if self._record is None else self._record.epochs_budget
-        epochs = f"{self._epochs_spent} epochs" if budget is None else f"{self._epochs_spent} of {budget} epochs"
-        return [*([self._left_text()] if with_left else []), epochs, f"{duration(self._seconds())} so far"]
+        """Returns the time left, the cost and the time so far, the most important first."""
+        cost = (
+            []
+            if self._record is None
+            else [cost_text(self._spent / self._record.config.epochs, self._record.cost_budget)]
+        )
+        return [*([self._left_text()] if with_left else []), *cost, f"{duration(self._seconds())} so far"]
 
     def _seconds_left(self) -> float | None:
         """Returns the time left of the whole search.
@@ -263,9 +262,9 @@ class SearchProgress(Progress, StudyObserver):
         done, total = self._progress()
         if self._budget is not None and self._budget.seconds is not None:
             return max(0.0, total - done)
-        if not self._session_epochs:
+        if self._spent <= self._earlier:
             return None
-        return max(0.0, total - done) * (self._clock() - self._start_time) / self._session_epochs
+        return max(0.0, total - done) * (self._clock() - self._start_time) / (self._spent - self._earlier)
 
 
 def _running_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,23 +13,22 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from nbt.settings import TransferSettings
-from nbt.tuning.relative_cost import relative_cost
+from nbt.tuning.relative_cost import CostModel, relative_cost
 from nbt.tuning.samplers.candidates import best_recorded_params
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import mutate, neutral_params, sample_many_params
 from nbt.tuning.space.space import BACKBONE, EPOCHS, Space
+from nbt.tuning.storage.finished_trials import FinishedTrials
 from nbt.tuning.storage.reader import read_trial
 from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score
-from nbt.tuning.surrogate.observation import Observation, condition_on_trials, limit_observations, to_observation
+from nbt.tuning.surrogate.observation import Observation, ObservationLog, condition_on_trials, to_observation
 from nbt.tuning.surrogate.prior_surrogate import ConditionedSurrogate, PriorSurrogate
 
 FloatArray = NDArray[np.float64]
 
 _NUM_RANDOM_CANDIDATES, _NUM_LOCAL_CANDIDATES = 200, 100
 _MAX_CACHED_SETTINGS = 5000
-BACKBONE_COST_FLOOR = 0.5
-"""Share of the cost of the most expensive backbone below which a cheaper one gains nothing more."""
 
 
 class BayesianSampler(optuna.samplers.BaseSampler):
@@ -44,8 +44,13 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         length: Epochs of a full trial.
         images: Number of validation images.
         seed: Seed of the random candidates.
-        cost_floor: Least relative cost by which the expected improvement is divided, above 0; settings that cost less
-            gain nothing more, so that good expensive settings are still proposed. None ignores the cost.
+        cost_floor: Least cost by which the expected improvement is divided, above 0, relative to the default recipe on
+            the most expensive backbone; settings that cost less gain nothing more, so that good expensive settings are
+            still proposed. None ignores the cost.
+        cost_model: Estimates the cost of trainings of the task; that of a backbone of ten equal units when None.
+
+    Attributes:
+        max_cost: Cost of the next proposal at most, in trainings of the default recipe; needs a cost model.
     """
 
     def __init__(
@@ -57,15 +62,18 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         images: int,
         seed: int,
         cost_floor: float | None = None,
+        cost_model: CostModel | None = None,
     ) -> None:
+        self.max_cost = math.inf
+        self._cost_model = cost_model
         self._surrogate, self._space, self._length, self._images = surrogate, space, length, images
         self._cost_floor = cost_floor
         self._rng = np.random.default_rng(seed)
         self._distributions = space.distributions()
         self._encoded_cache: dict[TransferSettings, tuple[FloatArray, FloatArray]] = {}
-        self._finished: dict[int, Observation] = {}
+        self._finished_trials, self._finished = FinishedTrials(), ObservationLog()
         self._running: dict[int, Observation] = {}
-        self._tried_settings: set[TransferSettings] = set()
+        self._tried: set[int] = set()  # hashes of settings: thousands of recipes take much more memory
         self._settings_cache: dict[tuple[ParamValue, ...], TransferSettings] = {}
         self._recorded_candidates = best_recorded_params(surrogate, space)
         self._unjudged = neutral_params(d for d in space.dimensions if d.name in surrogate.unjudged)
@@ -127,8 +135,8 @@ class BayesianSampler(optuna.samplers.BaseSampler):
             return None
         settings = [self._space.settings(params, self._length) for params in self._candidates(observations)]
         gains = expected_improvement(*model.predict(settings), best)
-        if self._space.epochs is not None:
-            gains /= np.maximum([self._cost(recipe) for recipe in settings], 1.0)
+        if (costs := self._costs(settings)) is not None:
+            gains /= np.maximum(costs, 1.0)
         improvement = float(gains.max())
         before, after = accuracy_from_logit_score([best, best + improvement], self._images)
         return float(after - before)
@@ -146,24 +154,34 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         self._limit_caches()
         model, best = self._posterior(observations)
         # Settings that are running, finished or failed are not proposed again, unless every candidate was tried.
-        untried = [i for i, recipe in enumerate(settings) if recipe not in self._tried_settings] or list(
+        untried = [i for i, recipe in enumerate(settings) if hash(recipe) not in self._tried] or list(
             range(len(settings))
         )
+        costs = self._costs([settings[i] for i in untried])
+        if costs is not None:
+            affordable = np.flatnonzero(costs <= max(self.max_cost, costs.min()))
+            untried, costs = [untried[i] for i in affordable], costs[affordable]
         settings = [settings[i] for i in untried]
         if model is None:
             return untried[int(np.argmax(self._surrogate.prior_mean(settings)))]
         mean, std = model.predict(settings, *(self._encode_cached(settings) if cached else ()))
         gains = expected_improvement(mean, std, best)
-        if self._cost_floor is not None:
-            gains /= np.maximum([self._cost(recipe) for recipe in settings], self._cost_floor)
-        if costs := self._surrogate.backbone_costs:
-            floor = BACKBONE_COST_FLOOR * max(costs.values())
-            gains /= np.maximum([costs[recipe.backbone] for recipe in settings], floor)
+        if costs is not None:
+            most = max([1.0, *self._surrogate.backbone_costs.values()])
+            gains /= np.maximum(costs, (self._cost_floor or 0.0) * most)
         return untried[int(np.argmax(gains))]
 
+    def _costs(self, settings: Sequence[TransferSettings]) -> FloatArray | None:
+        """Returns the estimated costs of trials relative to the default recipe; None if proposals ignore them."""
+        if self._cost_floor is None:
+            return None
+        return np.array([self._cost(recipe) for recipe in settings])
+
     def _cost(self, settings: TransferSettings) -> float:
-        """Returns the cost of a trial: epochs where they differ, because budgets count them, or the predicted cost."""
-        return settings.epochs / self._length if self._space.epochs is not None else relative_cost(settings)
+        if self._cost_model is not None:
+            return self._cost_model.training(settings) / self._length
+        backbone = self._surrogate.backbone_costs.get(settings.backbone, 1.0)
+        return backbone * relative_cost(settings) * settings.epochs / self._length
 
     def _random_half(self, count: int) -> list[int]:
         """Returns the indices of a random half of `count` candidates, so that searches with different seeds differ."""
@@ -194,27 +212,23 @@ class BayesianSampler(optuna.samplers.BaseSampler):
     def _observations(self) -> list[Observation]:
         """Returns the observations of all trials but the one that is being sampled."""
         assert self._study is not None
-        observations = []
-        for trial in self._study.get_trials(deepcopy=False):
-            finished = self._finished.get(trial.number)
-            if finished is not None:
-                observations.append(finished)
-                continue
-            if trial.number == self._trial_number:
-                continue
-            if trial.number in self._running and not trial.state.is_finished():
-                observations.append(self._running[trial.number])
-                continue
-            record = read_trial(trial)
-            if record is None:
-                continue
-            self._tried_settings.add(record.settings)
-            observation = to_observation(record, self._images, self._surrogate.target.metric)
-            if observation is None:
-                continue
-            observations.append(observation)
-            (self._finished if trial.state.is_finished() else self._running)[trial.number] = observation
-        return limit_observations(observations)
+        for trial in self._finished_trials.update(self._study.get_trials(deepcopy=False)):
+            self._running.pop(trial.number, None)
+            if (observation := self._observe(trial)) is not None:
+                self._finished.add(trial.number, observation)
+        for trial in self._finished_trials.unfinished:
+            new = trial.number not in self._running and trial.number != self._trial_number
+            if new and (observation := self._observe(trial)) is not None:
+                self._running[trial.number] = observation
+        return self._finished.limited(self._running)
+
+    def _observe(self, trial: FrozenTrial) -> Observation | None:
+        """Returns the observation of a trial and notes its settings; None if it failed or has not started."""
+        record = read_trial(trial)
+        if record is None:
+            return None
+        self._tried.add(hash(record.settings))
+        return to_observation(record, self._images, self._surrogate.target.metric)
 
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, ParamValue]]:
         """Returns parameters of random settings, of neighbours of the best trials, and half the recorded settings.
