@@ -46,11 +46,13 @@ class _ForecastHistory:
             trial.
         incumbent: Score to beat at the last forecast, or at the one after which the trial should have stopped.
         would_stop: Epoch after which the trial should have stopped, or None.
+        control: Whether the trial is a control.
     """
 
     rows: list[list[float]] = field(default_factory=list)
     incumbent: float = 0.0
     would_stop: int | None = None
+    control: bool = False
 
 
 class FitPruner:
@@ -114,7 +116,8 @@ class FitPruner:
         if chance >= self._threshold:
             return None
         history.would_stop = history.would_stop or epoch
-        if self.is_control(context.number):
+        history.control = self.is_control(context.number if context.index is None else context.index)
+        if history.control:
             return None
         _, mean, low, high, _ = history.rows[-1]
         text, bounds = self._metric.format_score, [self._metric.format_score(score).split()[0] for score in (low, high)]
@@ -123,9 +126,9 @@ class FitPruner:
             f"beating {text(score_to_beat)} is {100 * chance:.1f} %"
         )
 
-    def is_control(self, number: int) -> bool:
-        """Returns whether a trial is a control, which is never stopped."""
-        draw = np.random.default_rng(derive_seed(self._seed, "control", number)).random()
+    def is_control(self, index: int) -> bool:
+        """Returns whether the trial with an index (see `TrialContext`) is a control, which is never stopped."""
+        draw = np.random.default_rng(derive_seed(self._seed, "control", index)).random()
         return bool(draw < self._control_fraction)
 
     def forecast(self, number: int) -> dict[str, Any] | None:
@@ -147,7 +150,7 @@ class FitPruner:
             "chance": chance,
             "incumbent": history.incumbent,
             "would_stop": history.would_stop,
-            "control": history.would_stop is not None and self.is_control(number),
+            "control": history.control,
             "rows": history.rows,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -80,6 +81,15 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         self._default = neutral_params(space.dimensions)
         self._study: optuna.Study | None = None
         self._trial_number = -1
+
+    @property
+    def random_state(self) -> str:
+        """State of the random generator as JSON; a sampler with the same state and trials proposes the same."""
+        return json.dumps(self._rng.bit_generator.state)
+
+    @random_state.setter
+    def random_state(self, state: str) -> None:
+        self._rng.bit_generator.state = json.loads(state)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Returns the distributions of the whole space: all parameters are sampled jointly."""

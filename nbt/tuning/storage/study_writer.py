@@ -30,7 +30,8 @@ class StudyWriter:
     change. A process that is killed before loses the epochs of this time, and the trials that started in it.
 
     Trials that an earlier driver left unfinished are marked as failed and interrupted; otherwise the sampler would
-    treat them as running.
+    treat them as running. In memory, interrupted trials have no rungs, so that Optuna's pruners compare a trial with
+    others and not with its own earlier attempts.
 
     Args:
         stored: The study, loaded from the database.
@@ -56,9 +57,8 @@ class StudyWriter:
         trials = read_trials(stored, storage.engine)
         self._n_stored = len(trials)
         self._unfinished = {trial.number for trial in trials if not trial.state.is_finished()}
-        self.study = in_memory_study(
-            stored.study_name, [_interrupted(trial) if trial.number in self._unfinished else trial for trial in trials]
-        )
+        trials = [_interrupted(trial) if trial.number in self._unfinished else trial for trial in trials]
+        self.study = in_memory_study(stored.study_name, [_without_rungs(trial) for trial in trials])
         self._write(dict.fromkeys(self._unfinished, 0))
 
     def convert_errors(self) -> AbstractContextManager[None]:
@@ -180,3 +180,12 @@ def _interrupted(trial: FrozenTrial) -> FrozenTrial:
     ended.state, ended.datetime_complete = TrialState.FAIL, datetime.now()
     ended.user_attrs = {**trial.user_attrs, codec.REASON: INTERRUPTED, codec.INTERRUPTED: True}
     return ended
+
+
+def _without_rungs(trial: FrozenTrial) -> FrozenTrial:
+    """Returns an interrupted trial without the rungs of Optuna's pruners, and any other trial unchanged."""
+    if not trial.user_attrs.get(codec.INTERRUPTED):
+        return trial
+    kept = copy.copy(trial)
+    kept.system_attrs = {name: value for name, value in trial.system_attrs.items() if "rung" not in name}
+    return kept
