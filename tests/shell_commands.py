@@ -54,8 +54,11 @@ def parse(words: list[str]) -> click.Context:
 
 
 def shortened(words: list[str]) -> list[str] | None:
-    """Returns a command with little training, small images and no download; None if it needs a server or a cluster."""
-    if words[0] == "ui" or "--ray-address" in words:
+    """Returns a command with little training, small images and no download.
+
+    None if it needs a server, a cluster, or a list of backbones with their weights.
+    """
+    if words[0] == "ui" or {"--ray-address", "--backbones"} & set(words):
         return None
     options = {"--epochs": "1"} if words[0] in ("search", "continual") else {}
     if words[0] == "search":

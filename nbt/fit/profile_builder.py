@@ -38,6 +38,7 @@ from nbt.fit.pca import components_from_spectrum
 from nbt.fit.profile_cache import profile_path, read_profile, write_profile
 from nbt.fit.ridge import ridge_accuracy_from_spectrum, ridge_head
 from nbt.fit.sampling import draw_sample
+from nbt.fit.similarity import label_similarity, relative_emd_similarity
 from nbt.fit.source_means import class_means
 from nbt.fit.spectrum import Spectrum, one_hot
 from nbt.fit.transrate import transrate_from_spectrum
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from nbt.progress import Progress
     from nbt.task.task import Task
 
-_ALGORITHM_VERSION = 3
+_ALGORITHM_VERSION = 4
 """Version of the computation, to be raised when the same task would give another profile."""
 
 _BATCH_NORM_IMAGES = 128
@@ -61,6 +62,9 @@ _BATCH_NORM_IMAGES = 128
 
 _NO_HEAD = "the weights came without a classifier of their source's classes"
 _NO_MEANS = "the class means of the source are not known; give its images with --source-data FOLDER"
+_NO_SIMILARITY = (
+    "neither class means nor a classifier of the source are known; give its images with --source-data FOLDER"
+)
 _NO_NORM = "the backbone has no BatchNorm layer"
 _NO_STATISTICS = "the weights came without running statistics of their source"
 _NO_SOURCE = "the weights are random: there is no source"
@@ -292,23 +296,34 @@ class _ProfileBuilder:
 
     def _measure_source(self, activations: Activations) -> dict[str, float]:
         """Returns the measures that compare source and target classes, where the source is known."""
-        labels = self.labels
+        labels, means = self.labels, self.means
         measures: dict[str, Callable[[], float]] = {}
         if activations.logits is not None:
             probabilities = torch.from_numpy(activations.logits).double().softmax(dim=1).numpy()
             measures["leep"] = lambda: leep(probabilities, labels)
             measures["nce"] = lambda: nce(probabilities.argmax(axis=1), labels)
-        if self.means is not None:
-            measures["emd_similarity"] = lambda: self._compare_means(activations.features)
+        if means is not None:
+            target_means, target_counts = self._target_classes(activations.features)
+            measures["emd_similarity"] = lambda: emd_similarity(means.means, means.counts, target_means, target_counts)
+            measures["similarity"] = lambda: relative_emd_similarity(
+                values["emd_similarity"], means.means, means.counts
+            )
         else:
             self.left_out["emd_similarity"] = _NO_SOURCE if self.task.weights == "none" else _NO_MEANS
-        return {name: self._measure_or_nan(name, measure) for name, measure in measures.items()}
+            if activations.logits is not None:
+                measures["similarity"] = lambda: label_similarity(probabilities, labels)
+            else:
+                self.left_out["similarity"] = _NO_SOURCE if self.task.weights == "none" else _NO_SIMILARITY
+        values: dict[str, float] = {}
+        for name, measure in measures.items():
+            values[name] = self._measure_or_nan(name, measure)
+        return values
 
-    def _compare_means(self, features: Matrix) -> float:
-        assert self.means is not None
+    def _target_classes(self, features: Matrix) -> tuple[Matrix, IntArray]:
+        """Returns the mean features of the target's classes and their numbers of training images."""
         target_means, present = class_means(features, self.task.labels[self.index])
         counts = np.bincount(self.task.labels[self.task.split.train], minlength=int(present.max()) + 1)[present]
-        return emd_similarity(self.means.means, self.means.counts, target_means, counts)
+        return target_means, counts
 
     def _measure_units(self, units: list[Matrix], rows: list[dict[str, Any]], suffix: str) -> Spectrum:
         """Adds the measures of each unit to its row; returns the spectrum of the last unit's output, the features.

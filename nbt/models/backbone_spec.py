@@ -30,6 +30,10 @@ _MAX_NUMBER = 2**63
 _SYNTAX_HELP = "write a name, or a name with keyword arguments such as mobilenet_v2(width_mult=0.35)"
 
 
+class MissingTimmError(UsageError):
+    """timm, which a backbone needs, is not installed."""
+
+
 @dataclass(frozen=True)
 class BackboneSpec:
     """An architecture with its keyword arguments.
@@ -91,7 +95,7 @@ def parse_backbone(text: str) -> BackboneSpec:
 def _check_name(name: str) -> None:
     if name.startswith(TIMM_PREFIX):
         if importlib.util.find_spec("timm") is None:
-            raise UsageError(f"backbone {name!r} needs timm: pip install 'nbt-transfer[timm]'")
+            raise MissingTimmError(f"backbone {name!r} needs timm: pip install 'nbt-transfer[timm]'")
     elif name not in backbone_names():
         raise UsageError(f"unknown backbone {name!r}; {nearest(name, backbone_names())}")
 

@@ -15,6 +15,9 @@ from nbt.yaml_loader import parse_yaml_list
 Checks = Mapping[str, Callable[[Any], object]]
 """Function that raises UsageError for a wrong value, by the name of the value."""
 
+BACKBONE_LISTS = ("small", "medium", "large")
+"""Names of the lists of backbones that are shipped, in files of the folder `backbone_lists`."""
+
 _KEYS = ("name", "weights", "image_size", "licence", "text")
 _NO_CHECKS: Checks = MappingProxyType({})
 _FORM = "a backbone, a pair of backbone and weights, or a mapping with " + ", ".join(_KEYS)
@@ -85,14 +88,16 @@ def parse_candidates(value: Any, checks: Checks = _NO_CHECKS) -> tuple[Candidate
     """Reads candidates from a list, from YAML or JSON text of one, or from a YAML file.
 
     Args:
-        value: Items as `Candidate.of` reads them, a text that starts with "[", or the path of a file. Files of weights
-            in it are relative to its folder.
+        value: Items as `Candidate.of` reads them, a text that starts with "[", the name of a shipped list, or the path
+            of a file. Files of weights in it are relative to its folder.
         checks: Further checks of the values of keys.
 
     Raises:
         UsageError: The file cannot be read, or an item is wrong or given twice; the message names the line of a file,
             or the number of the item.
     """
+    if value in BACKBONE_LISTS:
+        value = Path(__file__).parent / "backbone_lists" / f"{value}.yaml"
     if isinstance(value, str | Path) and not str(value).lstrip().startswith("["):
         return _read_file(Path(value), checks)
     if isinstance(value, str):
@@ -114,8 +119,8 @@ def _read_file(path: Path, checks: Checks) -> tuple[Candidate, ...]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise UsageError(
-            f"--backbones {path}: cannot be read as a file ({reason}); give a YAML list of backbones, the path of one, "
-            "or a single backbone as --backbone"
+            f"--backbones {path}: cannot be read as a file ({reason}); give {', '.join(BACKBONE_LISTS)}, a YAML list "
+            "of backbones, the path of one, or a single backbone as --backbone"
         ) from error
     found = _checked(str(path), parse_yaml_list(text, source=str(path)), checks)
     return tuple(_with_absolute_weights(candidate, path.parent) for candidate in found)

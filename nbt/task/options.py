@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nbt.data.resolve import DatasetSource, resolve
 from nbt.errors import UsageError
-from nbt.models.backbone_spec import BackboneSpec, parse_backbone
+from nbt.models.backbone_spec import BackboneSpec, MissingTimmError, parse_backbone
 from nbt.models.teacher import parse_teacher
 from nbt.paths import absolute_path
 from nbt.search_config import option_fields
@@ -90,16 +91,20 @@ def check_task_options(
 
 
 def check_candidates(value: Any) -> tuple[Candidate, ...]:
-    """Returns the backbones of a list, with names and image sizes checked; their files may be missing.
+    """Returns the backbones of a list, with names and image sizes checked; their files, and timm, may be missing.
 
     Raises:
         UsageError: As in `parse_candidates`, or a backbone is unknown, or an image size out of range.
     """
 
+    def check_name(name: str) -> None:
+        with suppress(MissingTimmError):
+            parse_backbone(name)
+
     def check_image_size(size: int | None) -> None:
         _check_number("image_size", size, *IMAGE_SIZES)
 
-    return parse_candidates(value, {"name": parse_backbone, "image_size": check_image_size})
+    return parse_candidates(value, {"name": check_name, "image_size": check_image_size})
 
 
 def _check_number(option: str, value: int | None, low: int, high: int | None, reason: str = "") -> None:

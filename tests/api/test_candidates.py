@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from contextlib import closing
 from dataclasses import replace
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 import nbt
 from nbt import api
 from nbt.api import _candidates
 from nbt.errors import NbtError, UsageError
 from nbt.settings import TransferSettings
+from nbt.settings.candidate import parse_candidates
 from nbt.training.export.model_folder import read_card, was_trained_with
 from nbt.training.results import TrialSpec
 from nbt.tuning.engines.worker import TrialRunner
@@ -186,6 +189,29 @@ def test_missing_weights_are_left_out_once_and_whole(caplog: pytest.LogCaptureFi
     assert caplog.text.count("is left out") == 2
 
 
+def test_models_of_a_shipped_list_without_weights_or_timm_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a network, but for the weights of one model, which are in the cache of torchvision."""
+    from nbt.models import backbone_spec
+
+    def fetch(spec: backbone_spec.BackboneSpec, image_size: int) -> dict[str, torch.Tensor]:
+        if spec.name != "mobilenet_v2":
+            raise NbtError(f"the weights of {spec.name} cannot be fetched (no network)")
+        return torchvision.models.mobilenet_v2().state_dict()
+
+    monkeypatch.setattr("nbt.models.weights._fetch_library_state_dict", fetch)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(backbone_spec.importlib.util, "find_spec", lambda name: None if name == "timm" else find(name))
+    monkeypatch.setattr(_candidates, "_measure", lambda *_: None)
+    config = nbt.SearchConfig(dataset="digits", budget="1", shots=4, backbones="small")
+    found = _candidates.prepare_candidates(config, None, None)
+    assert [(candidate.name, candidate.image_size) for candidate in found.configs] == [("mobilenet_v2", 224)]
+    reasons = found.left_out
+    assert len(reasons) == len(parse_candidates("small")) - 1
+    assert all("needs timm" in reason for name, reason in reasons.items() if name.startswith("timm:"))
+    assert all("no network" in reason for name, reason in reasons.items() if not name.startswith("timm:"))
+    assert {name.partition(":")[0] for name in reasons} > {"timm", "resnet18"}
+
+
 def test_a_backbone_that_does_not_fit_in_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from nbt.training.worker import trial_memory
 
@@ -197,6 +223,34 @@ def test_a_backbone_that_does_not_fit_in_memory_is_left_out(monkeypatch: pytest.
     needed["conv3(width=8)"] = 1 << 60
     with pytest.raises(NbtError, match="none of the backbones can be used"):
         nbt.search("digits", budget=2, fresh=True, **QUICK)
+
+
+def test_bounds_leave_backbones_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.models import size
+
+    latencies = {28: 2.0, 32: 9.0}
+    monkeypatch.setattr(size, "measure_latency", lambda model, image_size: latencies[image_size])
+    bounds = {"max_parameters": 5000, "max_latency": 5.0}
+    record = nbt.search("digits", budget=2, **QUICK, **bounds).record
+    assert set(backbones(record)) == {"conv3(width=8)"}
+    assert record.left_out == {
+        "conv3(width=16) with weights none": "conv3(width=16) has 5184 parameters, more than --max-parameters 5000",
+        "conv4(width=8) with weights none": (
+            "conv4(width=8) takes 9 ms for an image of 32 px on this device, longer than --max-latency 5"
+        ),
+    }
+    latencies[28] = 6.0  # measured again, it may be longer by chance
+    again = nbt.search("digits", budget=3, **QUICK, **bounds).record
+    assert len(again.trials) >= 3 and again.config.candidates == record.config.candidates
+    with pytest.raises(UsageError, match=r"none of the backbones can be used: .*longer than max_latency 5"):
+        nbt.search("digits", budget=2, fresh=True, **QUICK, **bounds)
+
+
+def test_bounds_hold_for_a_single_backbone_too() -> None:
+    options = {**QUICK, "backbones": None, "backbone": "conv3(width=8)", "weights": "none"}
+    with pytest.raises(UsageError, match=r"^conv3\(width=8\) has \d+ parameters, more than max_parameters 100$"):
+        nbt.search("digits", budget=2, max_parameters=100, **options)
+    assert list_studies(resolve_storage(None)) == []
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ OUTPUT = {
     *("ridge_accuracy_random", "knn_accuracy_random", "logme_random", "mean_gain", "knee_depth", "dead_channels"),
     "advantage",
 }
-SOURCE = {"leep", "nce", "emd_similarity"}
+SOURCE = {"leep", "nce", "emd_similarity", "similarity"}
 SHIFT = {"mean_shift", "variance_shift"}
 
 
@@ -143,8 +143,9 @@ def test_the_same_arguments_give_the_same_profile(normed: Task) -> None:
 
 def test_source_means_may_be_given(encoder: Task) -> None:
     dim = encoder.build_model().feature_dim
-    means = SourceClassMeans(np.ones((3, dim), dtype=np.float32), np.array([1, 2, 3]))
-    assert 0 < profile(encoder, source_means=means).scalars["emd_similarity"] <= 1
+    means = SourceClassMeans(np.eye(3, dim, dtype=np.float32), np.array([1, 2, 3]))
+    scalars = profile(encoder, source_means=means).scalars
+    assert 0 < scalars["similarity"] < scalars["emd_similarity"] <= 1
     with pytest.raises(ValueError, match=f"source_means: 5 features, but .* has {dim}"):
         profile(encoder, source_means=SourceClassMeans(means.means[:, :5], means.counts))
 
@@ -167,6 +168,7 @@ def test_a_measure_that_fails_is_left_out_with_its_reason(pretrained: Task, monk
     monkeypatch.setattr(module, "emd_similarity", fail)
     result = profile(pretrained, samples=60)
     assert "not solved" in result.left_out["emd_similarity"]
+    assert "similarity" in result.left_out
     assert {"logme", "leep", "knn_accuracy"} <= set(result.scalars)
 
 

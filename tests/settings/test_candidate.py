@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nbt.errors import UsageError
-from nbt.settings.candidate import Candidate, candidates_text, parse_candidates
+from nbt.settings.candidate import BACKBONE_LISTS, Candidate, candidates_text, parse_candidates
 
 
 def test_names_pairs_mappings_and_texts_mean_the_same() -> None:
@@ -88,3 +88,39 @@ def test_further_checks_name_the_line_of_the_key_or_the_item(tmp_path: Path) -> 
     ):
         with pytest.raises(UsageError, match=r"^backbones, item 2: size 7$"):
             parse_candidates(value, {"image_size": check})
+
+
+# Smallest and largest number of parameters without the head, in millions.
+SIZES = {"small": (2, 12), "medium": (20, 30), "large": (85, 95)}
+SHIPPED = [(name, candidate) for name in BACKBONE_LISTS for candidate in parse_candidates(name)]
+
+
+@pytest.mark.parametrize(("size", "candidate"), SHIPPED, ids=lambda value: getattr(value, "name", value))
+def test_the_models_of_the_shipped_lists_exist_with_weights_of_their_size_and_licence(
+    size: str, candidate: Candidate
+) -> None:
+    from nbt.models.backbone import build_on_meta_device, torchvision_default_weights
+    from nbt.models.backbone_spec import TIMM_PREFIX, parse_backbone
+
+    assert candidate.weights == "default" and candidate.image_size
+    if candidate.name.startswith(TIMM_PREFIX):
+        timm = pytest.importorskip("timm", reason="needs timm, which is an extra")
+        config = timm.get_pretrained_cfg(candidate.name.removeprefix(TIMM_PREFIX))
+        assert config.has_weights and config.license == candidate.licence
+    else:
+        assert torchvision_default_weights(parse_backbone(candidate.name)) is not None
+        assert candidate.licence == "BSD-3-Clause"
+    _, parts = build_on_meta_device(parse_backbone(candidate.name), candidate.image_size)
+    millions = sum(parameter.numel() for _, unit in parts.units for parameter in unit.parameters()) / 1e6
+    low, high = SIZES[size]
+    assert low <= millions <= high
+    assert f" {millions:.1f} million parameters, " in candidate.text
+
+
+def test_a_file_with_the_name_of_a_shipped_list_is_read_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("small").write_text("- conv3\n- conv4\n")
+    assert [candidate.name for candidate in parse_candidates("./small")] == ["conv3", "conv4"]
+    assert len(parse_candidates("small")) > 2

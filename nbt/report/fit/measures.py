@@ -119,6 +119,12 @@ _ADDITIONAL_MEASURES = (
         "NCE",
         "negative conditional entropy of the labels given the source's classes, in nats; at most 0, higher is better",
     ),
+    Measure(
+        "similarity",
+        "similarity",
+        "similarity of source and target, 0 to 1: by the distance of their class means relative to those of the source,"
+        " or else the share of the labels' entropy that the source classifier explains; higher is more similar",
+    ),
     Measure("mean_gain", "mean gain", "gain over random weights, averaged over all units; higher is better", "gain"),
     Measure(
         "mean_shift",

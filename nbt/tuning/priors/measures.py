@@ -11,6 +11,7 @@ TRAINING_IMAGES = "training images"
 PROBE_ACCURACY = "probe accuracy"
 ADVANTAGE = "advantage over random weights"
 KNEE = "knee of the gain"
+SIMILARITY = "similarity of source and target"
 TLI_SIMILARITY = "TLI similarity"
 STATISTICS_SHIFT = "statistics shift by unit"
 
@@ -20,6 +21,7 @@ MEASURES: Mapping[str, Callable[[Target], object]] = {
     PROBE_ACCURACY: lambda target: target.probe,
     ADVANTAGE: lambda target: target.advantage,
     KNEE: lambda target: target.scalars.get("knee_depth"),
+    SIMILARITY: lambda target: target.scalars.get("similarity"),
     TLI_SIMILARITY: lambda target: target.tli_similarity,
     STATISTICS_SHIFT: lambda target: target.layer("mean_shift") or None,
 }

@@ -10,12 +10,14 @@ import numpy as np
 from nbt.settings import TransferSettings
 from nbt.tuning.priors.depth import PLESTED_2021
 from nbt.tuning.priors.head import VARNO_2020
-from nbt.tuning.priors.measures import STATISTICS_SHIFT
+from nbt.tuning.priors.measures import SIMILARITY, STATISTICS_SHIFT
 from nbt.tuning.priors.prior import PriorSuggestion, prior
 from nbt.tuning.priors.statement import Quantity, near
 from nbt.tuning.space.encoding import log_effective_lr
 from nbt.tuning.target import Target
 
+# Similarity from which source and target count as similar.
+_MIN_SIMILARITY = 0.5
 _RATE_SETTINGS = ("momentum", "optimizer", "batch_size")
 
 
@@ -46,6 +48,23 @@ _RISE = Quantity(
 def moderate_unit_rate(target: Target) -> PriorSuggestion | None:
     """Trains the units at the effective rate of the default recipe, or within a factor of five of it."""
     return PriorSuggestion((near(_UNIT_RATE, 0.1, 0.7),), "much lower rates hardly train, and much higher ones diverge")
+
+
+@prior(
+    source="Li et al. 2020, arXiv 2002.11770: the best effective rate is lower the more similar source and target are",
+    dimensions=("body_lr", *_RATE_SETTINGS),
+    needs=(SIMILARITY,),
+    strength=0.15,
+)
+def low_unit_rate_when_similar(target: Target) -> PriorSuggestion | None:
+    """Trains the units at a lower effective rate if source and target are similar.
+
+    Recorded runs of nbt neither confirm nor refute it: the similarity of two recorded tasks is known.
+    """
+    similarity = target.scalars["similarity"]
+    if similarity < _MIN_SIMILARITY:
+        return None
+    return PriorSuggestion((near(_UNIT_RATE, 0.03, 0.7),), f"source and target are similar ({similarity:.2f} of 1)")
 
 
 @prior(

@@ -8,7 +8,12 @@ from nbt.tuning.priors.injection import inject_by_similarity
 from nbt.tuning.priors.linearization import the_expansion_when_images_are_few
 from nbt.tuning.priors.measures import MEASURES
 from nbt.tuning.priors.prior import Prior
-from nbt.tuning.priors.rates import moderate_head_rate, moderate_unit_rate, rates_by_shift
+from nbt.tuning.priors.rates import (
+    low_unit_rate_when_similar,
+    moderate_head_rate,
+    moderate_unit_rate,
+    rates_by_shift,
+)
 from nbt.tuning.priors.schedule import (
     at_least_the_usual_length,
     average_within_the_training,
@@ -24,6 +29,7 @@ _PRIORS = {
         freeze_when_images_are_few,
         moderate_unit_rate,
         moderate_head_rate,
+        low_unit_rate_when_similar,
         rates_by_shift,
         mild_augmentation_when_short,
         average_within_the_training,

@@ -11,7 +11,7 @@ from nbt.tuning.priors.registry import registered_priors
 from nbt.tuning.storage.codec import TLI_SIMILARITY
 from nbt.tuning.target import Target
 from tests.tuning.benchmark.tables import FULL_SPACE
-from tests.tuning.synthetic import LENGTH, target
+from tests.tuning.synthetic import LENGTH, facts, profile
 from tests.tuning.synthetic import draw as draw_settings
 
 NAMES = [prior.name for prior in registered_priors()]
@@ -19,7 +19,7 @@ NAMES = [prior.name for prior in registered_priors()]
 VARIED = [*(dimension.name for dimension in FULL_SPACE.dimensions), "zap_until", "epochs"]
 BASE = TransferSettings(epochs=LENGTH)
 # A target with few images, few epochs and good features, on which every prior is active.
-FULLY_MEASURED = target(0.7, 0.1, **{TLI_SIMILARITY: 0.7})
+FULLY_MEASURED = Target.of(facts(**{TLI_SIMILARITY: 0.7}), profile(0.7, 0.1, similarity=0.7), LENGTH)
 DEPTHS = tuple(round(0.05 * i, 2) for i in range(21))
 NO_REASON = "the profile gives no reason for it"
 

@@ -29,6 +29,7 @@ def test_priors_without_a_varied_dimension_are_left_out() -> None:
 MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     "transfer up to the knee": ({}, profile(knee_depth=None), "not measured: knee of the gain"),
     "freeze when images are few": ({"train_images": None}, profile(), "not measured: images per class"),
+    "low unit rate when similar": ({}, profile(), "not measured: similarity of source and target"),
     "rates by shift": ({}, {**profile(), "layers": []}, "not measured: statistics shift by unit"),
     "average within the training": ({"train_images": None}, None, "not measured: training images"),
     "enough steps": ({"train_images": None}, None, "not measured: training images"),

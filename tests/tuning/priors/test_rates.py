@@ -38,6 +38,17 @@ class TestModerateUnitRate:
         assert len(values) == 1 and -9 < values.pop() < 0
 
 
+class TestLowUnitRateWhenSimilar:
+    NAME = "low unit rate when similar"
+    RATES = tuple(10 ** (-4 + 0.1 * i) for i in range(40))
+
+    def test_it_lowers_the_rate_of_similar_targets_only(self) -> None:
+        similar, other = (Target(epochs=LENGTH, scalars={"similarity": value}) for value in (0.5, 0.49))
+        assert best(self.NAME, similar, grid("body_lr", *self.RATES)) == pytest.approx(0.003, rel=0.15)
+        assert "(0.50 of 1)" in suggestion(self.NAME, similar).because
+        assert inactivity_reason(self.NAME, other) == NO_REASON
+
+
 class TestModerateHeadRate:
     NAME = "moderate head rate"
 
