@@ -9,9 +9,10 @@ the study; MLflow apart. Every point runs in a process of its own, so that its p
     python studies/bench_scaling.py images --work FOLDER --sizes 1000 10000
     python studies/bench_scaling.py report
 
-Writes `studies/results/bench_scaling.json` and `.md`. The exponent of a phase is the slope of log(seconds) over
-log(size) between the two largest sizes; goals: none above that of n log n in images or trials, and anonymous memory
-that does not grow with images.
+Writes `studies/results/bench_scaling.json` and `.md`. The exponent of a phase is the slope of log(CPU seconds), which
+other load changes less than seconds, over log(size) between the two largest sizes; for single calls of the controller
+the medians of their seconds are used. Goals: none above that of n log n in images or trials, and anonymous memory that
+does not grow with images.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Phases:
     """Measures the phases of a point.
 
     Attributes:
-        rows: Seconds, and peak of the anonymous and file-backed memory in MiB, by phase.
+        rows: Seconds, CPU seconds, and peak of the anonymous and file-backed memory in MiB, by phase.
     """
 
     def __init__(self) -> None:
@@ -67,14 +68,14 @@ class Phases:
             return memory["anonymous"]
 
         with sampled(sample, anonymous, 0.05):
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.process_time()
             yield
-            seconds = time.perf_counter() - started
-        self.rows[name] = {"seconds": seconds, "anonymous": max(anonymous), "file": max(file)}
+            seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        self.rows[name] = {"seconds": seconds, "cpu": cpu, "anonymous": max(anonymous), "file": max(file)}
 
     def add(self, name: str, seconds: float) -> None:
         """Adds a phase that was measured elsewhere, with the present memory."""
-        self.rows[name] = {"seconds": seconds, **memory_of_process()}
+        self.rows[name] = {"seconds": seconds, "cpu": seconds, **memory_of_process()}
 
 
 def measure_task(axis: str, size: int, work: Path) -> dict[str, dict[str, float]]:
@@ -175,32 +176,38 @@ def measure_in_process(axis: str, size: int, work: Path) -> dict[str, Any]:
     return rows
 
 
-def exponent(points: dict[str, dict[str, dict[str, float]]], phase: str, column: str = "seconds") -> float | None:
+def exponent(points: dict[str, dict[str, dict[str, float]]], phase: str, column: str = "cpu") -> float | None:
     """Returns the slope of a phase between the two largest sizes; None if it is too fast or was not measured."""
     measured = [(int(size), rows[phase][column]) for size, rows in points.items() if phase in rows]
     if len(measured) < 2:
         return None
     (n, first), (m, second) = sorted(measured)[-2:]
-    if column == "seconds" and second < MEASURABLE:
+    if second < MEASURABLE:
         return None
     return math.log(second / first) / math.log(m / n)
 
 
 def to_markdown(result: dict[str, Any]) -> str:
     """Returns one table per axis."""
-    lines = ["# How the phases grow", "", f"{result['machine']}. Seconds, and anonymous memory in MiB at the peak."]
+    lines = [
+        "# How the phases grow",
+        "",
+        f"{result['machine']}. Seconds, CPU seconds, and anonymous memory in MiB at the peak.",
+    ]
     for axis, points in result["axes"].items():
         sizes = sorted(points, key=int)
         columns = [f"{int(size):,}" for size in sizes]
         lines += ["", f"## {axis.capitalize()}", ""]
-        lines.append("| phase | " + " | ".join(f"{name}: s (MiB)" for name in columns) + " | exponent | n log n |")
+        lines.append(
+            "| phase | " + " | ".join(f"{name}: s, CPU s (MiB)" for name in columns) + " | exponent | n log n |"
+        )
         lines.append("|---|" + "---|" * (len(sizes) + 2))
         n_log_n = 1 + math.log(math.log(int(sizes[-1])) / math.log(int(sizes[-2]))) / math.log(
             int(sizes[-1]) / int(sizes[-2])
         )
         for phase in points[sizes[-1]]:
             cells = [points[size].get(phase) for size in sizes]
-            texts = ["" if c is None else f"{c['seconds']:.3g} ({c['anonymous']:.0f})" for c in cells]
+            texts = ["" if c is None else f"{c['seconds']:.3g}, {c['cpu']:.3g} ({c['anonymous']:.0f})" for c in cells]
             slope = exponent(points, phase)
             slope_text = "" if slope is None else f"{slope:.2f}"
             lines.append(f"| {phase} | {' | '.join(texts)} | {slope_text} | {n_log_n:.2f} |")

@@ -81,7 +81,7 @@ def test_the_scaling_benchmark_measures_every_phase_of_a_task(tmp_path: Path, mo
 def test_exponents_are_slopes_between_the_largest_sizes() -> None:
     import bench_scaling
 
-    points = {str(n): {"slow": {"seconds": 1e-4 * n**2}, "quick": {"seconds": 1e-9 * n}} for n in (10, 100, 1000)}
+    points = {str(n): {"slow": {"cpu": 1e-4 * n**2}, "quick": {"cpu": 1e-9 * n}} for n in (10, 100, 1000)}
     assert bench_scaling.exponent(points, "slow") == pytest.approx(2.0)
     assert bench_scaling.exponent(points, "quick") is None
 
