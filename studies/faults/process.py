@@ -122,6 +122,7 @@ def start(
     logs.mkdir(parents=True, exist_ok=True)
     for name in ("stdout", "stderr", "marks"):
         (logs / name).write_text("")
+        (logs / name).chmod(0o666)  # the process may become another user
     sys.stdout.flush()
     sys.stderr.flush()
     if fork and threading.active_count() > 1:

@@ -45,6 +45,6 @@ class SecondProcess(Fault):
         # The first process may end before the second one opens the study.
         codes = (1,) if self._overlapped else (0, 1)
         problems = check_output(self._second, codes)
-        if self._second.code == 1 and "is being searched by another" not in self._second.errors:
+        if self._second.code == 1 and "is being searched already" not in self._second.errors:
             problems.append(f"the second process says: {self._second.errors.strip()[-200:]}")
         return problems
