@@ -309,6 +309,9 @@ class TestFinishedStudy:
             text = text.replace(best_epoch, last_epoch)
         # Version 0.1 had Student's t intervals of the runs.
         interval, again_text = re.compile(r"interval [^,)]*"), (again / "recommended.yaml").read_text()
+        command = next(line for line in again_text.splitlines(keepends=True) if line.startswith("# train a model"))
+        assert "nbt train --dataset" in command, "new since version 0.1"
+        again_text = again_text.replace(command, "")
         assert interval.sub("", again_text) == interval.sub("", text)
         for text in (report.read_text(), (again / "report.md").read_text()):
             assert "+12.5" in text and "66.7" in text, "gain over the default recipe, test accuracy"

@@ -40,7 +40,8 @@ _RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
     "--epochs",
     metavar="N",
     type=AT_LEAST_ONE,
-    help="With --recommend: epochs of the training; as many as the recipe has if left out.",
+    show_default="as many as the recipe has",
+    help="With --recommend: epochs of the training.",
 )
 @config_option("experience")
 @config_option("tracking_uri")

@@ -48,7 +48,7 @@ class SearchController:
 
     Seeds, proposals and epochs spent do not depend on interruptions: with one worker, an interrupted search ends as it
     would have without them. The random state of a `BayesianSampler` is stored with each trial that it proposes; any
-    other sampler is created anew for each proposal.
+    other sampler is created anew for each proposal if there are checkpoints.
 
     Args:
         store: The study, locked by this driver.
@@ -282,7 +282,8 @@ class SearchController:
 
     def _propose(self) -> optuna.Trial:
         """Returns a new trial with parameters of the sampler, whose random state is stored with it."""
-        if not isinstance(self._store.study.sampler, BayesianSampler):
+        # A search without checkpoints, such as a replay, is never resumed.
+        if self._checkpoints is not None and not isinstance(self._store.study.sampler, BayesianSampler):
             self._seed_sampler()
         trial = self._store.ask(self._limit_proposal())
         self._proposals += 1
