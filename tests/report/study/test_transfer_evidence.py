@@ -54,8 +54,8 @@ def test_a_profile_without_advantage_is_named() -> None:
     profile["scalars"].pop("knn_accuracy", None)
     [probe, _] = evidence(scratch_study(profile=profile))
     assert probe == (
-        "A ridge probe classifies 31.0 % of the training images of the fit profile correctly by the pretrained features, "
-        "and 30.0 % by those of random weights: no clear advantage."
+        "A ridge probe classifies 31.0 % of the training images of the fit profile correctly by the pretrained "
+        "features, and 30.0 % by those of random weights: no clear advantage."
     )
 
 
@@ -65,7 +65,8 @@ def test_a_transfer_that_is_recommended_is_compared_with_training_from_scratch()
     assert evidence(record)[0].startswith("In the final runs, training from scratch reaches 72.1 %")
     before = unfinished_study(trials=(*trials(), scratch_trial()))
     assert evidence(before) == [
-        "Training from scratch reached 72.0 % in trial 18, and the pretrained weights 71.2 % in trial 12, in one run each."
+        "Training from scratch reached 72.0 % in trial 18, and the pretrained weights 71.2 % in trial 12, in one run "
+        "each."
     ]
 
 
