@@ -208,7 +208,7 @@ def test_bounds_leave_backbones_out_by_name(monkeypatch: pytest.MonkeyPatch) -> 
     record = nbt.search("digits", budget=2, **QUICK, **bounds).record
     assert set(backbones(record)) == {"conv3(width=8)"}
     assert record.left_out == {
-        "conv3(width=16) with weights none": "conv3(width=16) has 5232 parameters, more than --max-parameters 5000",
+        "conv3(width=16) with weights none": "conv3(width=16) has 5184 parameters, more than --max-parameters 5000",
         "conv4(width=8) with weights none": (
             "conv4(width=8) takes 9 ms for an image of 32 px on this device, longer than --max-latency 5"
         ),
