@@ -189,6 +189,22 @@ class SearchConfig:
         help="Backbones to choose from: a YAML list of name, weights, image_size, licence and text.",
         when_none="one backbone",
     )
+    max_parameters: int | None = _option(
+        None,
+        kind="whole",
+        role="search",
+        metavar="N",
+        help="Largest number of parameters of a backbone, without its head.",
+        when_none="any",
+    )
+    max_latency: float | None = _option(
+        None,
+        kind="number",
+        role="search",
+        metavar="MS",
+        help="Longest time in milliseconds in which a backbone may classify one image, measured on this device.",
+        when_none="any",
+    )
     image_size: int | None = _option(
         None,
         kind="whole",

@@ -70,7 +70,8 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
     """
     listed = check_candidates(config.backbones)
     skipped = {} if stored is None else stored.left_out
-    loaded, left_out = _load_all(listed, config, skipped, progress)
+    is_known = stored is not None and _bounds(stored.search_config()) == _bounds(config)
+    loaded, left_out = _load_all(listed, config, skipped, None if is_known else config, progress)
     of_study = () if stored is None else stored.config.candidates
     known = {candidate.identity: candidate.name for candidate in of_study}
     entries = []
@@ -111,9 +112,16 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
 
 
 def _load_all(
-    listed: Sequence[Candidate], config: SearchConfig, skipped: Mapping[str, str], progress: Progress | None
+    listed: Sequence[Candidate],
+    config: SearchConfig,
+    skipped: Mapping[str, str],
+    bounds: SearchConfig | None,
+    progress: Progress | None,
 ) -> tuple[list[tuple[Candidate, Task]], dict[str, str]]:
-    """Returns the tasks of the backbones that can be used, and why the others cannot, `skipped` included."""
+    """Returns the tasks of the backbones that can be used, and why the others cannot, `skipped` included.
+
+    Those of a stored study met its `bounds`, which are None then; a latency that is measured again may differ.
+    """
     options = {name: getattr(config, name) for name in _DATA_FIELDS}
     check_task_options(config.dataset, image_size=config.image_size, **options)
     loaded: list[tuple[Candidate, Task]] = []
@@ -129,6 +137,8 @@ def _load_all(
                 source: dict[str, Any] = {"backbone": item.name, "weights": item.weights, "image_size": size}
                 task = load_silently(config.dataset, progress=progress, **source, **options)
             _check_memory(task)
+            if bounds is not None:
+                check_bounds(task, bounds)
         except NbtError as error:
             errors[_label(item)] = error
         else:
@@ -160,6 +170,34 @@ def _check_memory(task: Task) -> None:
             f"a training needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are available; give a "
             "smaller --image-size"
         )
+
+
+def check_bounds(task: Task, config: SearchConfig) -> None:
+    """Checks the size and the latency of the backbone of a task.
+
+    Raises:
+        UsageError: It has more parameters than `max_parameters`, or takes longer than `max_latency` for an image.
+    """
+    from nbt.models.size import measure_latency, parameter_count
+
+    if _bounds(config) == (None, None):
+        return
+    model, name = task.build_model(), task.backbone.text
+    parameters = parameter_count(model)
+    if config.max_parameters is not None and parameters > config.max_parameters:
+        raise UsageError(f"{name} has {parameters} parameters, more than --max-parameters {config.max_parameters}")
+    if config.max_latency is None:
+        return
+    latency = measure_latency(model, task.image_size)
+    if latency > config.max_latency:
+        raise UsageError(
+            f"{name} takes {latency:.3g} ms for an image of {task.image_size} px on this device, longer than "
+            f"--max-latency {config.max_latency:g}"
+        )
+
+
+def _bounds(config: SearchConfig) -> tuple[int | None, float | None]:
+    return config.max_parameters, config.max_latency
 
 
 def _identity(task: Task) -> tuple[str, str, int]:
@@ -196,6 +234,7 @@ def _measure(task: Task, progress: Progress | None) -> dict[str, Any] | None:
 def _record(found: CandidateConfig, item: Candidate, task: Task, profile: Mapping[str, Any] | None) -> CandidateRecord:
     """Returns what is known of a backbone before any trial, but for its cost."""
     from nbt.models.backbone import build_backbone
+    from nbt.models.size import parameter_count
     from nbt.tuning.experience.backbone_forecast import forecaster_without
 
     scalars = {} if profile is None else profile["scalars"]
@@ -206,7 +245,7 @@ def _record(found: CandidateConfig, item: Candidate, task: Task, profile: Mappin
     parameters = scalars.get("parameters")
     if parameters is None:
         model = build_backbone(task.backbone, task.n_classes, image_size=task.image_size, seed=0)
-        parameters = sum(parameter.numel() for parameter in model.units.parameters())
+        parameters = parameter_count(model)
     return CandidateRecord(
         name=found.name,
         parameters=int(parameters),

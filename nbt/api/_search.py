@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbt.api._candidates import Candidates, check_bounds, prepare_candidates
 from nbt.api._job import estimate_job
 from nbt.api._load_task import check_task, load_silently
 from nbt.api._prepared_search import PreparedSearch, make_study_config
@@ -29,7 +30,6 @@ from nbt.tuning.job_clock import PREPARE, PROFILE, JobClock
 from nbt.tuning.storage.records import StudyObserver
 
 if TYPE_CHECKING:
-    from nbt.api._candidates import Candidates
     from nbt.task.task import Task
     from nbt.tuning.space.space import Space
     from nbt.tuning.storage.study_store import StudyStore
@@ -126,6 +126,7 @@ def _search(
             config = config.replace(study=_study_name(config, search_space))
         else:
             loaded = _load_task(task, config, progress)
+            check_bounds(loaded, config)
         check_outside("--out", config.out, loaded.dataset)
         _check_metric(config.metric, loaded)
         pruner, heuristics = config.pruner, config.heuristics
@@ -213,7 +214,6 @@ def _study_name(config: SearchConfig, space: Space) -> str:
 
 def _prepare_candidates(config: SearchConfig, space: Space, clock: JobClock, progress: Progress | None) -> Candidates:
     """Returns the backbones of a search over several; the measurement of their fit counts as such."""
-    from nbt.api._candidates import prepare_candidates
     from nbt.tuning.storage.studies import find_study, resolve_storage
 
     name = _study_name(config, space)

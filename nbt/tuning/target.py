@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbt.fit.advantage import advantage
+from nbt.fit.advantage import advantage, is_clear_advantage
 from nbt.metrics import DEFAULT_METRIC
 from nbt.tuning.storage.codec import TLI_SIMILARITY, score_images
 
@@ -24,6 +24,7 @@ class Target:
         scalars: Finite scalars of the fit profile; empty without a profile.
         layers: Rows of the fit profile, one per unit, starting at the input.
         metric: Name of the metric of the search.
+        has_random_weights: Whether the weights of the backbone are random.
     """
 
     epochs: int
@@ -31,6 +32,7 @@ class Target:
     scalars: Mapping[str, float] = field(default_factory=dict)
     layers: Sequence[Mapping[str, Any]] = ()
     metric: str = DEFAULT_METRIC
+    has_random_weights: bool = False
 
     @classmethod
     def of(
@@ -51,7 +53,15 @@ class Target:
         if profile is None:
             return cls(epochs=epochs, facts=facts, metric=metric)
         scalars = _finite_values(profile["scalars"])
-        return cls(epochs=epochs, facts=facts, scalars=scalars, layers=profile["layers"], metric=metric)
+        is_random = profile.get("facts", {}).get("weights") == "none"
+        return cls(
+            epochs=epochs,
+            facts=facts,
+            scalars=scalars,
+            layers=profile["layers"],
+            metric=metric,
+            has_random_weights=is_random,
+        )
 
     @property
     def validation_images(self) -> int:
@@ -86,6 +96,19 @@ class Target:
         """
         pretrained, random = self.probe, self.scalars.get("ridge_accuracy_random")
         return None if pretrained is None or random is None else advantage(pretrained, random)
+
+    @property
+    def has_clear_advantage(self) -> bool | None:
+        """Whether the ridge or the nearest-neighbour probe is clearly better on pretrained than on random features.
+
+        None if that is unknown, and where the weights are random, so that nothing could be transferred.
+        """
+        images, names = self.scalars.get("samples"), ("ridge_accuracy", "knn_accuracy")
+        pairs = [(self.scalars.get(name), self.scalars.get(f"{name}_random")) for name in names]
+        known = [(own, other) for own, other in pairs if own is not None and other is not None]
+        if self.has_random_weights or not images or not known:
+            return None
+        return any(is_clear_advantage(own, other, images) for own, other in known)
 
     @property
     def tli_similarity(self) -> float | None:

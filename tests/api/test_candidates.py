@@ -199,6 +199,34 @@ def test_a_backbone_that_does_not_fit_in_memory_is_left_out(monkeypatch: pytest.
         nbt.search("digits", budget=2, fresh=True, **QUICK)
 
 
+def test_bounds_leave_backbones_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.models import size
+
+    latencies = {28: 2.0, 32: 9.0}
+    monkeypatch.setattr(size, "measure_latency", lambda model, image_size: latencies[image_size])
+    bounds = {"max_parameters": 5000, "max_latency": 5.0}
+    record = nbt.search("digits", budget=2, **QUICK, **bounds).record
+    assert set(backbones(record)) == {"conv3(width=8)"}
+    assert record.left_out == {
+        "conv3(width=16) with weights none": "conv3(width=16) has 5184 parameters, more than --max-parameters 5000",
+        "conv4(width=8) with weights none": (
+            "conv4(width=8) takes 9 ms for an image of 32 px on this device, longer than --max-latency 5"
+        ),
+    }
+    latencies[28] = 6.0  # measured again, it may be longer by chance
+    again = nbt.search("digits", budget=3, **QUICK, **bounds).record
+    assert len(again.trials) >= 3 and again.config.candidates == record.config.candidates
+    with pytest.raises(UsageError, match=r"none of the backbones can be used: .*longer than max_latency 5"):
+        nbt.search("digits", budget=2, fresh=True, **QUICK, **bounds)
+
+
+def test_bounds_hold_for_a_single_backbone_too() -> None:
+    options = {**QUICK, "backbones": None, "backbone": "conv3(width=8)", "weights": "none"}
+    with pytest.raises(UsageError, match=r"^conv3\(width=8\) has \d+ parameters, more than max_parameters 100$"):
+        nbt.search("digits", budget=2, max_parameters=100, **options)
+    assert list_studies(resolve_storage(None)) == []
+
+
 @pytest.mark.parametrize(
     ("listed", "message"),
     [

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import nbt
@@ -521,3 +522,24 @@ def test_a_recipe_without_starting_weights_is_wrong_usage(task: Task) -> None:
     for changes in wrong:
         with pytest.raises(UsageError, match=r"needs a teacher|no file no\.pth|not trained by nbt"):
             api.train(task, TransferSettings(epochs=2).replace(**changes))
+
+
+def test_weights_without_an_advantage_are_compared_with_training_from_scratch_first(own_folder: Path) -> None:
+    """Noise in the place of the pretrained weights of the digits, which have a clear advantage."""
+    pretrained = nbt.load_task("digits", backbone="conv3(width=16)", shots=24)
+    generator = torch.Generator().manual_seed(0)
+    noise = {name: torch.randn(value.shape, generator=generator) * value.std() for name, value in pretrained.w0.items()}
+    torch.save(noise, own_folder / "noise.pth")
+    useless = nbt.load_task("digits", backbone="conv3(width=16)", weights=own_folder / "noise.pth", shots=24)
+    options = {**QUICK, "workers": 1, "progress": False}
+    origins = [trial.origin for trial in nbt.search(pretrained, budget=3, **options).record.trials]
+    assert "anchor: training from scratch" not in origins
+    result = nbt.search(useless, budget=3, **{**options, "study": "noise"})
+    assert [trial.origin for trial in result.record.trials[:2]] == [
+        "anchor: default recipe",
+        "anchor: training from scratch",
+    ]
+    assert result.record.trials[1].settings.transfer_depth == 0.0
+    document = result.to_json()["transfer"]
+    assert document["advised"] == (result.recommended.transfer_depth > 0.0)
+    assert "random weights: no clear advantage." in document["evidence"][0]

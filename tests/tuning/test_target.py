@@ -46,3 +46,12 @@ def test_values_that_are_not_finite_are_ignored() -> None:
     assert "knee_depth" not in target.scalars
     assert target.layer("gain") == [], "a column with a missing value is ignored"
     assert len(target.layer("mean_shift")) == 6
+
+
+def test_a_clear_advantage_needs_the_number_of_images_and_pretrained_weights() -> None:
+    assert Target.of(facts(), profile(0.6, 0.1), 12).has_clear_advantage is None
+    measured = profile(0.6, 0.1, samples=500)
+    assert Target.of(facts(), measured, 12).has_clear_advantage is True
+    assert Target.of(facts(), {**measured, "facts": {"weights": "w.pth"}}, 12).has_clear_advantage is True
+    assert Target.of(facts(), {**measured, "facts": {"weights": "none"}}, 12).has_clear_advantage is None
+    assert Target.of(facts(), profile(None, 0.1, samples=500), 12).has_clear_advantage is None

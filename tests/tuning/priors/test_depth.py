@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from nbt.tuning.target import Target
-from tests.tuning.priors.suggestions import BASE, DEPTHS, NO_REASON, best, grid, inactivity_reason, suggestion
+from tests.tuning.priors.suggestions import (
+    BASE,
+    DEPTHS,
+    FROM_SCRATCH,
+    NO_REASON,
+    best,
+    grid,
+    inactivity_reason,
+    suggestion,
+)
 from tests.tuning.synthetic import LENGTH, facts, profile, target
 
 
@@ -57,3 +66,28 @@ class TestFreezeWhenImagesAreFew:
 
     def test_useless_features_are_not_frozen(self) -> None:
         assert inactivity_reason(self.NAME, target(0.1, 0.2)) == NO_REASON
+
+
+class TestTrainFromScratchWithoutAnAdvantage:
+    def test_no_unit_is_transferred(self) -> None:
+        log_density = suggestion(FROM_SCRATCH).log_density
+        values = [log_density(BASE.replace(transfer_depth=depth)) for depth in DEPTHS]
+        assert values == sorted(values, reverse=True) and values[0] > values[-1]
+
+    @pytest.mark.parametrize(
+        ("pretrained", "random", "changes", "is_active"),
+        [
+            (0.30, 0.28, {}, True),
+            (0.20, 0.40, {}, True),
+            (0.40, 0.28, {}, False),
+            (0.30, 0.28, {"knn_accuracy": 0.5, "knn_accuracy_random": 0.3}, False),
+            (0.40, 0.28, {"samples": 40}, True),
+        ],
+    )
+    def test_a_clear_advantage_of_one_probe_is_enough(
+        self, pretrained: float, random: float, changes: dict[str, float], is_active: bool
+    ) -> None:
+        on = Target.of(facts(), profile(pretrained, random, **{"samples": 500, **changes}), LENGTH)
+        assert on.has_clear_advantage is not is_active
+        if not is_active:
+            assert inactivity_reason(FROM_SCRATCH, on) == NO_REASON

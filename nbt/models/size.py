@@ -1,0 +1,37 @@
+"""Size of a backbone: its parameters, and the time that one image takes on this device."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.benchmark import Timer
+
+from nbt.devices import pick_device
+from nbt.models.backbone import Backbone
+
+_SECONDS = 0.3
+
+
+def parameter_count(model: Backbone) -> int:
+    """Returns the number of parameters of the units of a model, without its head."""
+    return sum(parameter.numel() for parameter in model.units.parameters())
+
+
+def measure_latency(model: Backbone, image_size: int, device: str | None = None) -> float:
+    """Returns the median time in milliseconds in which a model classifies one image, in evaluation mode.
+
+    The image is on the device already. On a CPU, the threads are those of PyTorch in this process.
+
+    Args:
+        model: The model; it is moved to the device.
+        image_size: Height and width of the image in pixels.
+        device: As in `nbt.load_model`.
+
+    Raises:
+        UsageError: There is no such device.
+    """
+    target = pick_device(device)
+    model = model.to(target).to(memory_format=torch.channels_last).eval()
+    image = torch.zeros(1, 3, image_size, image_size, device=target).to(memory_format=torch.channels_last)
+    timer = Timer("model(image)", globals={"model": model, "image": image}, num_threads=torch.get_num_threads())
+    with torch.inference_mode():
+        return 1e3 * float(timer.blocked_autorange(min_run_time=_SECONDS).median)
