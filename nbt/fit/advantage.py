@@ -25,7 +25,7 @@ def advantage(pretrained: float, random: float) -> float:
 
 
 def is_clear_advantage(pretrained: float, random: float, images: float) -> bool:
-    """Returns whether pretrained features are better than random ones by more than two standard errors.
+    """Returns whether a probe of pretrained features is better than one of random ones by two standard errors.
 
     The errors are those of independent binomial samples, with two correct and two wrong predictions added (Agresti and
     Coull 1998). Both probes classify the same images, so that the error of their difference is hardly larger.

@@ -99,16 +99,17 @@ class Target:
 
     @property
     def has_clear_advantage(self) -> bool | None:
-        """Whether the ridge or the nearest-neighbour probe is clearly better on pretrained than on random features.
+        """Whether the ridge probe of the best pretrained unit is clearly better than that of the best random unit.
 
-        None if that is unknown, and where the weights are random, so that nothing could be transferred.
+        The last units alone would mislead: random weights lose the image with depth, so that the last unit of any
+        other weights, even of noise, may look better. None if the measures are missing, and where the weights are
+        random, so that nothing could be transferred.
         """
-        images, names = self.scalars.get("samples"), ("ridge_accuracy", "knn_accuracy")
-        pairs = [(self.scalars.get(name), self.scalars.get(f"{name}_random")) for name in names]
-        known = [(own, other) for own, other in pairs if own is not None and other is not None]
-        if self.has_random_weights or not images or not known:
+        images, own = self.scalars.get("samples"), self.layer("ridge_accuracy")
+        random = self.layer("ridge_accuracy_random")
+        if self.has_random_weights or not images or not own or not random:
             return None
-        return any(is_clear_advantage(own, other, images) for own, other in known)
+        return is_clear_advantage(max(own), max(random), images)
 
     @property
     def tli_similarity(self) -> float | None:

@@ -37,15 +37,16 @@ def _has_weights(record: StudyRecord, recommendation: StudyRecommendation) -> bo
 
 
 def _probe_sentence(record: StudyRecord, settings: TransferSettings) -> str:
-    """Returns what the probes say of the pretrained features; "" without the profile of their backbone."""
+    """Returns what the probe says of the pretrained features; "" without the profile of their backbone."""
     target = Target.of(record.dataset, record.profile, record.config.epochs)
-    random, is_clear = target.scalars.get("ridge_accuracy_random"), target.has_clear_advantage
-    if settings.backbone or target.probe is None or random is None or is_clear is None:
+    is_clear = target.has_clear_advantage
+    if settings.backbone or is_clear is None:
         return ""
-    advantage = "a clear advantage" if is_clear else "no clear advantage"
+    own, random = (max(target.layer(name)) for name in ("ridge_accuracy", "ridge_accuracy_random"))
     return (
-        f"A ridge probe classifies {percent(target.probe)} of the training images of the fit profile correctly by the "
-        f"pretrained features, and {percent(random)} by those of random weights: {advantage}."
+        f"A ridge probe classifies {percent(own)} of the training images of the fit profile correctly by the best of "
+        f"the pretrained units, and {percent(random)} by the best of the same units with random weights: "
+        f"{'a' if is_clear else 'no'} clear advantage."
     )
 
 

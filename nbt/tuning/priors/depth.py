@@ -51,7 +51,7 @@ def train_from_scratch_without_an_advantage(target: Target) -> PriorSuggestion |
         return None
     return PriorSuggestion(
         (at_most(_TRANSFER_DEPTH, 0.0, 0.2),),
-        "no probe is better on the pretrained features than on random ones beyond noise",
+        "no pretrained unit has clearly better features than the best random unit",
     )
 
 

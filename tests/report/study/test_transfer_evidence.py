@@ -43,19 +43,19 @@ def test_the_recommendation_can_be_not_to_transfer() -> None:
         "Do not transfer, train from random weights with the settings of trial 18: 72.1 % validation accuracy"
     )
     probe, comparison = evidence(record)
-    assert "by those of random weights: a clear advantage." in probe
+    assert "with random weights: a clear advantage." in probe
     assert comparison.startswith("In the final runs, training from scratch reaches 72.1 % (95 % interval ")
     assert comparison.endswith(" by trial 14.")
 
 
 def test_a_profile_without_advantage_is_named() -> None:
     profile = profile_dict()
-    profile["scalars"] |= {"ridge_accuracy": 0.31, "ridge_accuracy_random": 0.3, "samples": 300}
-    profile["scalars"].pop("knn_accuracy", None)
+    for row in profile["layers"]:
+        row |= {"ridge_accuracy": 0.31, "ridge_accuracy_random": 0.3}
     [probe, _] = evidence(scratch_study(profile=profile))
     assert probe == (
-        "A ridge probe classifies 31.0 % of the training images of the fit profile correctly by the pretrained "
-        "features, and 30.0 % by those of random weights: no clear advantage."
+        "A ridge probe classifies 31.0 % of the training images of the fit profile correctly by the best of the "
+        "pretrained units, and 30.0 % by the best of the same units with random weights: no clear advantage."
     )
 
 

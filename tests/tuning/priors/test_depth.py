@@ -75,19 +75,13 @@ class TestTrainFromScratchWithoutAnAdvantage:
         assert values == sorted(values, reverse=True) and values[0] > values[-1]
 
     @pytest.mark.parametrize(
-        ("pretrained", "random", "changes", "is_active"),
-        [
-            (0.30, 0.28, {}, True),
-            (0.20, 0.40, {}, True),
-            (0.40, 0.28, {}, False),
-            (0.30, 0.28, {"knn_accuracy": 0.5, "knn_accuracy_random": 0.3}, False),
-            (0.40, 0.28, {"samples": 40}, True),
-        ],
+        ("pretrained", "random", "samples", "is_active"),
+        [(0.30, 0.28, 500, True), (0.20, 0.40, 500, True), (0.40, 0.28, 500, False), (0.40, 0.28, 40, True)],
     )
-    def test_a_clear_advantage_of_one_probe_is_enough(
-        self, pretrained: float, random: float, changes: dict[str, float], is_active: bool
+    def test_it_is_active_where_no_advantage_is_clear(
+        self, pretrained: float, random: float, samples: int, is_active: bool
     ) -> None:
-        on = Target.of(facts(), profile(pretrained, random, **{"samples": 500, **changes}), LENGTH)
+        on = Target.of(facts(), profile(pretrained, random, samples=samples), LENGTH)
         assert on.has_clear_advantage is not is_active
         if not is_active:
             assert inactivity_reason(FROM_SCRATCH, on) == NO_REASON
