@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from nbt.tuning.priors.measures import ADVANTAGE, CLEAR_ADVANTAGE, IMAGES_PER_CLASS, KNEE, PROBE_ACCURACY
+from nbt.tuning.priors.measures import ADVANTAGE, IMAGES_PER_CLASS, KNEE, PROBE_ACCURACY
 from nbt.tuning.priors.prior import PriorSuggestion, prior
 from nbt.tuning.priors.statement import at_least, at_most, near, setting
 from nbt.tuning.target import Target
@@ -36,22 +36,6 @@ def transfer_up_to_the_knee(target: Target) -> PriorSuggestion | None:
     return PriorSuggestion(
         (at_least(_TRANSFER_DEPTH, knee, 0.15), at_most(_TRANSFER_DEPTH, min(knee + 0.2, 1.0), 0.2)),
         "the gain over random weights grows up to the first depth and falls again above it",
-    )
-
-
-@prior(
-    source="nbt, based on He, Girshick, Dollar 2019, arXiv 1811.08883: training from scratch can match pretraining",
-    dimensions=("transfer_depth",),
-    needs=(CLEAR_ADVANTAGE,),
-    strength=0.6,
-)
-def train_from_scratch_without_an_advantage(target: Target) -> PriorSuggestion | None:
-    """Transfers no unit where no probe tells the pretrained features from those of random weights."""
-    if target.has_clear_advantage:
-        return None
-    return PriorSuggestion(
-        (at_most(_TRANSFER_DEPTH, 0.0, 0.2),),
-        "no pretrained unit has clearly better features than the best random unit",
     )
 
 

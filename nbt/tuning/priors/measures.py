@@ -10,7 +10,6 @@ IMAGES_PER_CLASS = "images per class"
 TRAINING_IMAGES = "training images"
 PROBE_ACCURACY = "probe accuracy"
 ADVANTAGE = "advantage over random weights"
-CLEAR_ADVANTAGE = "error of the advantage over random weights"
 KNEE = "knee of the gain"
 TLI_SIMILARITY = "TLI similarity"
 STATISTICS_SHIFT = "statistics shift by unit"
@@ -20,7 +19,6 @@ MEASURES: Mapping[str, Callable[[Target], object]] = {
     TRAINING_IMAGES: lambda target: target.train_images,
     PROBE_ACCURACY: lambda target: target.probe,
     ADVANTAGE: lambda target: target.advantage,
-    CLEAR_ADVANTAGE: lambda target: target.has_clear_advantage,
     KNEE: lambda target: target.scalars.get("knee_depth"),
     TLI_SIMILARITY: lambda target: target.tli_similarity,
     STATISTICS_SHIFT: lambda target: target.layer("mean_shift") or None,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from nbt.tuning.priors.depth import (
-    freeze_when_images_are_few,
-    train_from_scratch_without_an_advantage,
-    transfer_up_to_the_knee,
-)
+from nbt.tuning.priors.depth import freeze_when_images_are_few, transfer_up_to_the_knee
 from nbt.tuning.priors.head import stall_while_the_head_is_random
 from nbt.tuning.priors.injection import inject_by_similarity
 from nbt.tuning.priors.linearization import the_expansion_when_images_are_few
@@ -25,7 +21,6 @@ _PRIORS = {
     item.name: item
     for item in (
         transfer_up_to_the_knee,
-        train_from_scratch_without_an_advantage,
         freeze_when_images_are_few,
         moderate_unit_rate,
         moderate_head_rate,

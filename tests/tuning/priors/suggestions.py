@@ -11,18 +11,15 @@ from nbt.tuning.priors.registry import registered_priors
 from nbt.tuning.storage.codec import TLI_SIMILARITY
 from nbt.tuning.target import Target
 from tests.tuning.benchmark.tables import FULL_SPACE
-from tests.tuning.synthetic import LENGTH, facts, profile, target
+from tests.tuning.synthetic import LENGTH, target
 from tests.tuning.synthetic import draw as draw_settings
 
 NAMES = [prior.name for prior in registered_priors()]
 # The default space does not vary `zap_until` and `epochs`.
 VARIED = [*(dimension.name for dimension in FULL_SPACE.dimensions), "zap_until", "epochs"]
 BASE = TransferSettings(epochs=LENGTH)
-# A target with few images, few epochs and good features, on which every prior but the one about useless features is
-# active.
+# A target with few images, few epochs and good features, on which every prior is active.
 FULLY_MEASURED = target(0.7, 0.1, **{TLI_SIMILARITY: 0.7})
-USELESS = Target.of(facts(), profile(0.1, 0.1, samples=500), LENGTH)
-FROM_SCRATCH = "train from scratch without an advantage"
 DEPTHS = tuple(round(0.05 * i, 2) for i in range(21))
 NO_REASON = "the profile gives no reason for it"
 
@@ -35,13 +32,8 @@ def get_prior(name: str) -> Prior:
     return next(prior for prior in registered_priors() if prior.name == name)
 
 
-def active_target(name: str) -> Target:
-    """Returns a target on which a prior is active."""
-    return USELESS if name == FROM_SCRATCH else FULLY_MEASURED
-
-
-def suggestion(name: str, on: Target | None = None) -> PriorSuggestion:
-    suggested = get_prior(name).suggest(on or active_target(name))
+def suggestion(name: str, on: Target = FULLY_MEASURED) -> PriorSuggestion:
+    suggested = get_prior(name).suggest(on)
     assert suggested is not None
     return suggested
 

@@ -10,15 +10,14 @@ from nbt.tuning.priors.activation import activate_priors
 from nbt.tuning.priors.registry import registered_priors
 from nbt.tuning.storage.codec import TLI_SIMILARITY
 from nbt.tuning.target import Target
-from tests.tuning.priors.suggestions import FROM_SCRATCH, FULLY_MEASURED, NAMES, VARIED, inactivity_reason
+from tests.tuning.priors.suggestions import FULLY_MEASURED, NAMES, VARIED, inactivity_reason
 from tests.tuning.synthetic import LENGTH, facts, profile
 
 
 def test_all_are_active_on_a_small_target_with_good_features() -> None:
     activations = activate_priors(FULLY_MEASURED, VARIED)
-    active = [activation.prior.name for activation in activations if activation.suggestion]
-    assert active == [name for name in NAMES if name != FROM_SCRATCH]
-    assert [activation.reason for activation in activations if not activation.suggestion] == [NO_SAMPLES]
+    assert [activation.prior.name for activation in activations if activation.suggestion] == NAMES
+    assert all(activation.reason == "" for activation in activations)
 
 
 def test_priors_without_a_varied_dimension_are_left_out() -> None:
@@ -27,10 +26,8 @@ def test_priors_without_a_varied_dimension_are_left_out() -> None:
     assert activate_priors(FULLY_MEASURED, []) == []
 
 
-NO_SAMPLES = "not measured: error of the advantage over random weights"
 MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     "transfer up to the knee": ({}, profile(knee_depth=None), "not measured: knee of the gain"),
-    FROM_SCRATCH: ({}, profile(), NO_SAMPLES),
     "freeze when images are few": ({"train_images": None}, profile(), "not measured: images per class"),
     "rates by shift": ({}, {**profile(), "layers": []}, "not measured: statistics shift by unit"),
     "average within the training": ({"train_images": None}, None, "not measured: training images"),

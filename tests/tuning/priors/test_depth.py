@@ -5,16 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nbt.tuning.target import Target
-from tests.tuning.priors.suggestions import (
-    BASE,
-    DEPTHS,
-    FROM_SCRATCH,
-    NO_REASON,
-    best,
-    grid,
-    inactivity_reason,
-    suggestion,
-)
+from tests.tuning.priors.suggestions import BASE, DEPTHS, NO_REASON, best, grid, inactivity_reason, suggestion
 from tests.tuning.synthetic import LENGTH, facts, profile, target
 
 
@@ -66,22 +57,3 @@ class TestFreezeWhenImagesAreFew:
 
     def test_useless_features_are_not_frozen(self) -> None:
         assert inactivity_reason(self.NAME, target(0.1, 0.2)) == NO_REASON
-
-
-class TestTrainFromScratchWithoutAnAdvantage:
-    def test_no_unit_is_transferred(self) -> None:
-        log_density = suggestion(FROM_SCRATCH).log_density
-        values = [log_density(BASE.replace(transfer_depth=depth)) for depth in DEPTHS]
-        assert values == sorted(values, reverse=True) and values[0] > values[-1]
-
-    @pytest.mark.parametrize(
-        ("pretrained", "random", "samples", "is_active"),
-        [(0.30, 0.28, 500, True), (0.20, 0.40, 500, True), (0.40, 0.28, 500, False), (0.40, 0.28, 40, True)],
-    )
-    def test_it_is_active_where_no_advantage_is_clear(
-        self, pretrained: float, random: float, samples: int, is_active: bool
-    ) -> None:
-        on = Target.of(facts(), profile(pretrained, random, samples=samples), LENGTH)
-        assert on.has_clear_advantage is not is_active
-        if not is_active:
-            assert inactivity_reason(FROM_SCRATCH, on) == NO_REASON

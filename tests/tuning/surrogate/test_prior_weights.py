@@ -15,7 +15,7 @@ from nbt.tuning.surrogate.logit_score import logit_score_variance
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from tests.conftest import REPOSITORY
 from tests.tuning.benchmark.tables import FULL_SPACE
-from tests.tuning.priors.suggestions import NAMES, active_target, get_prior
+from tests.tuning.priors.suggestions import FULLY_MEASURED, NAMES, get_prior
 from tests.tuning.synthetic import IMAGES
 from tests.tuning.synthetic import draw as draw_settings
 
@@ -45,7 +45,7 @@ def surrogate_with_prior(name: str, sign: float = 1.0) -> PriorSurrogate:
     single = get_prior(name)
     scaled = dataclasses.replace(single, strength=sign * single.strength)
     with patch("nbt.tuning.priors.activation.registered_priors", return_value=(scaled,)):
-        return PriorSurrogate(active_target(name), space_of(name))
+        return PriorSurrogate(FULLY_MEASURED, space_of(name))
 
 
 def weight(surrogate: PriorSurrogate, name: str, trials: int, slope: float) -> dict[str, float]:
