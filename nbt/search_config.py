@@ -244,7 +244,7 @@ class SearchConfig:
         kind="budget",
         role="search",
         metavar="N|30m|2h|auto",
-        help="Training epochs worth N full trials, or wall-clock time; auto: until a further trial is not worth it.",
+        help="Cost of N trials of the default recipe, or wall-clock time; auto: until a further trial is not worth it.",
     )
     max_budget: str = _option(
         "100", kind="budget", role="search", metavar="N|30m|2h", help="With --budget auto: the limit."
@@ -311,8 +311,8 @@ class SearchConfig:
         kind="whole",
         role="search",
         metavar="N",
-        help="Epochs of a full trial, also where the space varies them; of each task with --scenario.",
-        when_none=f"{DEFAULT_EPOCHS}, or as the space varies them",
+        help="Epochs of every trial; of each task with --scenario.",
+        when_none=f"searched from {DEFAULT_EPOCHS // 2} to {2 * DEFAULT_EPOCHS}, or as the space says",
     )
     study: str | None = _option(
         None,

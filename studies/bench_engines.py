@@ -164,8 +164,10 @@ def shared_ray() -> Any:
     import ray
 
     # Each arm has a CPU although the workers of the others stay; the plain arms run one trial at a time.
-    resources = {"function": 1, "class": 1}
-    context = ray.init(address="local", num_cpus=8, resources=resources, include_dashboard=False, log_to_driver=False)
+    resources: dict[str, float] = {"function": 1, "class": 1}
+    context: Any = ray.init(
+        address="local", num_cpus=8, resources=resources, include_dashboard=False, log_to_driver=False
+    )
     try:
         yield context.address_info["address"]
     finally:

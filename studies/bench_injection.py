@@ -34,7 +34,7 @@ GOALS = {INJECTION: 2.0, PAIRS: 60.0}
 
 def time_injection(rounds: int) -> list[float]:
     """Returns the seconds of each injection, after one warm-up injection."""
-    from nbt.models.backbone import feature_dim, random_unit_state
+    from nbt.models.backbone import _dry_run, random_unit_state
     from nbt.models.backbone_spec import parse_backbone
     from nbt.models.teacher import Teacher
     from nbt.transfer.injection.outline import outline_of
@@ -44,7 +44,7 @@ def time_injection(rounds: int) -> list[float]:
     teacher = Teacher("mobilenet_v2", source, random_unit_state(source, 224, 0))
     seconds = []
     for _ in range(rounds + 1):
-        for cached_function in (outline_of, feature_dim):
+        for cached_function in (outline_of, _dry_run):
             cached_function.cache_clear()
         started = time.perf_counter()
         inject_weights(student, 224, teacher)

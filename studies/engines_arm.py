@@ -110,7 +110,7 @@ class TimedSource:
 @contextmanager
 def engine(options: Mapping[str, Any], task: Any, runner: str | None = None) -> Any:
     """Opens the engine of the options "engine" (ray or local) and "workers"."""
-    runner_option = {} if runner is None else {"runner": runner}
+    runner_option: dict[str, Any] = {} if runner is None else {"runner": runner}
     if options["engine"] == "local":
         from nbt.tuning.engines.local import LocalEngine
 
@@ -122,7 +122,7 @@ def engine(options: Mapping[str, Any], task: Any, runner: str | None = None) -> 
         cpus = options.get("cpus_per_trial", 1)
         cluster = RayOptions(address=options["address"], cpus_per_trial=cpus)
         # Without a limit, the rate that the driver can handle is measured.
-        unlimited = {"checkpoint_bytes_per_second": math.inf}
+        unlimited: dict[str, Any] = {"checkpoint_bytes_per_second": math.inf}
         engine_instance = RayEngine(task, workers=options["workers"], options=cluster, **runner_option, **unlimited)
     with engine_instance:
         yield engine_instance

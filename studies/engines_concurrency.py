@@ -46,7 +46,7 @@ class Wave:
 
     def next_trial(self) -> TrialSpec | None:
         """Returns a trial of the source until the wave is complete."""
-        spec = self._source.next_trial() if self._left else None
+        spec: TrialSpec | None = self._source.next_trial() if self._left else None
         if spec is None:
             return None
         self._left -= 1
@@ -169,8 +169,8 @@ def nodes(count: int, cpus: int) -> Iterator[SimulatedNodes]:
     }
     from ray.cluster_utils import Cluster
 
-    options = {"num_cpus": cpus, "object_store_memory": 200 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    options: dict[str, Any] = {"num_cpus": cpus, "object_store_memory": 200 << 20}
+    cluster: Any = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
     try:
         for _ in range(count - 1):
             cluster.add_node(**options)

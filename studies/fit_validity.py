@@ -141,7 +141,7 @@ def fine_tune_item(item: Item, shared: str) -> dict[str, Any]:
 
     task = starting_task(item, shared)
     context = WorkerContext(task)
-    accuracies: dict[str, list[list[float]]] = {}
+    accuracies: dict[str, list[list[float | None]]] = {}
     for name, recipe in RECIPES.items():
         if name.startswith("adamw") and item.backbone not in WITHOUT_NORM:
             continue

@@ -290,8 +290,9 @@ def pairs_of(rows: Sequence[Row], epochs: int) -> list[Pair]:
                 complete = [arms for arms in by_seed if arms is not None]
                 if complete:
                     curves = {arm: np.array([arms[arm]["test"] for arms in complete]) for arm in ARMS}
-                    facts = (complete[0]["inject"][name] for name in ("similarity", "coverage", "used_rate"))
-                    pairs.append(Pair(target, student, teacher, *facts, curves))
+                    facts = complete[0]["inject"]
+                    values = facts["similarity"], facts["coverage"], facts["used_rate"]
+                    pairs.append(Pair(target, student, teacher, *values, curves))
     return pairs
 
 

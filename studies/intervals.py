@@ -159,7 +159,7 @@ def draw_correct(cell: Cell, recipes: int, studies: int, rng: np.random.Generato
     if cell.fixed:
         variable = variable + part(difficulty, difficulty * agreement, studies, 1, n)
     noise = 1 - training - difficulty
-    return variable + part(noise, noise * agreement, studies, cell.runs, n) < ndtri(p)
+    return np.asarray(variable + part(noise, noise * agreement, studies, cell.runs, n) < ndtri(p))
 
 
 def student(values: np.ndarray, factor: float) -> Bounds:
@@ -196,7 +196,7 @@ def intervals(correct: np.ndarray, design: ValidationDesign) -> Iterator[tuple[s
 
 def variances(correct: np.ndarray, design: ValidationDesign, reference: np.ndarray | None = None) -> Bounds:
     """Returns the variances of the images of a recipe, or of its difference to another one."""
-    outcomes = correct.astype(np.float32)
+    outcomes: Any = correct.astype(np.float32)  # half the memory
     if reference is not None:
         outcomes -= reference
     if not design.fixed:

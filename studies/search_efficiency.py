@@ -265,7 +265,7 @@ def costs(tables: Sequence[RecordedTable], space: Space) -> dict[str, float]:
     assert transferred.forecaster is not None
     training_seconds = time.perf_counter() - started
     times: dict[str, list[float]] = {"decide": [], "choose": []}
-    originals = {"decide": FitPruner.decide, "choose": BayesianSampler.choose}
+    originals: dict[str, Any] = {"decide": FitPruner.decide, "choose": BayesianSampler.choose}
 
     def timed(name: str) -> Any:
         def call(self: Any, *arguments: Any) -> Any:

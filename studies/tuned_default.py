@@ -9,6 +9,9 @@ over data sets is above 0, and its mean CPU time is at most that of the default 
   one of the best, a cross of two of them, or a draw in which most techniques are off. The gain is that of accuracy on
   validation and test images together, relative to the default recipe (mean of two seeds). Recipes whose CPU time is
   above that of the default recipe are not chosen. The best recipes get a second seed on all data sets.
+- `complete` (tuning data sets): recipes of the race that were given up after a few data sets, variations of the chosen
+  recipe along one axis each, and rows without learning curves are trained on all tuning data sets, so that the rows are
+  recorded tables with equal settings (`race_tables.py`).
 - `judge` (judging data sets): default recipe, tuned recipe, and what `nbt fit --recommend` says of the task (from its
   profile and the recorded tables, before any training), with three seeds, each with its own split, order and new
   weights; test images only.
@@ -96,14 +99,41 @@ STARTS: list[dict[str, Any]] = [
     {"frozen_depth": 0.4, "label_smoothing": 0.1, "epochs": 24, "ema": 0.98},
     {"frozen_depth": 0.25, "label_smoothing": 0.1, "epochs": 18},
 ]
-FIRST_DRAWN = 100
+FROZEN: dict[str, Any] = {"frozen_depth": 0.4, "label_smoothing": 0.1}
+AXES: list[dict[str, Any]] = [
+    {"label_smoothing": 0.1},
+    {**FROZEN, "augmentation": "none"},
+    {"augmentation": "none"},
+    {**FROZEN, "frozen_depth": 0.2},
+    {**FROZEN, "frozen_depth": 0.6},
+    {**FROZEN, "body_lr": 0.003},
+    {**FROZEN, "body_lr": 0.03},
+    {"label_smoothing": 0.1, "head_lr": 0.03, "body_lr": 0.03},
+    {**FROZEN, "head_lr": 0.05},
+    {"batch_size": 16, "body_lr": 0.03, "label_smoothing": 0.1},
+    {**FROZEN, "layer_lr_shape": [-1.0, -0.5, 0.0]},
+    {**FROZEN, "mixup": 0.2},
+    {**FROZEN, "optimizer": "adamw", "head_lr": 0.001, "body_lr": 0.0003},
+    {"optimizer": "adamw", "head_lr": 0.001, "body_lr": 0.001, "label_smoothing": 0.1},
+    {"transfer_depth": 0.8},
+    {"transfer_depth": 0.5},
+    {**FROZEN, "sp_mix": 1.0, "decay_strength": 0.03},
+    {"feature_norm": "batch", "label_smoothing": 0.1},
+]
+"""Variations along one axis each, trained by `complete`; their numbers begin at `FIRST_AXIS`."""
+FIRST_AXIS, FIRST_DRAWN = 50, 100
+FIRST_RECIPES = 18  # recipes of the race that `complete` trains before the variations
 
 
 def main() -> None:
     """Runs a part of the study or writes its report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("race", "search on the tuning data sets"), ("judge", "compare on the judging data sets")):
+    for name, text in (
+        ("race", "search on the tuning data sets"),
+        ("complete", "train all recipes on all tuning data sets"),
+        ("judge", "compare on the judging data sets"),
+    ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
         command.add_argument("--worker", type=int, default=0, help="number of this process, from 0")
@@ -115,6 +145,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.command == "race":
         Race(Tasks(args.shared), args).run(time.monotonic() + 60 * args.minutes)
+    elif args.command == "complete":
+        Race(Tasks(args.shared), args).complete(time.monotonic() + 60 * args.minutes)
     elif args.command == "judge":
         judge(args, time.monotonic() + 60 * args.minutes)
     else:
@@ -179,7 +211,7 @@ class Race:
     def __init__(self, tasks: Tasks, args: argparse.Namespace) -> None:
         space = Space.load("non_binary").with_fixed_epochs()
         kept = [d for d in space.dimensions if not d.name.startswith(EXCLUDED)]
-        dimensions = tuple(dataclasses.replace(d, share_of=None) for d in kept)  # everything is transferred
+        dimensions = tuple(dataclasses.replace(d, share_of="") for d in kept)  # everything is transferred
         self._space = dataclasses.replace(space, dimensions=dimensions)
         self._tasks, self._worker, self._workers, self._repeats = tasks, args.worker, args.workers, args.repeat
 
@@ -200,6 +232,23 @@ class Race:
             changes = next((r["changes"] for r in rows if r["recipe"] == number), None) or self._propose(number, rows)
             self._evaluate(number, changes, seed)
 
+    def complete(self, deadline: float) -> None:
+        """Trains the recipes that have the length of the race on all data sets, those of most data sets first.
+
+        Rows without a learning curve are trained again. Runs of one recipe follow each other.
+        """
+        rows = read(RACE)
+        numbers = {row["recipe"]: row["changes"] for row in rows if is_searched(row["changes"])}
+        numbers |= {FIRST_AXIS + k: changes for k, changes in enumerate(AXES)}
+        counts = {n: sum(row["recipe"] == n and "curve" in row for row in rows) for n in numbers}
+        order = sorted(numbers, key=lambda n: (FIRST_AXIS <= n < FIRST_DRAWN, n >= FIRST_DRAWN, -counts[n], n))
+        order = [*order[:FIRST_RECIPES], *(n for n in order if FIRST_AXIS <= n < FIRST_DRAWN), *order[FIRST_RECIPES:]]
+        for number in dict.fromkeys(order):
+            for name in ORDER:
+                done = any(r["recipe"] == number and r.get("dataset") == name and "curve" in r for r in read(RACE))
+                if time.monotonic() < deadline and not done and number % self._workers == self._worker:
+                    self._train(number, numbers[number], name, 0)
+
     def _evaluate(self, number: int, changes: Mapping[str, Any], seed: int) -> None:
         for k, name in enumerate(ORDER):
             rows = read(RACE)
@@ -218,7 +267,7 @@ class Race:
     def _is_behind(self, mine: Mapping[str, float], rows: list[Row], names: list[str]) -> bool:
         complete = [values for values in gains(rows, 0).values() if len(values) == len(ORDER)]
         best = max((statistics.fmean(values[n] for n in names) for values in complete), default=-np.inf)
-        return statistics.fmean(mine[n] for n in names) < best - MARGIN / np.sqrt(len(names))
+        return bool(statistics.fmean(mine[n] for n in names) < best - MARGIN / np.sqrt(len(names)))
 
     def _next_number(self, rows: list[Row]) -> int:
         """Returns the number of the interrupted recipe of this process, or a new one."""
@@ -281,7 +330,7 @@ def pooled(row: Mapping[str, Any]) -> float:
 
 def ready(rows: list[Row]) -> bool:
     """Returns whether the reference of all gains is complete."""
-    return sum(r["recipe"] == 0 and "dataset" in r for r in rows) >= 2 * len(ORDER)
+    return len([r for r in rows if r["recipe"] == 0 and "dataset" in r]) >= 2 * len(ORDER)
 
 
 def reference(rows: list[Row], value: Callable[[Row], float]) -> dict[str, float]:
@@ -431,8 +480,10 @@ def verdict(arm: str, found: list[Row]) -> str:
 
 
 def read(path: Path) -> list[Row]:
-    """Returns the rows of a file; none if it does not exist."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Returns the rows of a file, none if it does not exist; a run that was repeated replaces the earlier one."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    keys = [json.dumps([row.get(key) for key in ("arm", "recipe", "dataset", "seed", "changes")]) for row in rows]
+    return list(dict(zip(keys, rows, strict=True)).values())
 
 
 def append(path: Path, row: Row) -> None:

@@ -29,6 +29,7 @@ from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.records import StudyRecord
 from nbt.tuning.storage.studies import read_study, resolve_storage
+from nbt.tuning.tuned_recipes import TUNED_DEFAULT
 
 DATA = Path(__file__).resolve().parent / "artifacts" / "c8d5bce"
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text(encoding="utf-8"))
@@ -341,9 +342,10 @@ class TestFinishedStudy:
         output = run_json(*SEARCH, "--budget", "7")
         after = stored_study()
         assert after.trials[:6] == finished.trials
-        assert {trial.origin for trial in after.trials[6:]} == {"sampler"}
+        assert after.trials[6].origin == f"recommended: {TUNED_DEFAULT}", "new since version 0.1"
         assert output["epochs"] == {"spent": after.epochs_spent, "budget": 42}
-        assert 36 < after.epochs_spent <= 42
+        assert output["cost"]["budget"] == 7
+        assert 6.0 < output["cost"]["spent"] <= 7.0, "an epoch of the stored trials counts as one of the default recipe"
         assert after.profile == finished.profile
         assert {run.fold for final in after.finals for run in final.runs} == {1, 2}, "new finals, on folds"
 
@@ -436,11 +438,12 @@ class TestHalfFinishedStudy:
         assert resumed.curve[:3] == killed.curve, "including the stored times"
         assert [trial.origin for trial in after.trials[4:6]] == [
             "anchor: FAST",
-            "recommended: profile and experience",
+            f"recommended: {TUNED_DEFAULT}",
         ]
         assert output["trials"]["interrupted"] == 1
         assert output["trials"]["failed"] == 0
-        assert output["epochs"] == {"spent": 36, "budget": 36}
+        assert output["epochs"] == {"spent": after.epochs_spent, "budget": 36}
+        assert output["cost"]["spent"] <= output["cost"]["budget"] == 6
         assert output["test"].keys() == {"recommended", "baseline", "majority"}
         [listed] = run_json("studies")
         assert listed["finished"] is True

@@ -59,7 +59,7 @@ def search(
         observers: Observers of the study.
         progress: Whether to show the progress: None on a terminal and in a notebook, False never, True everywhere; or
             a callback, called as progress(what, done, total) during downloads, decoding, pretraining and retraining.
-        **options: Fields of `nbt.SearchConfig`, such as `budget` (a number of full trials, or a time such as "2h"),
+        **options: Fields of `nbt.SearchConfig`, such as `budget` (the cost of so many trials, or a time such as "2h"),
             `space`, `workers` and `epochs`. Those that define the task are not allowed with a loaded task.
 
     Returns:
@@ -132,7 +132,8 @@ def _search(
         pruner, heuristics = config.pruner, config.heuristics
         if config.scenario is not None:
             loaded, pruner, heuristics = as_stream(loaded, config.scenario, config.tasks), "none", False
-        searched = applicable_space(search_space, loaded)
+        varied = config.epochs is None and config.scenario is None
+        searched = applicable_space(search_space.with_epochs(int(epochs)) if varied else search_space, loaded)
         for other in loaded.candidates.values():
             searched = applicable_space(searched, other)
         searched = searched.with_backbones(tuple(loaded.candidates))

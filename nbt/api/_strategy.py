@@ -11,6 +11,7 @@ from nbt.api._prepared_search import PreparedSearch
 
 if TYPE_CHECKING:
     from nbt.tuning.pruners.base import Pruner
+    from nbt.tuning.relative_cost import CostModel
     from nbt.tuning.space.space import Space
     from nbt.tuning.storage.candidates import CandidateRecord
     from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
@@ -30,22 +31,30 @@ class SearchStrategy:
     pruner: Pruner
     surrogate: PriorSurrogate | None
 
-    def arguments(self, space: Space) -> dict[str, Any]:
-        """Returns the keyword arguments of `SearchController` for sampler, pruner and recommended settings.
+    def arguments(self, space: Space, cost_model: CostModel) -> dict[str, Any]:
+        """Returns the keyword arguments of `SearchController` for costs, sampler, pruner and recommended settings.
 
         Args:
             space: The search space.
+            cost_model: Estimates the cost of trials.
         """
         from nbt.tuning.samplers.recommendation import recommend_settings
         from nbt.tuning.transferred_priors import make_sampler
+        from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
 
         if self.surrogate is None:
-            return {"pruner": self.pruner}
+            return {"pruner": self.pruner, "cost_model": cost_model}
         surrogate = self.surrogate
+        # Where lengths are searched, the tuned default has its own, relative to the default recipe.
+        length = surrogate.target.epochs if space.epochs is None else 2 * surrogate.target.epochs
         return {
             "pruner": self.pruner,
-            "sampler": lambda seed: make_sampler(surrogate, seed),
-            "recommended": [("profile and experience", recommend_settings(surrogate, space))],
+            "cost_model": cost_model,
+            "sampler": lambda seed: make_sampler(surrogate, seed, cost_model=cost_model),
+            "recommended": [
+                (TUNED_DEFAULT, tuned_default(length)),
+                ("profile and experience", recommend_settings(surrogate, space)),
+            ],
         }
 
 

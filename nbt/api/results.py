@@ -167,6 +167,7 @@ class SearchResult:
             "optimism": None if results is None else _value_json(results.optimism),
             "trials": {end: count for end, count in record.counts().items() if end != "running"},
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
+            "cost": {"spent": round(record.cost, 3), "budget": record.cost_budget},
             "seconds": record.seconds_spent,
             "calibration": None if calibration is None else dataclasses.asdict(calibration),
             "clock": dict(record.clock),

@@ -13,7 +13,7 @@ from nbt.checks import sort_results
 from nbt.display.progress import Progress
 from nbt.display.rows import BarRow, text_row
 from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
-from nbt.report.formatting import difference_number, duration, origin_text, score_text
+from nbt.report.formatting import cost_text, difference_number, duration, origin_text, score_text
 from nbt.report.study.checks.registry import data_checks
 from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.settings import TransferSettings
@@ -46,8 +46,8 @@ class SearchProgress(Progress, StudyObserver):
         self._complete: list[TrialRecord] = []
         self._running: dict[int, tuple[TransferSettings, str, EpochResult | None]] = {}
         self._locations: dict[int, TrialLocation] = {}  # of the trials of this session
-        self._epochs_spent = 0
-        self._session_epochs = 0  # epochs trained in this session
+        self._spent = 0.0  # in epochs of the default recipe
+        self._earlier = 0.0  # spent before the clock of this session started
         self._start_time = self._clock()
         self._finals: tuple[int, int] | None = None
         self._estimate: JobEstimate | None = None
@@ -85,7 +85,7 @@ class SearchProgress(Progress, StudyObserver):
         self._record, self._budget = record, Budget.parse(record.budget)
         self._count(record)
         self._complete = [trial for trial in record.trials if trial.state == "complete"]
-        self._epochs_spent = record.epochs_spent
+        self._spent = self._earlier = record.budget_spent
         self._start_time = self._clock()
         self._activity = None
         resumed = f", resumed with {self.stored_trials} trials" if self.stored_trials else ""
@@ -109,10 +109,9 @@ class SearchProgress(Progress, StudyObserver):
         if (known_location := trial_location(location)) != TrialLocation():
             self._locations[number] = known_location
 
-    def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
+    def epoch_finished(self, number: int, result: EpochResult, spent: float) -> None:
         """Updates the line of the trial and the spent budget."""
-        self._epochs_spent = epochs_spent
-        self._session_epochs += 1
+        self._spent = spent
         if number in self._running:
             self._running[number] = (*self._running[number][:2], result)
         self._refresh()
@@ -131,7 +130,7 @@ class SearchProgress(Progress, StudyObserver):
         """Switches the display to the finals."""
         self._running.clear()
         self._finals = (0, runs)
-        self._start_time, self._session_epochs = self._clock(), 0
+        self._start_time, self._earlier = self._clock(), self._spent
         fixed = self._record is not None and self._record.has_fixed_validation
         left = f", {self._left_text()}" if self._left_text() else ""
         self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and folds'}{left}")
@@ -245,13 +244,16 @@ class SearchProgress(Progress, StudyObserver):
             return self._seconds(), self._estimate.phases[TRIALS]
         if self._budget is not None and self._budget.seconds is not None:
             return self._seconds(), self._budget.seconds
-        return self._epochs_spent, (self._record.epochs_budget if self._record is not None else None) or 0
+        return self._spent, (self._record.epochs_budget if self._record is not None else None) or 0
 
     def _spent_texts(self, with_left: bool = True) -> list[str]:
-        """Returns the time left, the epochs and the time so far, the most important first."""
-        budget = None if self._record is None else self._record.epochs_budget
-        epochs = f"{self._epochs_spent} epochs" if budget is None else f"{self._epochs_spent} of {budget} epochs"
-        return [*([self._left_text()] if with_left else []), epochs, f"{duration(self._seconds())} so far"]
+        """Returns the time left, the cost and the time so far, the most important first."""
+        cost = (
+            []
+            if self._record is None
+            else [cost_text(self._spent / self._record.config.epochs, self._record.cost_budget)]
+        )
+        return [*([self._left_text()] if with_left else []), *cost, f"{duration(self._seconds())} so far"]
 
     def _seconds_left(self) -> float | None:
         """Returns the time left of the whole search.
@@ -263,9 +265,9 @@ class SearchProgress(Progress, StudyObserver):
         done, total = self._progress()
         if self._budget is not None and self._budget.seconds is not None:
             return max(0.0, total - done)
-        if not self._session_epochs:
+        if self._spent <= self._earlier:
             return None
-        return max(0.0, total - done) * (self._clock() - self._start_time) / self._session_epochs
+        return max(0.0, total - done) * (self._clock() - self._start_time) / (self._spent - self._earlier)
 
 
 def _running_text(

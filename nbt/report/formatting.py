@@ -104,6 +104,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def cost_text(cost: float, budget: int | None) -> str:
+    """Formats what trials cost, relative to a trial of the default recipe, as in "cost 3.2 of 20 trials"."""
+    return f"cost {cost:.1f} trials" if budget is None else f"cost {cost:.1f} of {budget} trials"
+
+
 def format_number(value: float | int | str | None) -> str:
     """Returns a setting or a fact as text: three significant digits for floats, a dash for None and infinite values."""
     if value is None:

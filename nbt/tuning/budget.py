@@ -1,4 +1,4 @@
-"""The budget of a search: full-length trials counted in epochs, a wall-clock time, or while trials are worth it."""
+"""The budget of a search: the cost of so many baseline trials, a wall-clock time, or while trials are worth it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ _AUTO_TEXT = "auto, at most "
 DEFAULT_MAX_BUDGET, DEFAULT_MIN_GAIN = "100", 0.1
 OUT_OF_TIME = "time budget used up"
 OUT_OF_EPOCHS = "epoch budget used up"
+MIN_PROPOSAL = 0.5
+"""Remaining budget, in baseline trials, below which no further settings are proposed: few of them would fit."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Budget:
 
     Attributes:
         text: The budget as given by the user: "20", "30m", "2h"; "auto, at most 100" with a minimum gain.
-        trials: Number of full-length trials whose epochs may be spent; None for a time budget.
+        trials: Number of trials of the default recipe whose cost may be spent; None for a time budget.
         seconds: Wall-clock time in seconds; None for a budget in trials.
         min_gain: Expected gain in points of the metric's score below which no further trial starts; None for none.
     """
@@ -37,7 +39,7 @@ class Budget:
     def parse(
         cls, text: str | int, *, max_budget: str | int = DEFAULT_MAX_BUDGET, min_gain: float = DEFAULT_MIN_GAIN
     ) -> Budget:
-        """Parses "20" (number of full-length trials), "90s", "30m", "2h", "1d" (wall-clock time) or "auto".
+        """Parses "20" (number of baseline trials), "90s", "30m", "2h", "1d" (wall-clock time) or "auto".
 
         Args:
             text: A number of trials, or a time with the unit s, m, h or d, or "auto"; or the `text` of a budget.
@@ -73,16 +75,19 @@ class Budget:
         return self.text if self.min_gain is None else _AUTO
 
     def total_epochs(self, length: int) -> int | None:
-        """Returns the total number of training epochs for trials of `length` epochs; None for a time budget."""
+        """Returns the budget in epochs of the default recipe, for trials of `length` epochs; None for a time budget."""
         return None if self.trials is None else self.trials * length
 
-    def remaining_epochs(self, length: int, *, spent: int, reserved: int) -> int | None:
-        """Returns the number of epochs that are neither spent nor reserved, at least 0; None for a time budget.
+    def remaining_epochs(self, length: int, *, spent: float, reserved: float) -> float | None:
+        """Returns what is neither spent nor reserved, in epochs of the default recipe, at least 0.
 
         Args:
             length: Epochs of a full trial.
-            spent: Epochs trained so far by all trials, including pruned and failed ones.
-            reserved: Epochs that running trials may still train.
+            spent: Cost of the epochs trained so far by all trials, including pruned and failed ones.
+            reserved: Cost of the epochs that running trials may still train.
+
+        Returns:
+            The remaining cost; None for a time budget.
         """
         total = self.total_epochs(length)
         return None if total is None else max(0, total - spent - reserved)

@@ -18,11 +18,12 @@ from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec, last_score
 from nbt.tuning.baseline_recipes import baseline_recipes
-from nbt.tuning.budget import OUT_OF_TIME, Budget
+from nbt.tuning.budget import MIN_PROPOSAL, OUT_OF_TIME, Budget
 from nbt.tuning.budget_account import BudgetAccount
 from nbt.tuning.job_clock import TRIALS, JobClock
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.pruners.base import ForecastingPruner, Pruner, TrialContext
+from nbt.tuning.relative_cost import CostModel
 from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, RepeatedFailures
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.space.space import EPOCHS, Space
@@ -59,7 +60,9 @@ class SearchController:
         observers: Observers of the study.
         clock: Returns a monotonic time in seconds.
         job: The clock of the whole search, which bounds a budget in time; None bounds it by the trials alone.
-        closing_seconds: Returns the seconds that a budget in time needs after the trials, from their epochs.
+        closing_seconds: Returns the seconds that a budget in time needs after the trials, from their cost.
+        cost_model: Estimates the cost of trials, by which they count in the budget; every epoch counts as one of the
+            default recipe when None.
     """
 
     def __init__(
@@ -76,10 +79,11 @@ class SearchController:
         observers: Sequence[StudyObserver] = (),
         clock: Callable[[], float] = time.monotonic,
         job: JobClock | None = None,
-        closing_seconds: Callable[[int], float] | None = None,
+        closing_seconds: Callable[[float], float] | None = None,
+        cost_model: CostModel | None = None,
     ) -> None:
         self._store, self._space, self._pruner = store, space, pruner
-        self._checkpoints, self._clock = checkpoints, clock
+        self._checkpoints, self._clock, self._cost_model = checkpoints, clock, cost_model
         self._observers = ObserverGroup(observers)
         self._trial_epochs = store.config.epochs
         self._distributions, self._epochs = space.distributions(), space.epochs
@@ -94,7 +98,7 @@ class SearchController:
         self._account = BudgetAccount(
             budget,
             self._trial_epochs,
-            spent_epochs=record.epochs_spent,
+            spent=record.budget_spent,
             full_trials=_full_trial_seconds(record),
             elapsed=lambda: self._job.total,
             closing_seconds=closing_seconds,
@@ -108,9 +112,9 @@ class SearchController:
         self._last_write_at = clock()
 
     @property
-    def spent_epochs(self) -> int:
-        """Number of epochs trained so far in all sessions, including those of pruned and failed trials."""
-        return self._account.spent_epochs
+    def spent(self) -> float:
+        """Cost of all epochs so far in all sessions, those of pruned and failed trials, too."""
+        return self._account.spent
 
     @property
     def seconds(self) -> float:
@@ -120,8 +124,8 @@ class SearchController:
     def next_trial(self) -> TrialSpec | None:
         """Returns the next trial, or None if the remaining budget does not suffice for a trial now."""
         queued = self._queue.first()
-        required_epochs = self._required_epochs(queued)
-        if not self._account.can_start(required_epochs):
+        required = self._required_cost(queued)
+        if not self._account.can_start(required):
             self._note_end("the limit of its budget is used up")
             return None
         if queued.plan is None and queued.params is None and (gain := self._small_gain()) is not None:
@@ -131,8 +135,8 @@ class SearchController:
         run = queued.run or self._start(queued)
         self._running[run.spec.key] = run
         if queued.plan is None:
-            required_epochs = run.plan.settings.epochs
-        self._account.reserve(run.spec.key, required_epochs)
+            required = run.plan.settings.epochs * run.plan.epoch_cost
+        self._account.reserve(run.spec.key, self._available(required))
         self._observers.trial_started(run.trial.number, run.plan.settings, run.plan.origin)
         return run.spec
 
@@ -167,10 +171,11 @@ class SearchController:
             self._store.report(run.trial, unreported)
             prune_reason = self._prune_reason(run, unreported)
         remaining = spec.settings.epochs - result.epoch
-        self._account.count_epoch(spec.key, remaining, fmean(earlier.seconds for earlier in run.curve))
+        seconds = fmean(earlier.seconds for earlier in run.curve)
+        self._account.count_epoch(spec.key, remaining, cost=run.plan.epoch_cost, seconds=seconds)
         self._store.write_progress(run.trial, run.curve, run.trained_epochs)
         self._write_seconds(_SECONDS_BETWEEN_WRITES)
-        self._observers.epoch_finished(run.trial.number, result, self.spent_epochs)
+        self._observers.epoch_finished(run.trial.number, result, self.spent)
         return None if _is_last(spec.settings, result) else self._account.stop_reason(spec.key) or prune_reason
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
@@ -212,42 +217,61 @@ class SearchController:
             self._end(run, TrialState.FAIL, reason=INTERRUPTED, interrupted=True)
         self._write_seconds()
 
-    def _required_epochs(self, queued: QueuedTrial) -> int:
-        """Returns the estimated number of epochs that a trial still needs.
+    def _required_cost(self, queued: QueuedTrial) -> float:
+        """Returns the estimated cost of what a trial still needs.
 
         The checkpoint may be older than the last reported epoch; the budget may then stop the trial before its full
-        length. The sampler's proposal is not known yet: it fits into what is left, see `_proposal_distributions`.
+        length. The sampler's proposal is not known yet: it fits into what is left, see `_limit_proposal`.
         """
-        checkpoint = None if queued.plan is None else self._checkpoint(queued.plan)
-        completed = len(queued.curve) if checkpoint is not None and checkpoint.exists() else 0
         if queued.plan is not None:
-            return max(1, queued.plan.settings.epochs - completed)
+            checkpoint = self._checkpoint(queued.plan)
+            completed = len(queued.curve) if checkpoint is not None and checkpoint.exists() else 0
+            return max(1, queued.plan.settings.epochs - completed) * queued.plan.epoch_cost
         if queued.params is not None:
-            return self._space.settings(queued.params, self._trial_epochs).epochs
+            settings = self._space.settings(queued.params, self._trial_epochs)
+            return settings.epochs * self._epoch_cost(settings)
+        if self._cost_model is not None and isinstance(self._store.study.sampler, BayesianSampler):
+            return MIN_PROPOSAL * self._trial_epochs
         return self._trial_epochs if self._epochs is None else int(self._epochs.low or 1)
 
-    def _proposal_distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        """Returns the distributions of the next proposal, whose epochs are at most those that the budget has left."""
-        left = self._account.epochs_left
+    def _epoch_cost(self, settings: TransferSettings) -> float:
+        return 1.0 if self._cost_model is None else round(self._cost_model.epoch(settings), 4)
+
+    def _available(self, cost: float) -> float:
+        """Returns the cost, or what the budget has left if that is less."""
+        left = self._account.left
+        return cost if left is None else min(cost, left)
+
+    def _limit_proposal(self) -> dict[str, optuna.distributions.BaseDistribution]:
+        """Returns the distributions of the next proposal, which fits into what the budget has left.
+
+        Only the Bayesian sampler knows the cost of its candidates. For other samplers, the number of epochs is limited.
+        """
+        left, sampler = self._account.left, self._store.study.sampler
+        if left is not None and self._cost_model is not None and isinstance(sampler, BayesianSampler):
+            sampler.max_cost = left / self._trial_epochs
+            return self._distributions
         if self._epochs is None or left is None:
             return self._distributions
-        dimension = dataclasses.replace(self._epochs, high=max(self._epochs.low, min(self._epochs.high, left)))  # type: ignore[type-var]
+        low, high = int(self._epochs.low or 1), int(self._epochs.high or 1)
+        dimension = dataclasses.replace(self._epochs, high=max(low, min(high, int(left))))
         return {**self._distributions, EPOCHS: dimension.distribution()}
 
     def _start(self, queued: QueuedTrial) -> RunningTrial:
         """Starts a new trial: with given parameters, with those of an interrupted trial, or as the sampler proposes."""
-        distributions = self._distributions if queued.params else self._proposal_distributions()
+        distributions = self._distributions if queued.params else self._limit_proposal()
         trial = self._store.ask(distributions, queued.params)
         key = f"trial-{trial.number:04d}"
-        plan = queued.plan or TrialPlan(
-            settings=self._space.settings(trial.params, self._trial_epochs),
-            origin=queued.origin,
-            seed=derive_seed(self._store.config.seed, "trial", trial.number, bits=31),
-            checkpoint=key,
-        )
+        plan = queued.plan or self._plan(queued, trial, key)
         self._store.write_plan(trial, plan, queued.curve)
         spec = TrialSpec(key=key, settings=plan.settings, seed=plan.seed, checkpoint=self._checkpoint(plan))
         return RunningTrial(trial, plan, spec, list(queued.curve))
+
+    def _plan(self, queued: QueuedTrial, trial: optuna.Trial, key: str) -> TrialPlan:
+        settings = self._space.settings(trial.params, self._trial_epochs)
+        seed = derive_seed(self._store.config.seed, "trial", trial.number, bits=31)
+        cost = self._epoch_cost(settings)
+        return TrialPlan(settings=settings, origin=queued.origin, seed=seed, checkpoint=key, epoch_cost=cost)
 
     def _checkpoint(self, plan: TrialPlan) -> Path | None:
         return None if self._checkpoints is None else self._checkpoints / f"{plan.checkpoint}.pt"

@@ -12,7 +12,7 @@ import numpy as np
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.baseline_recipes import default_recipe
-from nbt.tuning.budget import Budget
+from nbt.tuning.budget import MIN_PROPOSAL, Budget
 from nbt.tuning.finals.plan import MAX_FINALISTS, FinalsPlan, plan_finals
 from nbt.tuning.job_clock import FINALS, PHASES, PROFILE, REPORT, TRAIN, TRIALS, JobClock, JobEstimate
 from nbt.tuning.relative_cost import CostModel
@@ -35,7 +35,7 @@ _MARGIN = 1.1
 def mean_relative_cost(
     model: CostModel, space: Space, epochs: int, first: Iterable[TransferSettings], trials: int | None
 ) -> float:
-    """Returns the estimated mean cost of the epochs of a search relative to the default recipe.
+    """Returns the estimated mean cost of the trainings of a search relative to the default recipe.
 
     Args:
         model: Estimates the cost of trainings.
@@ -45,8 +45,8 @@ def mean_relative_cost(
         trials: Number of trials; None for a budget in time.
     """
     params = sample_many_params(space, np.random.default_rng(0), _SPACE_SAMPLES)
-    later = fmean(model.epoch(space.settings(values, epochs)) for values in params)
-    known = [model.epoch(settings) for settings in first][:trials]
+    later = fmean(model.training(space.settings(values, epochs)) / epochs for values in params)
+    known = [model.training(settings) / epochs for settings in first][:trials]
     n_later = max(0, (20 if trials is None else trials) - len(known))
     return (sum(known) + n_later * later) / (len(known) + n_later)
 
@@ -56,11 +56,11 @@ class StoredWork:
     """What earlier sessions of a study have done.
 
     Attributes:
-        epochs: Epochs of its trials.
+        cost: Cost of its trials, in epochs of the default recipe.
         phases: Phases after the trials whose results are stored; only further trials can change them.
     """
 
-    epochs: int = 0
+    cost: float = 0.0
     phases: frozenset[str] = frozenset()
 
     @classmethod
@@ -68,7 +68,7 @@ class StoredWork:
         """Returns the stored work of a study."""
         results = {FINALS: record.recommended, TRAIN: record.test}
         phases = frozenset(phase for phase, result in results.items() if result)
-        return cls(epochs=record.epochs_spent, phases=phases)
+        return cls(cost=record.budget_spent, phases=phases)
 
 
 class JobEstimator:
@@ -82,7 +82,7 @@ class JobEstimator:
         max_folds: Maximum number of final runs per finalist.
         epoch_seconds: Duration of an epoch of the default recipe while all workers train.
         workers: Number of runs at a time.
-        relative_cost: Mean cost of an epoch of the search relative to the default recipe, see `mean_relative_cost`.
+        relative_cost: Mean cost of a training of the search relative to the default recipe, see `mean_relative_cost`.
         retraining_cost: Cost of an epoch on training and validation images relative to one of a trial.
         profile_share: Images of the fit profile as a share of the training images; 0 if it exists already.
         stored: What earlier sessions have done.
@@ -104,22 +104,24 @@ class JobEstimator:
         self._budget, self._max_folds, self._trial_epochs = budget, max_folds, trial_epochs
         self._epoch_seconds, self._workers = epoch_seconds, max(1, workers)
         self._prior_cost, self._retraining_cost = relative_cost, retraining_cost
-        self._profile_share, self._spent_epochs, self._stored = profile_share, stored.epochs, stored
+        self._profile_share, self._spent, self._stored = profile_share, stored.cost, stored
         self._default = default_recipe(trial_epochs)
         self._default_seconds: list[float] = []
         self._trial_seconds: list[float] = []  # of all epochs
+        self._lengths: list[float] = []  # of their trials, relative to the default recipe
         self._final_runs: tuple[int, list[float]] | None = None  # number of runs, and seconds of those that ended
 
-    def add_epoch(self, settings: TransferSettings, result: EpochResult, epochs_spent: int) -> None:
+    def add_epoch(self, settings: TransferSettings, result: EpochResult, spent: float) -> None:
         """Refines the estimate by an epoch of a trial.
 
         Args:
             settings: Settings of the trial.
             result: Result of the epoch.
-            epochs_spent: Epochs that all trials have spent.
+            spent: Cost of all trials so far, in epochs of the default recipe.
         """
-        self._spent_epochs = epochs_spent
+        self._spent = spent
         self._trial_seconds.append(result.seconds)
+        self._lengths.append(settings.epochs / self._trial_epochs)
         if settings == self._default and result.epoch > 1:  # the first one may include the start of libraries
             self._default_seconds.append(result.seconds)
             self._epoch_seconds = fmean(self._default_seconds)
@@ -156,9 +158,9 @@ class JobEstimator:
         closing = self._closing_seconds(self._plan(0))
         return _MARGIN * (elapsed + self._profile_seconds + self._trial_length + closing)
 
-    def closing_seconds(self, epochs: int) -> float:
-        """Returns the seconds of finals, last training and report after trials of so many epochs."""
-        return self._closing_seconds(self._plan(epochs))
+    def closing_seconds(self, cost: float) -> float:
+        """Returns the seconds of finals, last training and report after trials of this cost in total."""
+        return self._closing_seconds(self._plan(cost))
 
     def affordable_cost(self, elapsed: float) -> float:
         """Returns the trainings of the default recipe for which a budget in time has room after the trials.
@@ -170,10 +172,10 @@ class JobEstimator:
         return seconds * self._workers / (_OVERHEAD * self._trial_length)
 
     def _trials_have_ended(self, elapsed: float) -> bool:
-        """Returns whether earlier sessions have left no budget for another full trial."""
-        epochs = self._budget.total_epochs(self._trial_epochs)
-        if epochs is not None:
-            return epochs - self._spent_epochs < self._trial_epochs
+        """Returns whether earlier sessions have left no budget for another trial."""
+        budget = self._budget.total_epochs(self._trial_epochs)
+        if budget is not None:
+            return budget - self._spent < MIN_PROPOSAL * self._trial_epochs
         return bool(self._stored.phases) and (self._budget.seconds or 0.0) - elapsed < self._trial_length
 
     @property
@@ -183,10 +185,17 @@ class JobEstimator:
 
     @property
     def _relative_cost(self) -> float:
-        """Mean cost of an epoch relative to the default recipe: the estimated one and that of the trials so far."""
+        """Mean cost of a training relative to the default recipe: the estimated one and that of the trials so far."""
+        weight = _PRIOR_TRIALS * self._trial_epochs
+        observed = float(np.dot(self._trial_seconds, self._lengths)) / self._epoch_seconds
+        return (weight * self._prior_cost + observed) / (weight + len(self._trial_seconds))
+
+    @property
+    def _measured_cost(self) -> float:
+        """Seconds of the trials so far relative to their estimated cost; close to 1 before many trials ran."""
         weight = _PRIOR_TRIALS * self._trial_epochs
         observed = sum(self._trial_seconds) / self._epoch_seconds
-        return (weight * self._prior_cost + observed) / (weight + len(self._trial_seconds))
+        return (weight + observed) / (weight + max(0.0, self._spent - self._stored.cost))
 
     @property
     def _profile_seconds(self) -> float:
@@ -194,19 +203,18 @@ class JobEstimator:
             return 0.0
         return _PROFILE_SECONDS + _PROFILE_COST * self._profile_share * self._epoch_seconds
 
-    def _plan(self, epochs: int) -> FinalsPlan:
-        cost, retraining = self._relative_cost, self._retraining_cost
-        costs = [cost] * (MAX_FINALISTS - 1)
-        return plan_finals(cost * epochs / self._trial_epochs, costs, self._max_folds, retraining=retraining)
+    def _plan(self, cost: float) -> FinalsPlan:
+        costs = [self._relative_cost] * (MAX_FINALISTS - 1)
+        return plan_finals(cost / self._trial_epochs, costs, self._max_folds, retraining=self._retraining_cost)
 
     def _predicted(self, trials_so_far: float) -> dict[str, float]:
         """Returns the predicted seconds of each phase; the trials of a budget in time are left out."""
-        epochs = self._budget.total_epochs(self._trial_epochs)
+        budget = self._budget.total_epochs(self._trial_epochs)
         predicted = {PROFILE: self._profile_seconds, TRAIN: self._train_seconds, REPORT: _REPORT_SECONDS}
-        if epochs is not None:
-            left = max(0, epochs - self._spent_epochs) * self._epoch_seconds * self._relative_cost
+        if budget is not None:
+            left = max(0.0, budget - self._spent) * self._epoch_seconds * self._measured_cost
             predicted[TRIALS] = trials_so_far + self._spread(left)
-        predicted[FINALS] = self._finals_seconds(self._plan(self._spent_epochs if epochs is None else epochs))
+        predicted[FINALS] = self._finals_seconds(self._plan(self._spent if budget is None else budget))
         return predicted
 
     def _finals_seconds(self, plan: FinalsPlan) -> float:

@@ -46,10 +46,10 @@ class JobMonitor(StudyObserver):
         """Remembers the settings of the trial."""
         self._settings[number] = settings
 
-    def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
+    def epoch_finished(self, number: int, result: EpochResult, spent: float) -> None:
         """Refines the estimate by an epoch of a trial."""
         if self.estimator is not None:
-            self.estimator.add_epoch(self._settings[number], result, epochs_spent)
+            self.estimator.add_epoch(self._settings[number], result, spent)
         self._update()
 
     def finals_started(self, runs: int) -> None:

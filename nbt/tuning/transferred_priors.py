@@ -10,6 +10,7 @@ from nbt.tuning.priors.prior import Prior
 from nbt.tuning.pruners.base import Pruner, make_pruner
 from nbt.tuning.pruners.curve_forecast import CurveForecaster, has_usable_curves
 from nbt.tuning.pruners.fit_pruner import FitPruner
+from nbt.tuning.relative_cost import CostModel
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.candidates import CandidateRecord
@@ -18,8 +19,8 @@ from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from nbt.tuning.surrogate.task_model import TaskModel
 from nbt.tuning.target import Target
 
-# Without it, the shortest trials would win: they are the cheapest.
-EPOCHS_COST_FLOOR = 0.5
+# Without it, the cheapest trials would win.
+COST_FLOOR = 0.5
 
 
 class TransferredPriors:
@@ -103,22 +104,27 @@ class TransferredPriors:
         return FitPruner(self.forecaster, self.models, target, seed=seed, others=others)
 
 
-def make_sampler(surrogate: PriorSurrogate, seed: int, *, cost_floor: float | None = None) -> BayesianSampler:
+def make_sampler(
+    surrogate: PriorSurrogate, seed: int, *, cost_floor: float | None = None, cost_model: CostModel | None = None
+) -> BayesianSampler:
     """Returns the Bayesian-optimisation sampler of a search.
 
     Args:
         surrogate: The prior surrogate of the search.
         seed: Seed of the sampler.
-        cost_floor: See `BayesianSampler`.
+        cost_floor: See `BayesianSampler`; when None, `COST_FLOOR` if the costs of trials are known or their lengths or
+            backbones differ.
+        cost_model: See `BayesianSampler`.
     """
-    target = surrogate.target
-    if surrogate.space.epochs is not None and cost_floor is None:
-        cost_floor = EPOCHS_COST_FLOOR
+    target, space = surrogate.target, surrogate.space
+    if cost_floor is None and (cost_model is not None or space.epochs is not None or surrogate.backbone_costs):
+        cost_floor = COST_FLOOR
     return BayesianSampler(
         surrogate,
-        surrogate.space,
+        space,
         length=target.epochs,
         images=target.validation_images,
         seed=seed,
         cost_floor=cost_floor,
+        cost_model=cost_model,
     )

@@ -27,6 +27,7 @@ from nbt.training.export.exported_model import read_card
 from nbt.tuning.engines import worker_count
 from nbt.tuning.storage.records import StudyObserver, TrialRecord
 from nbt.tuning.storage.studies import list_studies, resolve_storage
+from nbt.tuning.tuned_recipes import TUNED_DEFAULT
 from tests.conftest import REPOSITORY
 from tests.sample_study import BEST, interrupted, sample_study, with_config
 
@@ -75,7 +76,7 @@ def test_from_task_to_recommendation(task: Task, own_folder: Path) -> None:
         "anchor: linear probe",
         "anchor: L2-SP",
     ]
-    assert record.epochs_spent <= record.epochs_budget == 8
+    assert record.budget_spent <= record.epochs_budget == 8
     assert result.recommended == record.final(record.recommended).settings
     assert len(result.trials) == len(record.trials)
     assert {test.name for test in record.test} == {"recommended", "baseline"}
@@ -173,8 +174,11 @@ def test_a_search_continues_without_a_fit_profile(
 
 def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
     record = nbt.search(task, budget=7, **{**QUICK, "experience": None, "epochs": 3}).record
-    assert record.trials[4].origin == "recommended: profile and experience"
-    assert [trial.origin for trial in record.trials[5:]] == ["sampler"] * len(record.trials[5:])
+    assert [trial.origin for trial in record.trials[4:6]] == [
+        f"recommended: {TUNED_DEFAULT}",
+        "recommended: profile and experience",
+    ]
+    assert [trial.origin for trial in record.trials[6:]] == ["sampler"] * len(record.trials[6:])
     assert record.pruner == "fit" and len(record.prior_diagnostics["tables"]) >= 5
     assert {source["name"] for source in record.prior_diagnostics["sources"]} >= {
         "moderate head rate",
@@ -202,8 +206,9 @@ def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
     written, teacher = (f"conv3(width=9)={path}" for path in ("t.safetensors", own_folder / "t.safetensors"))
     student: dict[str, Any] = {"backbone": "conv3(width=8)", "weights": "none", "shots": 6}
     record = nbt.search("digits", budget=7, teacher=written, **student, **QUICK).record
-    assert [trial.origin for trial in record.trials[4:6]] == [
+    assert [trial.origin for trial in record.trials[4:7]] == [
         "recommended: injection",
+        f"recommended: {TUNED_DEFAULT}",
         "recommended: profile and experience",
     ]
     injected = record.trials[4]
@@ -248,10 +253,10 @@ def test_bad_experience_writes_nothing(task: Task, own_folder: Path) -> None:
 
 
 def test_the_search_runs_the_settings_recommended_before_training(task: Task) -> None:
-    record = nbt.search(task, budget=5, **QUICK).record
+    record = nbt.search(task, budget=6, **QUICK).record
     assert record.profile is not None
     early = api.recommend(FitProfile.from_dict(record.profile), epochs=2, experience=QUICK["experience"])
-    assert early.settings == record.trials[4].settings
+    assert early.settings == record.trials[5].settings
     assert [source["name"] for source in early.guide["sources"]] == [
         source["name"] for source in record.prior_diagnostics["sources"]
     ]
@@ -325,7 +330,7 @@ def test_an_interrupted_search_loses_nothing_and_resumes(task: Task) -> None:
     assert Path("reports/s/report.html").exists(), "the report contains the finished trials"
     result = nbt.search(task, budget=4, **QUICK)
     assert [trial.number for trial in result.record.trials][:2] == [0, 1]
-    assert result.record.epochs_spent <= 8
+    assert result.record.cost <= 4.0
 
 
 def test_a_tracking_server_that_is_down_stops_nothing(task: Task, caplog: pytest.LogCaptureFixture) -> None:

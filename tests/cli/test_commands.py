@@ -219,7 +219,7 @@ class TestSearch:
             "default recipe 76.0 % [70.0, 82.0] the same images",
             "validation 81.0 % [80.0, 82.0] 5 runs; minus test +2.0 [-3.1, +8.1]",
             "settings trial 1: depth 1.00 frozen 0.50 lr 0.01",
-            "cost 1 min 15 s, 18 of 20 epochs, 3 trials (2 complete, 1 pruned)",
+            "cost 1 min 15 s, 0.8 of the budget of 5, 3 trials (2 complete, 1 pruned)",
             "report reports/birds/report.html",
             "next nbt predict reports/birds/model IMAGES...",
         ]
@@ -278,7 +278,8 @@ class TestSearch:
         assert run([*SEARCH, "-q"]) == 0
         text = " ".join(capsys.readouterr().out.split())
         assert (
-            "cost 10 min 12 s on 3 GPUs of 2 nodes, 130 of 168 epochs, " in text and "; 2 workers lost report" in text
+            "cost 10 min 12 s on 3 GPUs of 2 nodes, 10.8 of the budget of 14, " in text
+            and "; 2 workers lost report" in text
         )
 
     def test_prints_the_number_of_interrupted_trials_if_there_are_any(

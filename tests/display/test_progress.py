@@ -109,10 +109,10 @@ def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
         "decoding images",
         "study birds; budget 5",
         "trial 0 complete: 60.0 % ± 4.8 (baseline: default recipe), 4 epochs in 2.0 s, the best so far; "
-        "about 0.0 s left, 4 of 20 epochs, 0.0 s so far",
+        "about 0.0 s left, cost 1.0 of 5 trials, 0.0 s so far",
         "trial 1 pruned after 1 epoch in 0.5 s: worse than the rest; best 60.0 % ± 4.8; about 0.0 s left, "
-        "5 of 20 epochs, 0.0 s so far",
-        "trial 2 failed: ValueError: no; best 60.0 % ± 4.8; about 0.0 s left, 5 of 20 epochs, 0.0 s so far",
+        "cost 1.2 of 5 trials, 0.0 s so far",
+        "trial 2 failed: ValueError: no; best 60.0 % ± 4.8; about 0.0 s left, cost 1.2 of 5 trials, 0.0 s so far",
         "finals: at most 10 runs with new seeds and folds",
         "final 1: trial 0, seed 3: 66.0 %",
     ]
@@ -157,7 +157,7 @@ def test_the_display_of_an_activity(progress: SearchProgress) -> None:
 
 def test_the_display_of_a_search(progress: SearchProgress, clock: Clock) -> None:
     progress.study_started(make_record())
-    assert shown(progress) == ["birds", "search 0 of 20 epochs, 0.0 s so far"]
+    assert shown(progress) == ["birds", "search cost 0.0 of 5 trials, 0.0 s so far"]
     start_trial(progress, 0, 0.5, 0.7, 0.6, 0.6)
     progress.trial_finished(make_trial(0, "complete", 0.5, 0.7, 0.6, 0.6))
     start_trial(progress, 1, 0.4, spent=4)
@@ -165,7 +165,7 @@ def test_the_display_of_a_search(progress: SearchProgress, clock: Clock) -> None
     clock.now += 60.0
     assert shown(progress) == [
         "birds",
-        "search about 3 min 00 s left, 5 of 20 epochs, 1 min 00 s so far",
+        "search about 3 min 00 s left, cost 1.2 of 5 trials, 1 min 00 s so far",
         "trials 1 complete",
         "best 60.0 % ± 4.8 trial 0 (sampler)",
         "running trial 1 epoch 1 of 4 40.0 % sampler",
@@ -175,11 +175,9 @@ def test_the_display_of_a_search(progress: SearchProgress, clock: Clock) -> None
 
 def test_a_budget_in_time_counts_earlier_sessions(progress: SearchProgress, clock: Clock) -> None:
     trials = (make_trial(0, "complete", 0.5), make_trial(1, "running"))
-    progress.study_started(
-        make_record(budget="2m", epochs_budget=None, seconds_spent=30.0, epochs_spent=9, trials=trials)
-    )
+    progress.study_started(make_record(budget="2m", epochs_budget=None, seconds_spent=30.0, trials=trials))
     clock.now += 45.0
-    assert shown(progress)[1:3] == ["search about 45 s left, 9 epochs, 1 min 15 s so far", "trials 1 complete"]
+    assert shown(progress)[1:3] == ["search about 45 s left, cost 0.2 trials, 1 min 15 s so far", "trials 1 complete"]
     assert progress.stored_trials == 1
     clock.now += 450.0
     assert "about 0.0 s left" in shown(progress)[1]
@@ -214,7 +212,7 @@ def test_the_whole_is_announced_once_before_the_first_trial(
         "finals and last training take more than half of the time of the trials: a comparison needs 2 recipes on 3 "
         "folds; a larger --budget lowers their share",
         "study birds; budget 5",
-        "trial 2 failed: ValueError: no; about 1 min 43 s left, 0 of 20 epochs, 0.0 s so far",
+        "trial 2 failed: ValueError: no; about 1 min 43 s left, cost 0.0 of 5 trials, 0.0 s so far",
         "finals: at most 10 runs with new seeds and folds, about 1 min 43 s left",
     ]
 
@@ -227,7 +225,7 @@ def test_the_display_of_the_whole_counts_down_between_estimates(progress: Search
     assert shown(progress) == [
         "birds",
         "whole about 1 min 00 s left, 1 min 23 s so far",
-        "search 0 of 20 epochs, 1 min 00 s so far",
+        "search cost 0.0 of 5 trials, 1 min 00 s so far",
     ]
     progress.finals_started(10)
     assert shown(progress)[1:] == ["whole about 1 min 00 s left, 1 min 23 s so far", "finals 0 of at most 10 runs"]
@@ -312,7 +310,7 @@ def test_time_left_and_best_value_are_visible_at_every_width(
 ) -> None:
     config = replace(make_record().config, name="photographs-of-many-birds-mobilenet_v2-non_binary")
     progress.job_estimated(estimate(23.0, trials=7300.0))
-    progress.study_started(make_record(config=config, epochs_budget=1200, epochs_spent=1180))
+    progress.study_started(make_record(config=config, epochs_budget=1200))
     clock.now += 3700.0
     progress.trial_finished(make_trial(0, "complete", 0.5, origin="anchor: default recipe"))
     start_trial(progress, 1, 0.4, spent=1184)
@@ -320,7 +318,7 @@ def test_time_left_and_best_value_are_visible_at_every_width(
     assert max(len(line) for line in text.splitlines()) <= width
     assert "whole   " in text and "about 1 h 01 min left" in text
     assert "best      50.0 % ± 4.9" in text
-    assert "1185 of 1200 epochs" in text
+    assert "cost 296.2 of 300 trials" in text
     assert ("1 h 02 min so far" in text) == (width > 40)
     assert "━━━" in text
 
@@ -334,8 +332,8 @@ def test_a_display_in_a_notebook(clock: Clock, ipython: FakeIPython) -> None:
         progress.epoch_finished(0, EpochResult(2, 1.0, 1.0, 0.5, 0.5), 2)
     first, second, last = ipython.pages[-3:]
     assert "&lt;b&gt;birds&lt;/b&gt;" in first and "<b>" not in "".join(ipython.pages)
-    assert "of 20 epochs" in second, "two epochs within half a second are one update"
-    assert "&lt;few&gt; images" in last and "epochs" not in last, "what is kept stays"
+    assert "of 5 trials" in second, "two epochs within half a second are one update"
+    assert "&lt;few&gt; images" in last and "cost" not in last, "what is kept stays"
 
 
 def test_python_shows_progress_where_someone_looks(

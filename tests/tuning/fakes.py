@@ -279,8 +279,8 @@ class RecordingObserver(StudyObserver):
     def trial_placed(self, number: int, location: Mapping[str, Any]) -> None:
         self.events.append(("trial_placed", number, dict(location)))
 
-    def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
-        self.events.append(("epoch_finished", number, result.epoch, epochs_spent))
+    def epoch_finished(self, number: int, result: EpochResult, spent: float) -> None:
+        self.events.append(("epoch_finished", number, result.epoch, spent))
 
     def trial_finished(self, trial: TrialRecord) -> None:
         self.trials.append(trial)

@@ -22,17 +22,17 @@ class Stopwatch:
 
 
 def account(budget: str, watch: Stopwatch | None = None, *, length: int = 10, **changes: Any) -> BudgetAccount:
-    options = {"spent_epochs": 0, "full_trials": (), **changes}
+    options = {"spent": 0, "full_trials": (), **changes}
     return BudgetAccount(Budget.parse(budget), length, elapsed=watch or Stopwatch(), **options)
 
 
 class TestEpochs:
     @pytest.mark.parametrize(("spent", "starts"), [(0, True), (10, True), (11, False), (20, False)])
     def test_a_trial_starts_only_if_the_budget_suffices_for_its_full_length(self, spent: int, starts: bool) -> None:
-        assert account("2", Stopwatch(1e9), spent_epochs=spent).can_start(10) == starts
+        assert account("2", Stopwatch(1e9), spent=spent).can_start(10) == starts
 
     def test_reserved_epochs_are_not_available_to_other_trials(self) -> None:
-        tested = account("2", spent_epochs=5)
+        tested = account("2", spent=5)
         assert tested.can_start(10)
         tested.reserve("a", 10)
         assert not tested.can_start(10)
@@ -41,13 +41,13 @@ class TestEpochs:
         assert tested.can_start(10)
 
     def test_a_trial_reserves_only_what_the_budget_leaves(self) -> None:
-        tested = account("1", spent_epochs=7)
+        tested = account("1", spent=7)
         tested.reserve("a", 3)
         tested.count_epoch("a", remaining=8)
-        assert (tested.spent_epochs, tested.stop_reason("a")) == (8, None)
+        assert (tested.spent, tested.stop_reason("a")) == (8, None)
         tested.count_epoch("a", remaining=7)
         tested.count_epoch("a", remaining=6)
-        assert (tested.spent_epochs, tested.stop_reason("a")) == (10, OUT_OF_EPOCHS)
+        assert (tested.spent, tested.stop_reason("a")) == (10, OUT_OF_EPOCHS)
 
     @given(
         trials=st.integers(1, 6),
@@ -73,17 +73,17 @@ class TestEpochs:
             key = rng.choice(sorted(running))
             running[key] -= 1
             tested.count_epoch(key, remaining=running[key])
-            assert tested.spent_epochs + sum(running.values()) <= trials * length
+            assert tested.spent + sum(running.values()) <= trials * length
             if running[key] == 0 or rng.random() < stop:
                 running.pop(key)
                 tested.release(key)
-        assert trials * length - length < tested.spent_epochs <= trials * length
+        assert trials * length - length < tested.spent <= trials * length
 
 
 class TestTime:
     def test_trials_start_and_run_until_the_time_is_used_up(self) -> None:
         watch = Stopwatch(59.9)
-        tested = account("1m", watch, spent_epochs=10**6)
+        tested = account("1m", watch, spent=10**6)
         tested.reserve("a", 10)
         assert tested.can_start(10)
         assert tested.stop_reason("a") is None
@@ -103,9 +103,7 @@ class TestTime:
     def test_time_for_everything_after_the_trials_is_kept_back(self) -> None:
         """With 2 s per epoch of the trials, 30 + 10 epochs leave 200 - 80 = 120 s."""
         watch = Stopwatch(100.0)
-        tested = account(
-            "200s", watch, spent_epochs=30, full_trials=[20.0], closing_seconds=lambda epochs: 2.0 * epochs
-        )
+        tested = account("200s", watch, spent=30, full_trials=[20.0], closing_seconds=lambda epochs: 2.0 * epochs)
         assert tested.can_start(10)
         watch.elapsed = 101.0
         assert not tested.can_start(10), "it would end at 121 s"

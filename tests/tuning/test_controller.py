@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -18,6 +19,7 @@ from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.budget import OUT_OF_EPOCHS, OUT_OF_TIME, Budget
 from nbt.tuning.controller import SearchController
 from nbt.tuning.pruners.base import make_pruner
+from nbt.tuning.relative_cost import CostModel
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.records import INTERRUPTED, StudyObserver, StudyRecord, TrialRecord
@@ -470,7 +472,7 @@ class FailingObserver(StudyObserver):
     def __init__(self) -> None:
         self.calls = 0
 
-    def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
+    def epoch_finished(self, number: int, result: EpochResult, spent: float) -> None:
         self.calls += 1
         raise RuntimeError("no display")
 
@@ -584,3 +586,33 @@ class TestTrialsOfDifferentLengths:
         complete = [trial for trial in record.trials if trial.state == "complete"]
         assert all(len(trial.curve) == trial.settings.epochs for trial in complete)
         assert record.epochs_spent <= 6 * EPOCHS
+
+
+class TestCosts:
+    """Half of a training step of the full network is left when three of four equal units are frozen."""
+
+    MODEL = CostModel(units=(0.25,) * 4, validation=0.25)
+
+    def search(self, tmp_path: Path, budget: str, engine: FakeEngine | None = None, **options: Any) -> StudyRecord:
+        surrogate = PriorSurrogate(Target(epochs=EPOCHS), Space.load("non_binary"))
+        options = {"sampler": lambda seed: make_sampler(surrogate, seed, cost_model=self.MODEL), **options}
+        return run_search(tmp_path, budget, engine, cost_model=self.MODEL, **options)
+
+    @pytest.mark.parametrize("guided", [True, False])
+    def test_cheap_trials_leave_budget_for_more(self, tmp_path: Path, guided: bool) -> None:
+        record = self.search(tmp_path, "10", **({} if guided else {"sampler": None}))
+        costs = [self.MODEL.training(trial.settings, len(trial.curve)) for trial in record.trials]
+        assert record.budget_spent == pytest.approx(sum(costs), rel=0.02), "features of frozen units are computed once"
+        assert 9.0 < record.cost <= 10.0
+        assert len(record.trials) > 10 or not guided, "TPE does not know the costs"
+
+    def test_the_last_proposals_fit_into_the_rest_of_the_budget(self, tmp_path: Path) -> None:
+        record = self.search(tmp_path, "12")
+        assert all(trial.state == "complete" for trial in record.trials), "none is cut off"
+
+    def test_a_resumed_search_knows_what_was_spent(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            self.search(tmp_path, "6", FakeEngine(interrupt_after=30, keep_checkpoints=1))
+        record = self.search(tmp_path, "6")
+        assert record.trials[1].settings.frozen_depth == 1.0 and record.trials[1].epoch_cost < 0.3
+        assert 5.0 < record.cost <= 6.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.baseline_recipes import baseline_recipes, default_recipe
 from nbt.tuning.budget import Budget
@@ -37,14 +38,14 @@ class TestBeforeTheFirstTrial:
         clock = JobClock(time)
         time.now += 4.0
         estimate = estimator(retraining_cost=1.25, profile_share=0.5).estimate(clock)
-        # 20 trials cost ten trainings of the default recipe, because an epoch costs half: the least finals take more.
-        assert plan_finals(10, [0.5] * 3, 5, retraining=1.25).cost == 3 * 1.5 + 1.25 * 1.5
+        # The trials cost 20 trainings of the default recipe; half of that suffices for three more finalists.
+        assert plan_finals(20, [0.5] * 3, 5, retraining=1.25).cost == 3 * 2.5 + 1.25 * 1.5
         assert estimate.phases == pytest.approx(
             {
                 PREPARE: 4.0,
                 PROFILE: 2.0 + 0.5 * 2.0,
-                TRIALS: OVERHEAD * 200 * 2.0 * 0.5,
-                FINALS: OVERHEAD * 3 * 20.0 * (1.0 + 0.5),
+                TRIALS: OVERHEAD * 200 * 2.0,
+                FINALS: OVERHEAD * 3 * 20.0 * (1.0 + 3 * 0.5),
                 TRAIN: OVERHEAD * 20.0 * (1.0 + 0.5) * 1.25,
                 REPORT: REPORT_SECONDS,
             }
@@ -61,19 +62,21 @@ class TestBeforeTheFirstTrial:
     def test_a_budget_in_time_is_the_whole(self) -> None:
         assert estimator("10m").estimate(JobClock(FakeClock())).total == pytest.approx(600.0)
 
-    @pytest.mark.parametrize(("cost", "folds"), [(0.5, 3), (1.0, 4), (1.25, 4)])
-    def test_cheap_trials_get_small_finals(self, cost: float, folds: int) -> None:
+    @pytest.mark.parametrize(("cost", "others"), [(0.5, 3), (1.0, 1), (1.25, 1)])
+    def test_cheap_recipes_get_more_finalists(self, cost: float, others: int) -> None:
+        plan = plan_finals(20, [cost] * 3, 5)
+        assert plan.finalists == 1 + others
         phases = estimator(relative_cost=cost).estimate(JobClock(FakeClock())).phases
-        assert phases[FINALS] == pytest.approx(OVERHEAD * folds * 20.0 * (1.0 + cost))
+        assert phases[FINALS] == pytest.approx(OVERHEAD * plan.folds * 20.0 * (1.0 + others * cost))
 
     def test_the_share_of_the_finals(self) -> None:
         estimate = estimator().estimate(JobClock(FakeClock()))
-        assert estimate.finals_share == pytest.approx((3 * 1.5 + 1.5) / 10)
+        assert estimate.finals_share == pytest.approx((3 * 2.5 + 1.5) / 20)
 
     def test_the_mean_cost_counts_the_baseline_recipes_and_draws_the_others_from_the_space(self) -> None:
         space = Space.load("non_binary")
         first = [settings for _, settings in baseline_recipes(10)]
-        baselines = sum(map(MODEL.epoch, first))
+        baselines = sum(model_cost / 10 for model_cost in map(MODEL.training, first))
         assert mean_relative_cost(MODEL, space, 10, first, 4) == pytest.approx(baselines / 4)
         frozen = space.without(["transfer_depth", "frozen_depth"]).with_fixed(frozen_depth=1.0)
         later = mean_relative_cost(MODEL, frozen, 10, [], 8)
@@ -83,12 +86,19 @@ class TestBeforeTheFirstTrial:
 
 class TestRefinement:
     def test_measured_epochs_replace_the_calibration(self) -> None:
-        """The default recipe takes 3 s per epoch and not 2 s; the prior of the relative cost weighs four trials."""
+        """The default recipe takes 3 s per epoch and not 2 s; every epoch costs what it should."""
         tested, clock = estimator(), JobClock(FakeClock(), phase=TRIALS)
         for result in epochs(3.0, 10):
             tested.add_epoch(default_recipe(10), result, result.epoch)
-        cost = (40 * 0.5 + 10 * 1.0) / 50
-        assert tested.estimate(clock).phases[TRIALS] == pytest.approx(OVERHEAD * 190 * 3.0 * cost)
+        assert tested.estimate(clock).phases[TRIALS] == pytest.approx(OVERHEAD * 190 * 3.0)
+
+    def test_trials_that_take_longer_than_their_estimated_cost(self) -> None:
+        """Ten epochs at an estimated cost of .5 take as long as the default recipe; the prior weighs four trials."""
+        tested, clock = estimator(), JobClock(FakeClock(), phase=TRIALS)
+        for result in epochs(2.0, 10):
+            tested.add_epoch(TransferSettings(epochs=10, frozen_depth=0.5), result, 0.5 * result.epoch)
+        ratio = (40 + 10) / (40 + 5)
+        assert tested.estimate(clock).phases[TRIALS] == pytest.approx(OVERHEAD * 195 * 2.0 * ratio)
 
     def test_phases_that_ended_took_what_they_took(self) -> None:
         time = FakeClock()
@@ -113,22 +123,22 @@ class TestStoredWork:
         return JobClock(FakeClock(), earlier=self.EARLIER)
 
     def test_of_a_finished_study_only_the_report_is_made_again(self) -> None:
-        done = StoredWork(epochs=200, phases=frozenset({FINALS, TRAIN}))
+        done = StoredWork(cost=200, phases=frozenset({FINALS, TRAIN}))
         assert estimator(stored=done).estimate(self.clock()).phases == {**self.EARLIER, REPORT: REPORT_SECONDS}
 
     def test_a_study_that_was_killed_in_its_last_training_repeats_it(self) -> None:
-        phases = estimator(stored=StoredWork(epochs=200, phases=frozenset({FINALS}))).estimate(self.clock()).phases
+        phases = estimator(stored=StoredWork(cost=200, phases=frozenset({FINALS}))).estimate(self.clock()).phases
         assert phases[FINALS] == 50.0
         assert phases[TRAIN] == pytest.approx(OVERHEAD * 20.0 * 1.5)
 
     def test_a_larger_budget_adds_trials_and_may_change_the_finalists(self) -> None:
-        done = StoredWork(epochs=200, phases=frozenset({FINALS, TRAIN}))
+        done = StoredWork(cost=200, phases=frozenset({FINALS, TRAIN}))
         phases = estimator("30", stored=done).estimate(self.clock()).phases
-        assert phases[TRIALS] == pytest.approx(100.0 + OVERHEAD * 100 * 2.0 * 0.5)
+        assert phases[TRIALS] == pytest.approx(100.0 + OVERHEAD * 100 * 2.0)
         assert phases[FINALS] > 50.0
 
     def test_a_budget_in_time_that_is_used_up(self) -> None:
-        done = StoredWork(epochs=200, phases=frozenset({FINALS, TRAIN}))
+        done = StoredWork(cost=200, phases=frozenset({FINALS, TRAIN}))
         assert estimator("180s", stored=done).estimate(self.clock()).phases[TRIALS] == 100.0
         assert estimator("10m", stored=done).estimate(self.clock()).total == pytest.approx(600.0)
 
@@ -141,8 +151,8 @@ class TestTime:
 
     def test_more_trials_keep_back_more_time(self) -> None:
         tested = estimator("1h")
-        assert tested.closing_seconds(10) == tested.closing_seconds(160)
-        assert tested.closing_seconds(300) > tested.closing_seconds(160)
+        assert tested.closing_seconds(10) == tested.closing_seconds(80)
+        assert tested.closing_seconds(150) > tested.closing_seconds(80)
 
     def test_finals_cost_no_more_than_the_time_left(self) -> None:
         tested = estimator("10m", workers=2)

@@ -111,11 +111,11 @@ def _check_lines(results: Sequence[CheckResult]) -> list[RenderableType]:
 def _cost(record: StudyRecord) -> str:
     counts = record.counts()
     trials = ", ".join(f"{count} {end}" for end, count in counts.items() if count)
-    allowed = "" if record.epochs_budget is None else f" of {record.epochs_budget}"
+    spent = "" if record.cost_budget is None else f"{record.cost:.1f} of the budget of {record.cost_budget}, "
     hardware = f" on {hardware_summary(record.trials)}" if used_several_locations(record.trials) else ""
     lost = len(lost_workers(record.trials))
     return (
-        f"{duration(record.seconds_spent)}{hardware}, {record.epochs_spent}{allowed} epochs, "
+        f"{duration(record.seconds_spent)}{hardware}, {spent}"
         f"{pluralise(len(record.trials), 'trial')} ({trials})"
         + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
         + (f"; the search ended because {record.ended}" if record.ended else "")

@@ -69,9 +69,9 @@ def learning_curves(record: StudyRecord) -> str | None:
 
 
 def best_by_cost(record: StudyRecord) -> str | None:
-    """Draws the score of each trial and the best so far, with its standard error, against the epochs spent.
+    """Draws the score of each trial and the best so far, with its standard error, against the cost of the trials.
 
-    None without scores. A trial lies at the epochs of all trials that ended before it and its own. The axis of scores
+    None without scores. A trial lies at the cost of all trials that ended before it and its own. The axis of scores
     covers the full-length trials; pruned trials below that range, diverged and failed trials lie on its lower edge.
     """
     metric = METRICS[record.config.metric]
@@ -100,13 +100,12 @@ def best_by_cost(record: StudyRecord) -> str | None:
             tip = tooltip_id(_describe(trial, metric))
             (point,) = axes.plot([cost], [where], linestyle="", gid=tip, clip_on=False, zorder=3, **style)
             handles.setdefault(label, point)
-        axes.set(xlabel="epochs spent", ylabel=_axis_label(metric))
-        integer_axis(axes.xaxis)
+        axes.set(xlabel="cost in trials of the default recipe", ylabel=_axis_label(metric))
         axes.set_ylim(bottom=floor)
         score_axis(axes.yaxis, metric)
         return handles
 
-    return render_svg("trials", f"Best validation {metric.label} against the epochs spent", 3.2, draw)
+    return render_svg("trials", f"Best validation {metric.label} against the cost of the trials", 3.2, draw)
 
 
 def cost_front(record: StudyRecord) -> str | None:
@@ -253,19 +252,21 @@ def _points(trial: TrialRecord, metric: Metric) -> list[tuple[int, float]]:
     ]
 
 
-def _ended_trials(record: StudyRecord) -> tuple[list[TrialRecord], list[int]]:
-    """Returns the trials that ended, in this order, with the epochs that the study had then spent.
+def _ended_trials(record: StudyRecord) -> tuple[list[TrialRecord], list[float]]:
+    """Returns the trials that ended, in this order, with what the study had then spent in default trials.
 
     Interrupted trials are left out, because another trial continues them.
     """
     ended = [trial for trial in record.trials if trial.end not in ("running", "interrupted")]
     ended.sort(key=lambda trial: (0.0 if trial.finished is None else trial.finished.timestamp(), trial.number))
-    return ended, list(accumulate(trial.epochs_spent for trial in ended))
+    return ended, list(accumulate(trial.cost / record.config.epochs for trial in ended))
 
 
-def _best_so_far(trials: Sequence[TrialRecord], spent: Sequence[int], metric: Metric) -> tuple[list[int], list[float]]:
-    """Returns the epochs spent and the best full-length score up to each trial, from the first full-length one on."""
-    costs: list[int] = []
+def _best_so_far(
+    trials: Sequence[TrialRecord], spent: Sequence[float], metric: Metric
+) -> tuple[list[float], list[float]]:
+    """Returns the cost spent and the best full-length score up to each trial, from the first full-length one on."""
+    costs: list[float] = []
     reached: list[float] = []
     for trial, cost in zip(trials, spent, strict=True):
         score = _score(trial, metric) if trial.state == "complete" else None

@@ -79,6 +79,9 @@ def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
         _log.warning(
             "study %s: %d trials of other backbones than %s are left out", name, others, record.config.backbone
         )
+    lengths = sum(trial.state == "complete" and trial.settings.epochs != length for trial in record.trials)
+    if lengths:
+        _log.warning("study %s: %d trials of other lengths than %d epochs are left out", name, lengths, length)
     trials = [trial for trial in record.trials if _is_recordable(trial, length)]
     if not trials:
         raise UsageError(
@@ -167,8 +170,8 @@ def write_tables(tables: Sequence[RecordedTable], out: str | Path, space: Space)
 
 
 def _is_recordable(trial: TrialRecord, length: int) -> bool:
-    """Returns whether a trial of the backbone of its study ran to full length or diverged."""
-    if trial.settings.backbone:
+    """Returns whether a trial of the backbone and the length of its study is complete or diverged."""
+    if trial.settings.backbone or trial.settings.epochs != length:
         return False
     return trial.state == "complete" and (trial.diverged or len(trial.curve) == length)
 

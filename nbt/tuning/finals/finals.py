@@ -65,8 +65,8 @@ class Finals(TrialSource):
         self._store, self._max_seeds, self._checkpoints = store, plan.folds, checkpoints
         self._observers = ObserverGroup(observers)
         self._finalists = [*challengers[: plan.finalists - 1], default]
-        model = cost_model(record)
-        self._costs = {finalist.name: model.epoch(finalist.settings) for finalist in self._finalists}
+        model, length = cost_model(record), record.config.epochs
+        self._costs = {finalist.name: model.training(finalist.settings) / length for finalist in self._finalists}
         self._comparisons = max(1, len(self._finalists) - 1) * count_looks(plan.folds)
         self._metric = record.config.metric
         self._design = validation_design(record.dataset, self._comparisons, self._metric)

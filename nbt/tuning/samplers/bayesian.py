@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from nbt.settings import TransferSettings
-from nbt.tuning.relative_cost import relative_cost
+from nbt.tuning.relative_cost import CostModel, relative_cost
 from nbt.tuning.samplers.candidates import best_recorded_params
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.encoding import encode
@@ -27,8 +28,6 @@ FloatArray = NDArray[np.float64]
 
 _NUM_RANDOM_CANDIDATES, _NUM_LOCAL_CANDIDATES = 200, 100
 _MAX_CACHED_SETTINGS = 5000
-BACKBONE_COST_FLOOR = 0.5
-"""Share of the cost of the most expensive backbone below which a cheaper one gains nothing more."""
 
 
 class BayesianSampler(optuna.samplers.BaseSampler):
@@ -44,8 +43,13 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         length: Epochs of a full trial.
         images: Number of validation images.
         seed: Seed of the random candidates.
-        cost_floor: Least relative cost by which the expected improvement is divided, above 0; settings that cost less
-            gain nothing more, so that good expensive settings are still proposed. None ignores the cost.
+        cost_floor: Least cost by which the expected improvement is divided, above 0, relative to the default recipe on
+            the most expensive backbone; settings that cost less gain nothing more, so that good expensive settings are
+            still proposed. None ignores the cost.
+        cost_model: Estimates the cost of trainings of the task; that of a backbone of ten equal units when None.
+
+    Attributes:
+        max_cost: Cost of the next proposal at most, in trainings of the default recipe; needs a cost model.
     """
 
     def __init__(
@@ -57,7 +61,10 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         images: int,
         seed: int,
         cost_floor: float | None = None,
+        cost_model: CostModel | None = None,
     ) -> None:
+        self.max_cost = math.inf
+        self._cost_model = cost_model
         self._surrogate, self._space, self._length, self._images = surrogate, space, length, images
         self._cost_floor = cost_floor
         self._rng = np.random.default_rng(seed)
@@ -127,8 +134,8 @@ class BayesianSampler(optuna.samplers.BaseSampler):
             return None
         settings = [self._space.settings(params, self._length) for params in self._candidates(observations)]
         gains = expected_improvement(*model.predict(settings), best)
-        if self._space.epochs is not None:
-            gains /= np.maximum([self._cost(recipe) for recipe in settings], 1.0)
+        if (costs := self._costs(settings)) is not None:
+            gains /= np.maximum(costs, 1.0)
         improvement = float(gains.max())
         before, after = accuracy_from_logit_score([best, best + improvement], self._images)
         return float(after - before)
@@ -149,21 +156,31 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         untried = [i for i, recipe in enumerate(settings) if recipe not in self._tried_settings] or list(
             range(len(settings))
         )
+        costs = self._costs([settings[i] for i in untried])
+        if costs is not None:
+            affordable = np.flatnonzero(costs <= max(self.max_cost, costs.min()))
+            untried, costs = [untried[i] for i in affordable], costs[affordable]
         settings = [settings[i] for i in untried]
         if model is None:
             return untried[int(np.argmax(self._surrogate.prior_mean(settings)))]
         mean, std = model.predict(settings, *(self._encode_cached(settings) if cached else ()))
         gains = expected_improvement(mean, std, best)
-        if self._cost_floor is not None:
-            gains /= np.maximum([self._cost(recipe) for recipe in settings], self._cost_floor)
-        if costs := self._surrogate.backbone_costs:
-            floor = BACKBONE_COST_FLOOR * max(costs.values())
-            gains /= np.maximum([costs[recipe.backbone] for recipe in settings], floor)
+        if costs is not None:
+            most = max([1.0, *self._surrogate.backbone_costs.values()])
+            gains /= np.maximum(costs, (self._cost_floor or 0.0) * most)
         return untried[int(np.argmax(gains))]
 
+    def _costs(self, settings: Sequence[TransferSettings]) -> FloatArray | None:
+        """Returns the estimated costs of trials relative to the default recipe; None if proposals ignore them."""
+        if self._cost_floor is None:
+            return None
+        return np.array([self._cost(recipe) for recipe in settings])
+
     def _cost(self, settings: TransferSettings) -> float:
-        """Returns the cost of a trial: epochs where they differ, because budgets count them, or the predicted cost."""
-        return settings.epochs / self._length if self._space.epochs is not None else relative_cost(settings)
+        if self._cost_model is not None:
+            return self._cost_model.training(settings) / self._length
+        backbone = self._surrogate.backbone_costs.get(settings.backbone, 1.0)
+        return backbone * relative_cost(settings) * settings.epochs / self._length
 
     def _random_half(self, count: int) -> list[int]:
         """Returns the indices of a random half of `count` candidates, so that searches with different seeds differ."""

@@ -112,6 +112,25 @@ class Space:
         kept = tuple(dimension for dimension in self.dimensions if dimension.name != EPOCHS)
         return self if len(kept) == len(self.dimensions) else dataclasses.replace(self, dimensions=kept)
 
+    def with_epochs(self, length: int) -> Space:
+        """Returns the space with a dimension `epochs` from half to twice a length, unless it has one.
+
+        Args:
+            length: Epochs of a baseline trial, the neutral value.
+        """
+        if self.epochs is not None:
+            return self
+        dimension = Dimension(
+            name=EPOCHS,
+            kind="int",
+            low=max(1, length // 2),
+            high=2 * length,
+            log=True,
+            neutral=length,
+            description=SETTINGS[EPOCHS].text,
+        )
+        return dataclasses.replace(self, dimensions=(*self.dimensions, dimension))
+
     @property
     def has_backbones(self) -> bool:
         """Whether the search chooses among several backbones."""

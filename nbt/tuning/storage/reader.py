@@ -66,6 +66,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
             started=_to_utc(trial.datetime_start),
             finished=_to_utc(trial.datetime_complete),
             facts=dict(attributes.get(codec.FACTS, {})),
+            epoch_cost=float(attributes.get(codec.EPOCH_COST, 1.0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         _log.warning("trial %d: its stored record is damaged (%s); the trial is ignored", trial.number, error)

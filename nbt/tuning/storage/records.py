@@ -172,6 +172,8 @@ class TrialRecord:
         finished: End time in UTC; None while it runs.
         facts: Location (see `nbt.tuning.engines.protocol.WorkerLocation.facts`), worker, GPU, precision,
             set-up seconds, peak memory, lost workers, and the forecast of the fit pruner (see `forecast`).
+        epoch_cost: Cost of each of its epochs, in epochs of the default recipe; 1 in studies of earlier versions, whose
+            budgets counted epochs.
     """
 
     number: int
@@ -184,6 +186,7 @@ class TrialRecord:
     started: datetime | None = None
     finished: datetime | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    epoch_cost: float = 1.0
 
     @property
     def val_accuracy(self) -> float | None:
@@ -239,6 +242,11 @@ class TrialRecord:
     def epochs_spent(self) -> int:
         """Number of epochs that the trial adds to those spent by the study."""
         return len(self.curve) if self.trained is None else self.trained
+
+    @property
+    def cost(self) -> float:
+        """What the trial adds to the spent budget of the study, in epochs of the default recipe."""
+        return self.epochs_spent * self.epoch_cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +337,7 @@ class StudyRecord:
         config: Configuration of the study.
         dataset: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         budget: Budget as given by the user: "20", "30m", "2h".
-        epochs_budget: Number of training epochs of the budget; None for a time budget.
+        epochs_budget: The budget in epochs of the default recipe; None for a time budget.
         ended: Why a search with the budget "auto" ended, "" if it did not or has another budget.
         epochs_spent: Training epochs of all trials, including pruned and failed ones, without the finals.
         seconds_spent: Wall-clock time of the search in seconds, without the finals.
@@ -464,6 +472,21 @@ class StudyRecord:
         """Whether all runs have the same validation images, because they are official; unknown in old studies."""
         return bool(self.dataset.get("validation_fixed"))
 
+    @property
+    def budget_spent(self) -> float:
+        """Cost of all trials, in epochs of the default recipe, the unit of `epochs_budget`."""
+        return sum(trial.cost for trial in self.trials)
+
+    @property
+    def cost(self) -> float:
+        """Cost of all trials in trials of the default recipe, the unit of a budget such as "20"."""
+        return self.budget_spent / self.config.epochs
+
+    @property
+    def cost_budget(self) -> int | None:
+        """The budget in trials of the default recipe; None for a time budget."""
+        return None if self.epochs_budget is None else self.epochs_budget // self.config.epochs
+
     def counts(self) -> dict[str, int]:
         """Returns the number of trials per status of `TRIAL_STATUSES`."""
         return count_statuses(trial.end for trial in self.trials)
@@ -536,8 +559,8 @@ class StudyObserver:
     def trial_placed(self, number: int, location: Mapping[str, Any]) -> None:
         """Called with the location of a trial: those of node, device and gpu_index that are known."""
 
-    def epoch_finished(self, number: int, result: EpochResult, epochs_spent: int) -> None:
-        """Called after each epoch of a trial, with the epochs spent by the study."""
+    def epoch_finished(self, number: int, result: EpochResult, spent: float) -> None:
+        """Called after each epoch of a trial, with what the study has spent, in epochs of the default recipe."""
 
     def trial_finished(self, trial: TrialRecord) -> None:
         """Called when a trial is complete, pruned or failed."""

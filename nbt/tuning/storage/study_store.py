@@ -33,6 +33,7 @@ class TrialPlan:
         seed: Seed of the trial.
         checkpoint: Name of the checkpoint: the key of the first trial with these settings.
         continues: Number of the interrupted trial that it continues; None for a new trial.
+        epoch_cost: Cost of each of its epochs, in epochs of the default recipe.
     """
 
     settings: TransferSettings
@@ -40,11 +41,17 @@ class TrialPlan:
     seed: int
     checkpoint: str
     continues: int | None = None
+    epoch_cost: float = 1.0
 
     def to_attributes(self) -> dict[str, Any]:
         """Returns the plan as attributes of a trial."""
         run = {"seed": self.seed, "checkpoint": self.checkpoint, "continues": self.continues}
-        return {codec.SETTINGS: self.settings.to_dict(), codec.ORIGIN: self.origin, codec.RUN: run}
+        return {
+            codec.SETTINGS: self.settings.to_dict(),
+            codec.ORIGIN: self.origin,
+            codec.RUN: run,
+            codec.EPOCH_COST: self.epoch_cost,
+        }
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> TrialPlan:
@@ -54,7 +61,8 @@ class TrialPlan:
             KeyError, TypeError, ValueError: The attributes are damaged.
         """
         settings = TransferSettings.from_dict(attributes[codec.SETTINGS])
-        return cls(settings=settings, origin=attributes[codec.ORIGIN], **attributes[codec.RUN])
+        cost = float(attributes.get(codec.EPOCH_COST, 1.0))
+        return cls(settings=settings, origin=attributes[codec.ORIGIN], epoch_cost=cost, **attributes[codec.RUN])
 
 
 class StudyStore:

@@ -72,8 +72,8 @@ def test_both_reports_contain_the_same_facts() -> None:
         "4.5 points better than the default recipe (95 % interval +4.1 to +4.9)",
         "69.5 % test accuracy (95 % interval 66.8–72.1 %, 1174 images)",  # noqa: RUF001 - a range
         "evaluated once, after the final selection",
-        "14 full-length trials = 168 epochs",
-        "130 of 168 (77 %)",
+        "the cost of 14 trials of the default recipe",
+        "10.8 of 14 trials (77 %)",
         "selected among 10 full-length trials",
         "worse than trial 12 after 3 seeds",
         "rank 5 of 6 after 4 epochs",
@@ -124,7 +124,7 @@ def test_page_contains_drawings() -> None:
     labels = [a.get("aria-label") for tag, a in Page(html(sample_study())).tags if tag == "svg"]
     assert labels == [
         "Finalists with their intervals",
-        "Best validation accuracy against the epochs spent",
+        "Best validation accuracy against the cost of the trials",
         "Learning curves of all trials",
         "Validation accuracy against training time",
         "Importance of the settings",

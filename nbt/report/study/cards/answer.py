@@ -150,7 +150,7 @@ def _difference_tile(study: StudyView) -> Fact:
 def _budget_tile(record: StudyRecord) -> Fact:
     counts = record.counts()
     ended = pluralise(sum(counts[end] for end in ("complete", "pruned", "failed")), "trial")
-    if record.epochs_budget is None:
+    if record.cost_budget is None:
         return Fact("Time spent", duration(record.seconds_spent), f"of {record.budget}, {ended}")
-    note = f"of {record.epochs_budget}, {ended}, {duration(record.seconds_spent)}"
-    return Fact("Epochs spent", str(record.epochs_spent), note)
+    note = f"of {record.cost_budget}, {ended}, {duration(record.seconds_spent)}"
+    return Fact("Cost of the trials", f"{record.cost:.1f}", note)

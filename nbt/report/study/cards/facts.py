@@ -6,6 +6,7 @@ from nbt.metrics import METRICS
 from nbt.report.formatting import (
     Fact,
     TemplateData,
+    cost_text,
     duration,
     format_number,
     format_timestamp,
@@ -21,6 +22,8 @@ from nbt.report.study.headline import error_text
 from nbt.tuning.job_clock import PHASES
 from nbt.tuning.storage.records import StudyRecord
 
+_COST_NOTE = "estimated from the settings, without a clock: an epoch with frozen units costs less"
+
 
 class Facts(Card):
     """Facts about the study and its budget."""
@@ -30,9 +33,9 @@ class Facts(Card):
     is_folded = True
 
     def content(self, study: StudyView) -> TemplateData:
-        """Returns the facts of the study and of its budget, and the share of the epochs that are spent."""
+        """Returns the facts of the study and of its budget, and the share of the budget that is spent."""
         record = study.record
-        spent = min(record.epochs_spent / record.epochs_budget, 1.0) if record.epochs_budget else None
+        spent = min(record.cost / record.cost_budget, 1.0) if record.cost_budget else None
         return TemplateData(study=study_facts(record), budget=budget_facts(record), share_spent=spent)
 
 
@@ -43,7 +46,8 @@ def budget_facts(record: StudyRecord) -> tuple[Fact, ...]:
     states = [f"{counts['complete']} full-length", f"{counts['pruned']} pruned", f"{counts['failed']} failed"]
     states += [f"{counts[end]} {end}" for end in ("interrupted", "running") if counts[end]]
     ended = record.ended and f"the search ended because {record.ended}"
-    facts = [Fact("Budget", _budget_text(record), ended), Fact("Epochs spent", _epochs_text(record))]
+    facts = [Fact("Budget", _budget_text(record), ended), Fact("Cost of the trials", _cost_text(record), _COST_NOTE)]
+    facts.append(Fact("Epochs trained", str(record.epochs_spent)))
     facts.append(Fact("Trials", str(len(record.trials)), join_words(states)))
     if diverged:
         facts.append(Fact("Diverged", str(diverged), "the loss became infinite or NaN; counted as accuracy 0"))
@@ -64,16 +68,12 @@ def budget_facts(record: StudyRecord) -> tuple[Fact, ...]:
 
 
 def _budget_text(record: StudyRecord) -> str:
-    if record.epochs_budget is None:
-        return record.budget
-    return f"{record.budget} full-length trials = {pluralise(record.epochs_budget, 'epoch')}"
+    return record.budget if record.cost_budget is None else f"the cost of {record.budget} trials of the default recipe"
 
 
-def _epochs_text(record: StudyRecord) -> str:
-    if not record.epochs_budget:
-        return str(record.epochs_spent)
-    share = percent(record.epochs_spent / record.epochs_budget, 0)
-    return f"{record.epochs_spent} of {record.epochs_budget} ({share})"
+def _cost_text(record: StudyRecord) -> str:
+    share = f" ({percent(record.cost / record.cost_budget, 0)})" if record.cost_budget else ""
+    return f"{cost_text(record.cost, record.cost_budget).removeprefix('cost ')}{share}"
 
 
 _DATA_LABELS = {

@@ -43,12 +43,12 @@ def test_tiles_without_predictions() -> None:
 
 def test_tiles_before_the_test() -> None:
     found = facts(tiles(view(sample_study(test=()))))
-    assert list(found) == ["Validation accuracy", "Difference from default", "Test accuracy", "Epochs spent"]
+    assert list(found) == ["Validation accuracy", "Difference from default", "Test accuracy", "Cost of the trials"]
     assert found["Difference from default"] == "+4.5 points +4.1 to +4.9, paired"
     timed = facts(tiles(view(sample_study(budget="30m", epochs_budget=None, test=()))))
     assert timed["Time spent"].startswith("10 min 12 s of 30m")
     listed = (interrupted(0), trial(1, curve=curve(0.5)), interrupted(2))
-    assert "1 trial," in facts(tiles(view(empty_study(trials=listed))))["Epochs spent"]
+    assert "1 trial," in facts(tiles(view(empty_study(trials=listed))))["Cost of the trials"]
 
 
 def test_the_next_step_follows_from_the_state_of_the_study() -> None:

@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 from nbt.report.study.cards.facts import Facts, budget_facts, study_facts
 from tests.report.study.cards.views import content, facts, rendered
 from tests.sample_study import CREATED, curve, empty_study, interrupted, sample_study, trial, with_config
@@ -7,8 +9,8 @@ from tests.sample_study import CREATED, curve, empty_study, interrupted, sample_
 
 def test_budget_facts() -> None:
     spent = facts(budget_facts(sample_study()))
-    assert spent["Budget"] == "14 full-length trials = 168 epochs"
-    assert spent["Epochs spent"] == "130 of 168 (77 %)"
+    assert spent["Budget"] == "the cost of 14 trials of the default recipe"
+    assert spent["Cost of the trials"].startswith("10.8 of 14 trials (77 %) estimated")
     assert spent["Trials"] == "18 10 full-length, 7 pruned and 1 failed"
     assert spent["Diverged"].startswith("1 ")
     assert spent["Saved by pruning"] == "64 epochs not trained; pruner asha"
@@ -28,8 +30,8 @@ def test_trial_stopped_by_the_budget_saves_no_epochs() -> None:
 
 
 def test_budget_share_is_at_most_one() -> None:
-    assert content(Facts(), sample_study()).share_spent == 130 / 168
-    assert content(Facts(), sample_study(epochs_spent=500)).share_spent == 1.0
+    assert content(Facts(), sample_study()).share_spent == pytest.approx(130 / 168)
+    assert content(Facts(), sample_study(epochs_budget=5 * 12)).share_spent == 1.0
 
 
 def test_study_facts() -> None:
@@ -52,5 +54,5 @@ def test_the_time_of_the_whole_names_its_phases() -> None:
 
 def test_both_formats() -> None:
     for kind in ("html", "md"):
-        for fact in ("14 full-length trials = 168 epochs", "130 of 168 (77 %)"):
+        for fact in ("the cost of 14 trials of the default recipe", "10.8 of 14 trials (77 %)"):
             assert fact in rendered(Facts(), sample_study(), kind)
