@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -47,3 +50,26 @@ def write_all(folder: Path, texts: Mapping[str, str | None]) -> None:
     for name, text in texts.items():
         if text is None:
             (folder / name).unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files and folders of killed processes of this machine, whose names end in "PID-TID.tmp".
+
+    Args:
+        folder: The folder, which may be missing.
+    """
+    for path in folder.glob("*.tmp"):
+        process = re.search(r"\.(\d+)(-\d+)?\.tmp$", path.name)
+        if process is None or process_exists(int(process[1])):
+            continue
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def process_exists(pid: int) -> bool:
+    """Returns whether a process of this machine exists, also one of another user."""
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
+    return True

@@ -42,10 +42,11 @@ class TimedController:
         seconds: Durations of the calls by name: "next_job" for `next_trial`, "on_epoch" and "on_done" of the
             controller, "proposal" for the sampler's part of `next_trial`, and "store.METHOD" for writes.
         finished: Number of trials that have ended.
+        opening_seconds: Time to open the study and its controller, without the models of experience.
     """
 
-    def __init__(self, controller: SearchController, store: StudyStore) -> None:
-        self.controller = controller
+    def __init__(self, controller: SearchController, store: StudyStore, opening_seconds: float = 0.0) -> None:
+        self.controller, self.opening_seconds = controller, opening_seconds
         self.seconds: dict[str, list[float]] = {}
         self.finished = sum(trial.state.is_finished() for trial in store.trials())
         for name in WRITES:
@@ -98,13 +99,16 @@ def open_controller(
     url = f"sqlite:///{folder.resolve() / 'studies.db'}"
     budget = Budget.parse(1_000_000)
     with ExitStack() as stack:
+        started = time.perf_counter()
         store = stack.enter_context(open_study(url, config, budget=budget.text, pruner="fit", dataset=facts))
+        opening = time.perf_counter() - started
         if store.record().profile is None:
             store.put_profile(profile_fit(task).to_dict())
         target = Target.of(facts, store.record().profile, epochs)
         transferred_priors = TransferredPriors(load_experience(None, space))
         surrogate = transferred_priors.surrogate(target, space)
         tracker = [Tracker(f"sqlite:///{folder.resolve() / 'mlflow.db'}", reports=folder)] if tracked else []
+        started = time.perf_counter()
         controller = SearchController(
             store,
             space,
@@ -114,8 +118,9 @@ def open_controller(
             recommended=[("profile and experience", recommend_settings(surrogate, space))],
             observers=tracker,
         )
+        opening += time.perf_counter() - started
         stack.callback(controller.close)
-        yield TimedController(controller, store)
+        yield TimedController(controller, store, opening)
 
 
 def accuracy(settings: TransferSettings, seed: int) -> float:

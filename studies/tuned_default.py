@@ -193,7 +193,7 @@ class Tasks:
     def recommended(self, name: str, split_seed: int) -> TransferSettings:
         """Returns the settings that profile and recorded tables of other data sets suggest."""
         profile = nbt.profile_fit(self.task(name, split_seed))
-        return recommend(profile, epochs=EPOCHS).settings
+        return recommend(profile, epochs=EPOCHS, experience=HERE / "recorded").settings
 
     def _context(self, name: str, split_seed: int) -> WorkerContext:
         key = name, split_seed

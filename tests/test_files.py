@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from nbt.files import atomic_file, write_all
+from nbt.files import atomic_file, process_exists, remove_leftovers, write_all
 
 
 def test_a_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
@@ -38,3 +41,17 @@ def test_all_texts_are_written_before_the_first_file_is_replaced(tmp_path: Path)
     write_all(tmp_path, {"a": "5", "b": None})
     assert (tmp_path / "a").read_text() == "5"
     assert not (tmp_path / "b").exists()
+
+
+def test_leftovers_of_killed_processes_are_removed_and_those_of_running_ones_kept(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert (process_exists(ended.pid), process_exists(os.getpid())) == (False, True)
+    kept = ["report.html", f"report.html.{os.getpid()}-1.tmp", "notes.tmp", f"a.{ended.pid}.tmp.txt"]
+    for name in [*kept, f"report.html.{ended.pid}-140.tmp"]:
+        (tmp_path / name).write_text("")
+    (tmp_path / f".model.{ended.pid}.tmp").mkdir()
+    (tmp_path / f".model.{ended.pid}.tmp" / "weights").write_text("")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    remove_leftovers(tmp_path / "missing")

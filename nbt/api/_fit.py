@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from nbt.api._load_task import TaskOptions, callback_of, load_silently, load_task
 from nbt.api._strategy import load_transferred_priors
 from nbt.errors import UsageError, require_positive
+from nbt.search_config import DEFAULT_EPOCHS
 from nbt.settings import TransferSettings
 from nbt.tracking.command_tracker import CommandRun, dataset_of, track_command
 
@@ -86,33 +87,37 @@ def _tracked_run(task: Task, profile: FitProfile, seconds: float) -> CommandRun:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Settings that the fit profile and experience suggest before any training.
+    """Recommended settings before any training.
 
     Attributes:
         settings: The recommended settings.
-        guide: The priors and recorded tasks behind them, see
+        guide: What the priors and recorded tasks say of them, see
             `nbt.tuning.surrogate.prior_surrogate.PriorSurrogate.explain`.
+        name: Name of the recommended recipe; "" if the settings follow from the priors and recorded tasks.
     """
 
     settings: TransferSettings
     guide: Mapping[str, Any]
+    name: str = ""
 
 
 def recommend(
     profile: FitProfile,
     *,
     space: str | Path = "non_binary",
-    epochs: int = 12,
+    epochs: int | None = None,
     experience: str | Path | None = None,
 ) -> Recommendation:
-    """Returns the settings that a fit profile and recorded tasks suggest.
+    """Returns the settings to start with, and what the fit profile and recorded tasks say of them.
 
-    A search runs these settings after the baseline recipes.
+    They are the tuned default if the space contains it: on other datasets, no choice by profile and shipped tables was
+    better (`studies/tuned_default.py`). With tables of your own, and in other spaces, they are the settings with the
+    greatest prior mean. A search runs both after the baseline recipes.
 
     Args:
         profile: Fit profile from `fit` or `nbt.profile_fit`.
         space: Name or file of the search space.
-        epochs: Epochs of the training.
+        epochs: Epochs of the training; as many as the recipe has when None.
         experience: Folder of recorded tables; the tables shipped with nbt when None.
 
     Raises:
@@ -122,10 +127,14 @@ def recommend(
     from nbt.tuning.space.applicability import unconditional_space
     from nbt.tuning.space.space import Space
     from nbt.tuning.target import Target
+    from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
 
-    require_positive(epochs=epochs)
+    if epochs is not None:
+        require_positive(epochs=epochs)
     searched = unconditional_space(Space.load(space).with_fixed_epochs())
-    target = Target.of({}, profile.to_dict(), epochs)
+    target = Target.of({}, profile.to_dict(), epochs or DEFAULT_EPOCHS)
     surrogate = load_transferred_priors(experience, searched).surrogate(target, searched)
-    settings = recommend_settings(surrogate, searched)
-    return Recommendation(settings, surrogate.explain(settings))
+    tuned = tuned_default(epochs)
+    is_tuned = experience is None and searched.can_express(tuned.replace(epochs=target.epochs))
+    settings = tuned if is_tuned else recommend_settings(surrogate, searched)
+    return Recommendation(settings, surrogate.explain(settings), TUNED_DEFAULT if is_tuned else "")

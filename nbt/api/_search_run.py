@@ -15,6 +15,7 @@ from nbt.api._progress_source import ProgressTrialSource
 from nbt.api._strategy import SearchStrategy
 from nbt.api.results import SearchResult
 from nbt.errors import NbtError
+from nbt.files import remove_leftovers
 from nbt.settings import TransferSettings, repair
 from nbt.tuning.baseline_recipes import FROM_SCRATCH, baseline_recipes, from_scratch_recipe
 from nbt.tuning.job_clock import FINALS, REPORT, TRAIN, TRIALS
@@ -125,6 +126,8 @@ class SearchRun:
         from nbt.tuning.storage.studies import study_folder
 
         checkpoints = study_folder(self.store.config.name) / "checkpoints"
+        for folder in (checkpoints, export.parent):
+            remove_leftovers(folder)
         config, monitor = self.store.config, self.monitor
         observers = (monitor, self.observers)
         monitor.enter(TRIALS)

@@ -19,6 +19,7 @@ from nbt.cli.display.output import Output
 from nbt.errors import NbtError, nearest
 from nbt.machine.cores import limit_spinning
 from nbt.tuning.engines.interrupts import InterruptGuard
+from nbt.uris import redact_uri
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -110,8 +111,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _fail(message: str, code: int, *, trace: bool = False) -> int:
     if trace:
-        traceback.print_exc()
-    print("error:", " ".join(message.split()), file=sys.stderr)
+        print(redact_uri(traceback.format_exc()), end="", file=sys.stderr)
+    print("error:", redact_uri(" ".join(message.split())), file=sys.stderr)
     return code
 
 

@@ -40,9 +40,7 @@ _RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
     "--epochs",
     metavar="N",
     type=AT_LEAST_ONE,
-    default=12,
-    show_default=True,
-    help="With --recommend: epochs of the training.",
+    help="With --recommend: epochs of the training; as many as the recipe has if left out.",
 )
 @config_option("experience")
 @config_option("tracking_uri")
@@ -56,7 +54,7 @@ def command(
     source_data: str | None,
     recommend: bool,
     space: str,
-    epochs: int,
+    epochs: int | None,
     experience: str | None,
     tracking_uri: str | None,
     **options: Any,

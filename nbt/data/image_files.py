@@ -83,7 +83,7 @@ def sort_class_names(names: Iterable[str]) -> list[str]:
 def subfolders(folder: Path) -> list[Path]:
     """Returns the folders inside `folder` that are not hidden, sorted by name, without links to what holds it."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if not is_hidden(entry.name) and entry.is_dir()]
+        names = [entry.name for entry in entries if not is_hidden(entry.name) and is_folder(entry)]
     return [folder / name for name in sorted(names) if not _is_loop(folder / name, set())]
 
 
@@ -112,6 +112,11 @@ def scan_files(folder: Path, *, recursive: bool = True) -> Iterator[Path | Passe
             path = Path(parent, name)
             reason = SPECIAL if _is_special(path) else reason_to_pass_over(path)
             yield PassedOver(path, reason) if reason else path
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Returns whether an entry is a folder or a link to one; a link to itself is not."""
+    return os.path.isdir(entry)  # noqa: PTH112 - `entry.is_dir` raises at a link to itself
 
 
 def _is_loop(path: Path, entered: set[str]) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nbt.data.formats import IMAGE_SUFFIXES, is_hidden
+from nbt.data.image_files import is_folder
 from nbt.data.readers.split_names import split_of_name
 from nbt.errors import UsageError
 from nbt.paths import nearest_existing
@@ -50,7 +51,7 @@ def _has_image(folder: Path) -> bool:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [Path(entry) for entry in _entries(folder) if entry.is_dir() and not is_hidden(entry.name)]
+    return [Path(entry) for entry in _entries(folder) if is_folder(entry) and not is_hidden(entry.name)]
 
 
 def _entries(folder: Path) -> Sequence[os.DirEntry[str]]:

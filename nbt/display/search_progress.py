@@ -43,9 +43,10 @@ class SearchProgress(Progress, StudyObserver):
         self._record: StudyRecord | None = None
         self._budget: Budget | None = None
         self._counts: Counter[str] = Counter()
-        self._complete: list[TrialRecord] = []
+        self._best: TrialRecord | None = None
         self._running: dict[int, tuple[TransferSettings, str, EpochResult | None]] = {}
-        self._locations: dict[int, TrialLocation] = {}  # of the trials of this session
+        self._locations: dict[int, TrialLocation] = {}  # of the running trials
+        self._all_locations: set[TrialLocation] = set()  # of the trials of this session
         self._spent = 0.0  # in epochs of the default recipe
         self._earlier = 0.0  # spent before the clock of this session started
         self._start_time = self._clock()
@@ -84,7 +85,7 @@ class SearchProgress(Progress, StudyObserver):
         """Shows the study and takes over the results of earlier sessions."""
         self._record, self._budget = record, Budget.parse(record.budget)
         self._count(record)
-        self._complete = [trial for trial in record.trials if trial.state == "complete"]
+        self._best = next(iter(rank_trials(record.trials, record.config.metric)), None)
         self._spent = self._earlier = record.budget_spent
         self._start_time = self._clock()
         self._activity = None
@@ -108,6 +109,7 @@ class SearchProgress(Progress, StudyObserver):
         """Stores where the trial runs; the display shows it if trials run in several locations."""
         if (known_location := trial_location(location)) != TrialLocation():
             self._locations[number] = known_location
+            self._all_locations.add(known_location)
 
     def epoch_finished(self, number: int, result: EpochResult, spent: float) -> None:
         """Updates the line of the trial and the spent budget."""
@@ -120,11 +122,10 @@ class SearchProgress(Progress, StudyObserver):
         """Counts the trial and removes its line."""
         self._running.pop(trial.number, None)
         self._counts[trial.end] += 1
-        if trial.state == "complete":
-            self._complete.append(trial)
-        best = self._best()
+        best = self._best = next(iter(rank_trials([*filter(None, [self._best]), trial], self._metric.name)), None)
         reached = "" if best is None else ", the best so far" if trial is best else f"; best {self._value(best)}"
         self._line(f"{self._describe(trial)}{reached}; {', '.join(filter(None, self._spent_texts()))}")
+        self._locations.pop(trial.number, None)
 
     def finals_started(self, runs: int) -> None:
         """Switches the display to the finals."""
@@ -162,7 +163,7 @@ class SearchProgress(Progress, StudyObserver):
             rows.append(BarRow("search", *self._progress(), self._spent_texts(with_left=self._estimate is None)))
         if self._counts:
             rows.append(text_row("trials", ", ".join(f"{n} {state}" for state, n in self._counts.items())))
-        if (best := self._best()) is not None:
+        if (best := self._best) is not None:
             rows.append(text_row("best", f"{self._value(best)}   trial {best.number} ({origin_text(best.origin)})"))
         running = sorted(self._running.items())
         for number, state in running[:_MAX_TRIALS_SHOWN]:
@@ -192,15 +193,11 @@ class SearchProgress(Progress, StudyObserver):
     def _location_text(self, number: int, before: str) -> str:
         """Returns the location of a trial after `before`; "" if all trials run in one location."""
         location = self._locations.get(number, TrialLocation())
-        several = len(set(self._locations.values())) > 1
+        several = len(self._all_locations) > 1
         return f"{before}{location}" if several and location != TrialLocation() else ""
 
     def _count(self, record: StudyRecord) -> None:
         self._counts = Counter(trial.end for trial in record.trials if trial.state != "running")
-
-    def _best(self) -> TrialRecord | None:
-        best = rank_trials(self._complete, self._metric.name)
-        return best[0] if best else None
 
     def _noise(self, trials: Sequence[TrialRecord]) -> float:
         """Returns the standard error of a score at the best of the trials, 0 if it is unknown."""

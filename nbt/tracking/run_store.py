@@ -232,6 +232,9 @@ class RunStore:
         elif existing.status != spec.status:
             self._client.update_run(existing.run_id, status=spec.status)
         existing.name, existing.status = spec.name, spec.status
+        existing.metric_keys |= {key for key, _ in stored_points}
+        if spec.parent is not None and spec.ended is not None:
+            existing.points = None  # a study has thousands of such runs, which hardly ever change
 
     def _log_batches(
         self, run_id: str, points: Sequence[MetricPoint], params: Mapping[str, str], tags: Mapping[str, str]

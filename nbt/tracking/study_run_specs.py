@@ -184,18 +184,18 @@ def _pruning_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: i
 
     The step is the number of ended trials, as for the progress, so that each trial adds points and changes none.
     """
-    decisions: list[PruningDecision] = []
+    stopped, saved, controls = 0, 0, list[PruningDecision]()
     for step, trial in enumerate(ended, start=1):
         at = _unix_milliseconds(trial.finished, default=start)
         decision = pruning_decision(trial, trial.settings.epochs, record.config.metric)
         if decision is None:
             continue
-        decisions.append(decision)
         if decision.decision == STOPPED:
-            stopped = sum(other.decision == STOPPED for other in decisions)
+            stopped, saved = stopped + 1, saved + decision.epochs_saved
             yield MetricPoint("pruning_stopped", step, float(stopped), at)
-            yield MetricPoint("pruning_epochs_saved", step, float(sum(d.epochs_saved for d in decisions)), at)
-        rate = false_stop_rate(decisions) if decision.decision == CONTROL else None
+            yield MetricPoint("pruning_epochs_saved", step, float(saved), at)
+        controls += [decision] if decision.decision == CONTROL else []
+        rate = false_stop_rate(controls) if decision.decision == CONTROL else None
         if rate is not None:
             yield MetricPoint("pruning_controls", step, float(rate.n), at)
             yield MetricPoint("pruning_false_stop_rate", step, rate.mean, at)

@@ -27,6 +27,8 @@ from nbt.uris import redact_uri
 
 _log = logging.getLogger("nbt")
 
+# Writing the progress of a study takes time in proportion to its trials; with more, it is written in intervals.
+_MAX_TRIALS_ALWAYS_WRITTEN, _SECONDS_BETWEEN_PROGRESS = 200, 30.0
 _REPORT_FILE_NAMES = (
     "report.html",
     "report.md",
@@ -120,8 +122,9 @@ def _log_results(store: RunStore, record: StudyRecord, reports: str | Path | Non
 class Tracker(StudyObserver):
     """Writes a study to MLflow while it runs; failures of MLflow do not affect the search.
 
-    A trial is written once, when it ends. A failure causes one warning. The whole study is then written again when
-    MLflow is reachable (tried at most once per `retry_seconds`) and at the end.
+    A trial is written once, when it ends, and the progress of the study with it; that of more than 200 trials at most
+    every 30 seconds. A failure causes one warning. The whole study is then written again when MLflow is reachable
+    (tried at most once per `retry_seconds`) and at the end.
 
     Args:
         uri: See `resolve_uri`.
@@ -146,7 +149,9 @@ class Tracker(StudyObserver):
         self.uri = resolve_uri(uri)
         self._reports, self._sync_options = reports, sync_options
         self._connection = TrackingConnection(self.uri, retry_seconds=retry_seconds, clock=clock)
+        self._clock, self._progress_at = clock, clock()
         self._record: StudyRecord | None = None
+        self._trials: dict[int, TrialRecord] = {}  # all trials; those of `_record` are of the start
         self._store: RunStore | None = None
         self._live = True
 
@@ -163,31 +168,45 @@ class Tracker(StudyObserver):
     def study_started(self, record: StudyRecord) -> None:
         """Writes the study and runs that an earlier search could not write."""
         self._record, self._store, self._live = record, None, True
+        self._trials = {trial.number: trial for trial in record.trials}
         self._write()
 
     def trial_finished(self, trial: TrialRecord) -> None:
         """Writes a trial and the progress of the study."""
         if self._record is None or trial.end not in MLFLOW_STATUS:
             return
-        others = [other for other in self._record.trials if other.number != trial.number]
-        trials = sorted([*others, trial], key=lambda other: other.number)
-        record = self._record = dataclasses.replace(self._record, trials=tuple(trials))
-        self._write(lambda: [trial_run(record, trial), study_run(record, live=True)])
+        record = self._record
+        self._trials[trial.number] = trial
+        self._write(lambda: [trial_run(record, trial), *self._progress(record)])
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Writes a final run."""
-        final = None if self._record is None else _with_final_run(self._record, candidate, run)
-        if self._record is None or final is None:
+        current = None if self._record is None else self._with_trials(self._record)
+        final = None if current is None else _with_final_run(current, candidate, run)
+        if current is None or final is None:
             return
-        others = [other for other in self._record.finals if other.name != candidate]
-        record = self._record = dataclasses.replace(self._record, finals=(*others, final))
+        others = [other for other in current.finals if other.name != candidate]
+        record = self._record = dataclasses.replace(current, finals=(*others, final))
         self._write(lambda: [seed_run(record, final, run)])
 
     def study_finished(self, record: StudyRecord) -> None:
         """Writes all missing runs, the files of the report and the model."""
         self._record, self._live = record, False
+        self._trials = {trial.number: trial for trial in record.trials}
         self._connection.retry_now()
         self._write(lambda: study_runs(record), finished=True)
+
+    def _with_trials(self, record: StudyRecord) -> StudyRecord:
+        """Returns the record with all trials so far."""
+        return dataclasses.replace(record, trials=tuple(self._trials[number] for number in sorted(self._trials)))
+
+    def _progress(self, record: StudyRecord) -> list[RunSpec]:
+        """Returns the run of the study; none if it has many trials and was written a moment ago."""
+        due = self._clock() - self._progress_at >= _SECONDS_BETWEEN_PROGRESS
+        if len(self._trials) > _MAX_TRIALS_ALWAYS_WRITTEN and not due:
+            return []
+        self._progress_at = self._clock()
+        return [study_run(self._with_trials(record), live=True)]
 
     def _write(self, specs: Callable[[], list[RunSpec]] | None = None, *, finished: bool = False) -> None:
         """Writes runs without raising; after a failed attempt it writes all runs of the study.
@@ -204,7 +223,8 @@ class Tracker(StudyObserver):
 
         def write() -> None:
             if opened is None or specs is None:
-                store, runs = open_store(self.uri, study_owner(record)), study_runs(record, live=self._live)
+                store = open_store(self.uri, study_owner(record))
+                runs = study_runs(self._with_trials(record), live=self._live)
             else:
                 store, runs = opened, specs()
             _write_all(store, runs)

@@ -69,7 +69,9 @@ class BudgetAccount:
         """Reserves the cost of a trial with the given key."""
         self._reserved[key] = cost
 
-    def count_epoch(self, key: str, remaining: int, *, cost: float = 1.0, seconds: float = 0.0) -> None:
+    def count_epoch(
+        self, key: str, remaining: int, *, cost: float = 1.0, seconds: float = 0.0, repeated: bool = False
+    ) -> None:
         """Counts an epoch of a trial and reserves the remaining ones, as far as the budget suffices.
 
         Args:
@@ -77,8 +79,9 @@ class BudgetAccount:
             remaining: Number of remaining epochs of the trial.
             cost: Cost of each of its epochs.
             seconds: Expected duration of one of them.
+            repeated: Whether the epoch was counted before the trial was interrupted.
         """
-        self.spent += cost
+        self.spent += 0.0 if repeated else cost
         self.release(key)
         available = self.left
         self.reserve(key, remaining * cost if available is None else min(remaining * cost, available))

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any, TypeAlias
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from nbt.errors import NbtError
 from nbt.metrics import METRICS
@@ -43,9 +43,12 @@ class SearchController:
 
     The order of trials is: trials that an earlier session left unfinished, resumed from their checkpoints; the baseline
     recipes; the recommended settings; then the sampler's proposals. The seed of a trial is derived from the study's
-    seed and the trial's number, so that head initialisation, order of images and augmentation differ between trials.
-    All trials share the study's train/validation split. The sampler's seed is derived from the study's seed and the
-    number of trials at the start of the session, so that a resumed search does not repeat proposals.
+    seed and the trial's index, its number without interruptions, so that head initialisation, order of images and
+    augmentation differ between trials. All trials share the study's train/validation split.
+
+    Seeds, proposals and epochs spent do not depend on interruptions: with one worker, an interrupted search ends as it
+    would have without them. The random state of a `BayesianSampler` is stored with each trial that it proposes; any
+    other sampler is created anew for each proposal.
 
     Args:
         store: The study, locked by this driver.
@@ -95,6 +98,7 @@ class SearchController:
         record, trials = store.record(), store.trials()
         self._job = job or JobClock(clock, phase=TRIALS, earlier={TRIALS: record.seconds_spent})
         self._queue = TrialQueue(trials, space, initial)
+        self._next_index = max((index for trial in trials if (index := _index(trial)) is not None), default=-1) + 1
         self._account = BudgetAccount(
             budget,
             self._trial_epochs,
@@ -103,7 +107,11 @@ class SearchController:
             elapsed=lambda: self._job.total,
             closing_seconds=closing_seconds,
         )
-        store.study.sampler = (sampler or tpe)(derive_seed(store.config.seed, "sampler", len(trials), bits=31))
+        self._make_sampler, self._proposals = sampler or tpe, sum(map(_is_proposal, trials))
+        self._seed_sampler()
+        states = [trial.user_attrs[codec.SAMPLER] for trial in trials if codec.SAMPLER in trial.user_attrs]
+        if states and isinstance(store.study.sampler, BayesianSampler):
+            store.study.sampler.random_state = states[-1]
         self._closed, self._min_gain = False, budget.min_gain
         self._gain: tuple[int, float | None] = (-1, None)  # number of finished trials, and the gain expected after them
         if budget.min_gain is not None:
@@ -166,17 +174,24 @@ class SearchController:
     def on_epoch(self, spec: TrialSpec, result: EpochResult) -> str | None:
         """Stores the result of an epoch and returns the reason to stop the trial, or None to continue."""
         run = self._running[spec.key]
-        prune_reason = None
+        prune_reason, trained = None, run.trained_epochs
         for unreported in run.add_epoch(result):
             self._store.report(run.trial, unreported)
             prune_reason = self._prune_reason(run, unreported)
-        remaining = spec.settings.epochs - result.epoch
-        seconds = fmean(earlier.seconds for earlier in run.curve)
-        self._account.count_epoch(spec.key, remaining, cost=run.plan.epoch_cost, seconds=seconds)
-        self._store.write_progress(run.trial, run.curve, run.trained_epochs)
+        self._account.count_epoch(
+            spec.key,
+            run.epochs_left,
+            cost=run.plan.epoch_cost,
+            seconds=fmean(earlier.seconds for earlier in run.curve),
+            repeated=run.trained_epochs == trained,
+        )
+        self._store.write_progress(run.trial, run.curve, run.trained_epochs, first_epoch=result.epoch)
         self._write_seconds(_SECONDS_BETWEEN_WRITES)
         self._observers.epoch_finished(run.trial.number, result, self.spent)
-        return None if _is_last(spec.settings, result) else self._account.stop_reason(spec.key) or prune_reason
+        if _is_last(spec.settings, result):
+            return None
+        # A trial that repeats its last epochs needs nothing more of the budget.
+        return (self._account.stop_reason(spec.key) if run.epochs_left else None) or prune_reason
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
         """Stores the end of a trial as complete, pruned or failed.
@@ -220,13 +235,11 @@ class SearchController:
     def _required_cost(self, queued: QueuedTrial) -> float:
         """Returns the estimated cost of what a trial still needs.
 
-        The checkpoint may be older than the last reported epoch; the budget may then stop the trial before its full
-        length. The sampler's proposal is not known yet: it fits into what is left, see `_limit_proposal`.
+        Epochs that it repeats, because its checkpoint is older, were counted when they were trained first. The
+        sampler's proposal is not known yet: it fits into what is left, see `_limit_proposal`.
         """
         if queued.plan is not None:
-            checkpoint = self._checkpoint(queued.plan)
-            completed = len(queued.curve) if checkpoint is not None and checkpoint.exists() else 0
-            return max(1, queued.plan.settings.epochs - completed) * queued.plan.epoch_cost
+            return (queued.plan.settings.epochs - len(queued.curve)) * queued.plan.epoch_cost
         if queued.params is not None:
             settings = self._space.settings(queued.params, self._trial_epochs)
             return settings.epochs * self._epoch_cost(settings)
@@ -259,19 +272,38 @@ class SearchController:
 
     def _start(self, queued: QueuedTrial) -> RunningTrial:
         """Starts a new trial: with given parameters, with those of an interrupted trial, or as the sampler proposes."""
-        distributions = self._distributions if queued.params else self._limit_proposal()
-        trial = self._store.ask(distributions, queued.params)
-        key = f"trial-{trial.number:04d}"
-        plan = queued.plan or self._plan(queued, trial, key)
+        trial = self._propose() if queued.params is None else self._store.ask(self._distributions, queued.params)
+        plan = queued.plan or self._plan(queued, trial)
         self._store.write_plan(trial, plan, queued.curve)
-        spec = TrialSpec(key=key, settings=plan.settings, seed=plan.seed, checkpoint=self._checkpoint(plan))
+        spec = TrialSpec(
+            key=f"trial-{trial.number:04d}", settings=plan.settings, seed=plan.seed, checkpoint=self._checkpoint(plan)
+        )
         return RunningTrial(trial, plan, spec, list(queued.curve))
 
-    def _plan(self, queued: QueuedTrial, trial: optuna.Trial, key: str) -> TrialPlan:
-        settings = self._space.settings(trial.params, self._trial_epochs)
-        seed = derive_seed(self._store.config.seed, "trial", trial.number, bits=31)
-        cost = self._epoch_cost(settings)
-        return TrialPlan(settings=settings, origin=queued.origin, seed=seed, checkpoint=key, epoch_cost=cost)
+    def _propose(self) -> optuna.Trial:
+        """Returns a new trial with parameters of the sampler, whose random state is stored with it."""
+        if not isinstance(self._store.study.sampler, BayesianSampler):
+            self._seed_sampler()
+        trial = self._store.ask(self._limit_proposal())
+        self._proposals += 1
+        if isinstance(self._store.study.sampler, BayesianSampler):
+            trial.set_user_attr(codec.SAMPLER, self._store.study.sampler.random_state)
+        return trial
+
+    def _seed_sampler(self) -> None:
+        seed = derive_seed(self._store.config.seed, "sampler", self._proposals, bits=31)
+        self._store.study.sampler = self._make_sampler(seed)
+
+    def _plan(self, queued: QueuedTrial, trial: optuna.Trial) -> TrialPlan:
+        settings, index = self._space.settings(trial.params, self._trial_epochs), self._next_index
+        self._next_index += 1
+        return TrialPlan(
+            settings=settings,
+            origin=queued.origin,
+            seed=derive_seed(self._store.config.seed, "trial", index, bits=31),
+            checkpoint=f"trial-{index:04d}",
+            epoch_cost=self._epoch_cost(settings),
+        )
 
     def _checkpoint(self, plan: TrialPlan) -> Path | None:
         return None if self._checkpoints is None else self._checkpoints / f"{plan.checkpoint}.pt"
@@ -285,7 +317,13 @@ class SearchController:
             return None
         curve = tuple(earlier for earlier in run.curve if earlier.epoch <= result.epoch)
         reason = self._pruner.decide(
-            TrialContext(study=self._store.study, number=run.trial.number, settings=run.plan.settings, curve=curve)
+            TrialContext(
+                study=self._store.study,
+                number=run.trial.number,
+                settings=run.plan.settings,
+                curve=curve,
+                index=run.index,
+            )
         )
         return None if run.plan.origin.startswith(BASELINE_ORIGIN_PREFIX) else reason
 
@@ -305,6 +343,20 @@ class SearchController:
         if self._clock() - self._last_write_at >= min_interval:
             self._last_write_at = self._clock()
             self._store.put(codec.SECONDS, self.seconds)
+
+
+def _index(trial: FrozenTrial) -> int | None:
+    """Returns the index of a trial; None for one that was never planned, or whose stored plan is damaged."""
+    try:
+        return TrialPlan.from_attributes(trial.user_attrs).index
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _is_proposal(trial: FrozenTrial) -> bool:
+    """Returns whether the sampler proposed a trial, rather than the trial that it continues."""
+    run = trial.user_attrs.get(codec.RUN, {})
+    return trial.user_attrs.get(codec.ORIGIN) == QueuedTrial.origin and run.get("continues") is None
 
 
 def _is_last(settings: TransferSettings, result: EpochResult) -> bool:

@@ -107,8 +107,8 @@ class JobEstimator:
         self._profile_share, self._spent, self._stored = profile_share, stored.cost, stored
         self._default = default_recipe(trial_epochs)
         self._default_seconds: list[float] = []
-        self._trial_seconds: list[float] = []  # of all epochs
-        self._lengths: list[float] = []  # of their trials, relative to the default recipe
+        # Of all epochs: their number, their duration, and their duration times the relative length of their trials.
+        self._n_epochs, self._trial_seconds, self._weighted_seconds = 0, 0.0, 0.0
         self._final_runs: tuple[int, list[float]] | None = None  # number of runs, and seconds of those that ended
 
     def add_epoch(self, settings: TransferSettings, result: EpochResult, spent: float) -> None:
@@ -120,8 +120,9 @@ class JobEstimator:
             spent: Cost of all trials so far, in epochs of the default recipe.
         """
         self._spent = spent
-        self._trial_seconds.append(result.seconds)
-        self._lengths.append(settings.epochs / self._trial_epochs)
+        self._n_epochs += 1
+        self._trial_seconds += result.seconds
+        self._weighted_seconds += result.seconds * settings.epochs / self._trial_epochs
         if settings == self._default and result.epoch > 1:  # the first one may include the start of libraries
             self._default_seconds.append(result.seconds)
             self._epoch_seconds = fmean(self._default_seconds)
@@ -187,14 +188,14 @@ class JobEstimator:
     def _relative_cost(self) -> float:
         """Mean cost of a training relative to the default recipe: the estimated one and that of the trials so far."""
         weight = _PRIOR_TRIALS * self._trial_epochs
-        observed = float(np.dot(self._trial_seconds, self._lengths)) / self._epoch_seconds
-        return (weight * self._prior_cost + observed) / (weight + len(self._trial_seconds))
+        observed = self._weighted_seconds / self._epoch_seconds
+        return (weight * self._prior_cost + observed) / (weight + self._n_epochs)
 
     @property
     def _measured_cost(self) -> float:
         """Seconds of the trials so far relative to their estimated cost; close to 1 before many trials ran."""
         weight = _PRIOR_TRIALS * self._trial_epochs
-        observed = sum(self._trial_seconds) / self._epoch_seconds
+        observed = self._trial_seconds / self._epoch_seconds
         return (weight + observed) / (weight + max(0.0, self._spent - self._stored.cost))
 
     @property

@@ -7,7 +7,7 @@ from nbt.training.results import EpochResult
 from nbt.tuning.job_clock import JobClock
 from nbt.tuning.job_estimate import JobEstimator
 from nbt.tuning.storage import codec
-from nbt.tuning.storage.records import FinalRun, StudyObserver
+from nbt.tuning.storage.records import FinalRun, StudyObserver, TrialRecord
 from nbt.tuning.storage.study_store import StudyStore
 
 _SECONDS_BETWEEN_WRITES = 10.0
@@ -51,6 +51,10 @@ class JobMonitor(StudyObserver):
         if self.estimator is not None:
             self.estimator.add_epoch(self._settings[number], result, spent)
         self._update()
+
+    def trial_finished(self, trial: TrialRecord) -> None:
+        """Forgets the settings of the trial."""
+        self._settings.pop(trial.number, None)
 
     def finals_started(self, runs: int) -> None:
         """Refines the estimate by the number of final runs."""

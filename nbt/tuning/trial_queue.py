@@ -28,8 +28,7 @@ class RunningTrial:
         plan: The stored plan of the trial.
         spec: The specification given to the engine.
         curve: Results of its epochs, including those before a resume.
-        trained_epochs: Number of epochs trained for it in this session, including those of attempts that were
-            returned.
+        trained_epochs: Number of epochs by which this session extended its curve; repeated ones do not count.
         last_reported_epoch: Last epoch reported to Optuna.
     """
 
@@ -40,14 +39,27 @@ class RunningTrial:
     trained_epochs: int = 0
     last_reported_epoch: int = 0
 
-    def add_epoch(self, result: EpochResult) -> list[EpochResult]:
-        """Adds an epoch to the curve and returns the epochs that are not reported to Optuna yet.
+    @property
+    def index(self) -> int:
+        """Number of the trial if no trial had been interrupted."""
+        return self.plan.index
 
-        A trial that restarts, or resumes from an older checkpoint, repeats epochs; the curve keeps the newest ones.
+    @property
+    def epochs_left(self) -> int:
+        """Number of epochs that the curve lacks."""
+        return self.spec.settings.epochs - (self.curve[-1].epoch if self.curve else 0)
+
+    def add_epoch(self, result: EpochResult) -> list[EpochResult]:
+        """Adds an epoch to the curve and returns the epochs up to it that are not reported to Optuna yet.
+
+        A trial that restarts, or resumes from an older checkpoint, repeats epochs: the newest results replace the
+        earlier ones, and each epoch counts once.
         """
-        self.trained_epochs += 1
-        self.curve = [*(earlier for earlier in self.curve if earlier.epoch < result.epoch), result]
-        unreported = [epoch for epoch in self.curve if epoch.epoch > self.last_reported_epoch]
+        by_epoch = {epoch.epoch: epoch for epoch in self.curve}
+        self.trained_epochs += result.epoch not in by_epoch
+        by_epoch[result.epoch] = result
+        self.curve = [by_epoch[epoch] for epoch in sorted(by_epoch)]
+        unreported = [epoch for epoch in self.curve if self.last_reported_epoch < epoch.epoch <= result.epoch]
         self.last_reported_epoch = max(self.last_reported_epoch, result.epoch)
         return unreported
 

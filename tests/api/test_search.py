@@ -260,6 +260,10 @@ def test_the_search_runs_the_settings_recommended_before_training(task: Task) ->
     assert [source["name"] for source in early.guide["sources"]] == [
         source["name"] for source in record.prior_diagnostics["sources"]
     ]
+    tuned = api.recommend(FitProfile.from_dict(record.profile), epochs=2)
+    assert (tuned.name, tuned.settings) == (TUNED_DEFAULT, record.trials[4].settings), "without tables of one's own"
+    binary = api.recommend(FitProfile.from_dict(record.profile), space="binary")
+    assert binary.name == "" and binary.settings.epochs == 12, "a space that does not contain the tuned default"
     with pytest.raises(UsageError, match="epochs: 0"):
         api.recommend(FitProfile.from_dict(record.profile), epochs=0)
 

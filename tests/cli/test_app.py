@@ -220,6 +220,35 @@ def test_the_exit_code_of_an_interrupt_while_a_text_is_executed(tmp_path: Path) 
     assert subprocess.run([sys.executable, "-m", "interrupted"], env=environment, check=False).returncode == 130
 
 
+DROPPED_INTERRUPT = """
+import signal, sys, time, weakref
+
+class Imported:
+    pass
+
+class Finder:  # interrupts the import of the commands where Python drops every exception, as its own import locks do
+    def find_spec(self, name, path, target=None):
+        if name == "nbt.cli.app":
+            imported = Imported()
+            reference = weakref.ref(imported, lambda reference: signal.raise_signal(signal.SIGINT))
+            del imported
+            time.sleep(1)
+
+sys.meta_path.insert(0, Finder())
+from nbt.cli import main
+sys.argv = ["nbt", "datasets", "--json"]
+main()
+"""
+
+
+def test_an_interrupt_while_the_commands_are_imported_is_not_lost() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED_INTERRUPT], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize("error", [NbtError("broke"), ValueError("odd")])
 def test_v_shows_the_traceback(error: Exception, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
     fake_api.before = _raise(error)

@@ -39,3 +39,10 @@ def test_pipes_are_not_opened(tmp_path: Path) -> None:
     for name in ("pipe", "pipe.png"):
         os.mkfifo(tmp_path / name)
     assert list(scan_files(tmp_path)) == [PassedOver(tmp_path / name, SPECIAL) for name in ("pipe", "pipe.png")]
+
+
+def test_links_to_themselves_are_no_folders(tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "gone").symlink_to("missing")
+    (tmp_path / "a").mkdir()
+    assert subfolders(tmp_path) == [tmp_path / "a"]

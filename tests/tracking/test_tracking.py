@@ -666,6 +666,27 @@ def test_out_of_order_trials_are_not_duplicated(uri: str) -> None:
     assert best == sorted(best)
 
 
+def test_progress_of_many_trials_is_written_in_intervals(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_tracker, "_MAX_TRIALS_ALWAYS_WRITTEN", 4)
+    record, clock = sample_study(finals=(), recommended=None, test=()), Clock()
+    tracker = Tracker(uri, clock=clock)
+    tracker.study_started(replace(record, trials=()))
+
+    def steps() -> list[int]:
+        return [step for step, _, _ in dump(uri)["study"][4]["epochs_spent"]]
+
+    for trial_record in record.trials[:6]:
+        tracker.trial_finished(trial_record)
+    assert steps() == [1, 2, 3, 4]
+    clock.now += study_tracker._SECONDS_BETWEEN_PROGRESS
+    tracker.trial_finished(record.trials[6])
+    assert steps() == list(range(1, 8)), "those in between are not lost"
+    for trial_record in record.trials[7:]:
+        tracker.trial_finished(trial_record)
+    tracker.study_finished(record)
+    assert sync(record, uri)["unchanged"] == 19
+
+
 def test_interrupted_search_is_killed(uri: str) -> None:
     record = unfinished_study()
     replay(Tracker(uri), record)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from hypothesis import strategies as st
 
 from nbt.errors import NbtError
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
-from nbt.tuning.budget import OUT_OF_EPOCHS, OUT_OF_TIME, Budget
+from nbt.tuning.budget import OUT_OF_TIME, Budget
 from nbt.tuning.controller import SearchController
-from nbt.tuning.pruners.base import make_pruner
+from nbt.tuning.pruners.base import PositionHalvingPruner, Pruner, make_pruner
 from nbt.tuning.relative_cost import CostModel
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.space.space import Space
@@ -43,6 +45,7 @@ from tests.tuning.fakes import (
     simulate,
     states,
 )
+from tests.tuning.synthetic import target, transferred_priors
 
 
 def test_observers_receive_the_location_of_a_trial(tmp_path: Path) -> None:
@@ -80,7 +83,7 @@ class TestSearch:
         without = run_search(tmp_path / "b", "4", sampler=sampler, baselines=())
         assert {trial.origin for trial in without.trials} == {"sampler"}
         assert [trial.settings for trial in without.trials][:3] == [trial.settings for trial in replaced.trials][1:]
-        assert len(set(seeds)) == 1, "it is derived from the seed of the study"
+        assert len(set(seeds)) == 4, "they are derived from the seed of the study and the number of the proposal"
 
     def test_a_full_trial_is_complete_with_its_best_accuracy(self, tmp_path: Path) -> None:
         record = run_search(tmp_path, "3")
@@ -165,17 +168,16 @@ class TestBudget:
         self, tmp_path_factory: pytest.TempPathFactory, workers: int, trials: int, kills: list[int]
     ) -> None:
         folder = tmp_path_factory.mktemp("budget")
-        trained = 0
         for kill_after in kills:
             engine = FakeEngine(workers=workers, kill_after=kill_after, keep_checkpoints=2)
             store = open_fake_study(folder, str(trials))
             with contextlib.suppress(DriverKilled):
                 engine.run(make_controller(store, str(trials), pruner="asha", checkpoints=folder / "checkpoints"))
             kill(store)
-            trained += engine.epochs
         engine = FakeEngine(workers=workers, keep_checkpoints=2)
         record = run_search(folder, str(trials), engine, pruner="asha")
-        assert record.epochs_spent == trained + engine.epochs <= trials * EPOCHS
+        kept = [len(trial.curve) for trial in record.trials if trial.end != "interrupted"]
+        assert record.epochs_spent == sum(kept) <= trials * EPOCHS, "epochs that were repeated count once"
         assert "running" not in states(record.trials)
         assert trials * EPOCHS - record.epochs_spent < EPOCHS
 
@@ -324,15 +326,17 @@ class TestRequeue:
         assert specs[0] == specs[1]
         assert record.counts()["failed"] == 0
         assert [result.epoch for result in record.trials[1].curve] == list(range(1, EPOCHS + 1))
-        assert record.epochs_spent == engine.epochs <= 4 * EPOCHS
-        assert record.trials[1].epochs_spent == EPOCHS + (1 if checkpoints == 0 else 0), "a lost epoch counts"
-        assert record.counts()["complete"] == (3 if checkpoints == 0 else 4)
+        assert engine.epochs == 4 * EPOCHS + (1 if checkpoints == 0 else 0)
+        assert record.epochs_spent == 4 * EPOCHS, "a repeated epoch counts once"
+        assert record.counts()["complete"] == 4
 
     def test_a_requeued_trial_is_interrupted_at_the_end_of_the_session(self, tmp_path: Path) -> None:
         with open_fake_study(tmp_path, "1") as store:
             controller = make_controller(store, "1", checkpoints=tmp_path / "checkpoints")
-            FakeEngine(requeue_once={"trial-0000"}, keep_checkpoints=0).run(controller)
-            assert controller.next_trial() is None
+            spec = controller.next_trial()
+            assert spec is not None
+            controller.on_epoch(spec, simulate(spec)[0])
+            controller.on_abandoned(spec)
             controller.close()
             controller.close()
             assert store.record().trials[0].reason == INTERRUPTED
@@ -361,29 +365,31 @@ class TestResume:
         assert record.epochs_spent == first.epochs + second.epochs == 5 * EPOCHS
         assert len(record.trials[2].curve) == 3
 
-    def test_without_a_checkpoint_a_trial_restarts_and_lost_epochs_count(self, tmp_path: Path) -> None:
+    def test_without_a_checkpoint_a_trial_restarts_and_its_epochs_count_once(self, tmp_path: Path) -> None:
         store = open_fake_study(tmp_path, "3")
         with pytest.raises(DriverKilled):
             FakeEngine(kill_after=3, keep_checkpoints=0).run(make_controller(store, "3"))
         kill(store)
         engine = FakeEngine(keep_checkpoints=0)
         record = run_search(tmp_path, "3", engine)
-        assert states(record.trials) == ["failed", "complete", "complete"]
-        assert record.epochs_spent == 3 + 2 * EPOCHS
+        assert states(record.trials) == ["failed", "complete", "complete", "complete"]
+        assert record.epochs_spent == 3 * EPOCHS
+        assert [trial.epochs_spent for trial in record.trials] == [3, EPOCHS - 3, EPOCHS, EPOCHS]
         assert engine.specs[0].key == "trial-0001"
 
-    def test_a_trial_with_an_old_checkpoint_is_stopped_at_the_budget(self, tmp_path: Path) -> None:
-        """The last trial lost epochs when the driver was killed; the budget does not suffice to train them again."""
+    @pytest.mark.parametrize("killed_after", [1, 5, EPOCHS])
+    def test_the_last_trial_of_a_budget_is_not_lost(self, tmp_path: Path, killed_after: int) -> None:
+        """It repeats the epochs since its checkpoint, also if only its outcome was not stored."""
         store = open_fake_study(tmp_path, "1")
         with pytest.raises(DriverKilled):
-            FakeEngine(kill_after=5, keep_checkpoints=2).run(
+            FakeEngine(kill_after=killed_after, keep_checkpoints=2).run(
                 make_controller(store, "1", checkpoints=tmp_path / "checkpoints")
             )
         kill(store)
         record = run_search(tmp_path, "1", FakeEngine(keep_checkpoints=2))
         assert record.epochs_spent == EPOCHS
-        assert states(record.trials) == ["failed", "pruned"]
-        assert record.trials[1].reason == OUT_OF_EPOCHS
+        assert states(record.trials) == ["failed", "complete"]
+        assert [result.epoch for result in record.trials[1].curve] == list(range(1, EPOCHS + 1))
 
     def test_a_search_that_is_killed_repeatedly(self, tmp_path: Path) -> None:
         """Each session trains one more epoch of the same trial, and no epoch is counted twice."""
@@ -418,10 +424,54 @@ class TestResume:
         assert record.epochs_spent == 6 * EPOCHS
         assert sum(trial.epochs_spent for trial in record.trials) == record.epochs_spent
 
+    @pytest.mark.parametrize("kill_after", [2, 4 * EPOCHS, 5 * EPOCHS + 3])
+    @pytest.mark.parametrize(("pruner", "guided"), [("asha", False), ("positions", False), ("fit", True)])
+    def test_a_killed_search_ends_as_one_that_was_not(
+        self, tmp_path: Path, kill_after: int, pruner: str, guided: bool
+    ) -> None:
+        """The order of proposals, their seeds, what the pruner stops, and the curves are the same."""
+        space = Space.load("non_binary")
+
+        def search(folder: Path, kills: list[int]) -> list[object]:
+            for kill_after in [*kills, None]:
+                surrogate = transferred_priors().surrogate(target(epochs=EPOCHS), space)
+                pruners: dict[str, Callable[[], Pruner]] = {
+                    "asha": lambda: make_pruner("asha", EPOCHS),
+                    "positions": PositionHalvingPruner,
+                    "fit": lambda: transferred_priors().pruner(target(epochs=EPOCHS), length=EPOCHS, seed=0),
+                }
+                store = open_fake_study(folder, "7")
+                controller = SearchController(
+                    store,
+                    space,
+                    budget=Budget.parse("7"),
+                    pruner=pruners[pruner](),
+                    sampler=functools.partial(make_sampler, surrogate) if guided else None,
+                    checkpoints=folder / "checkpoints",
+                )
+                with contextlib.suppress(DriverKilled):
+                    FakeEngine(kill_after=kill_after, keep_checkpoints=4).run(controller)
+                record = store.record()
+                kill(store)
+            assert record.epochs_spent == sum(len(t.curve) for t in record.trials if t.end != "interrupted")
+            return [(t.settings, t.origin, t.state, t.reason, t.curve) for t in record.trials if t.end != "interrupted"]
+
+        undisturbed = search(tmp_path / "undisturbed", [])
+        assert search(tmp_path / "killed", [kill_after, 3]) == undisturbed
+
     def test_a_resumed_search_repeats_no_proposal(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "6")
         record = run_search(tmp_path, "12")
         assert len({str(trial.settings) for trial in record.trials}) == 12
+
+    def test_an_interrupted_attempt_is_no_competitor_of_its_trial(self, tmp_path: Path) -> None:
+        store = open_fake_study(tmp_path, "4")
+        with pytest.raises(DriverKilled):
+            FakeEngine(kill_after=3).run(make_controller(store, "4", pruner="asha"))
+        assert "completed_rung_0" in store.trials()[0].system_attrs
+        kill(store)
+        with open_fake_study(tmp_path, "4") as store:
+            assert list(store.trials()[0].system_attrs) == ["fixed_params"]
 
     def test_rungs_of_resumed_trials_use_the_accuracy_at_the_rung(self, tmp_path: Path) -> None:
         """Checks a trial that resumes after a rung."""

@@ -72,7 +72,16 @@ def test_a_restarted_trial_reports_no_epoch_twice_and_keeps_the_newest_results()
     again = [EpochResult(epoch, 1.0, 1.0, 0.2 * epoch, 1.0) for epoch in (1, 2, 3)]
     assert [trial.add_epoch(result) for result in again] == [[], [], [again[2]]]
     assert trial.curve == again
-    assert (trial.trained_epochs, trial.last_reported_epoch) == (5, 3)
+    assert (trial.trained_epochs, trial.last_reported_epoch) == (3, 3), "each epoch counts once"
+
+
+def test_a_restarted_trial_keeps_the_epochs_that_it_has_not_repeated_yet() -> None:
+    trial = running(0)
+    trial.curve = [EpochResult(epoch, 1.0, 1.0, 0.1 * epoch, 1.0) for epoch in (1, 2, 3)]
+    again = EpochResult(1, 1.0, 1.0, 0.5, 1.0)
+    assert trial.add_epoch(again) == [again]
+    assert [result.epoch for result in trial.curve] == [1, 2, 3]
+    assert (trial.trained_epochs, trial.epochs_left) == (0, trial.spec.settings.epochs - 3)
 
 
 def test_a_resumed_trial_reports_the_epochs_before_it() -> None:

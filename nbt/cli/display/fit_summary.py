@@ -20,6 +20,10 @@ from nbt.report.formatting import join_words
 if TYPE_CHECKING:
     from nbt.api import Recommendation
 
+_TUNED_BASIS = (
+    "the recipe that was best on other datasets; on further ones, no choice by profile and recorded tasks was better."
+)
+
 
 def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None) -> None:
     """Prints the measures as a table with definitions, the probe charts, and the conclusions as sentences."""
@@ -60,6 +64,9 @@ def print_recommendations(
         for heading, followed in (("Reasons", True), ("Suggestions that the settings do not follow", False)):
             if reasons := _reasons(recommendation.guide["sources"], followed):
                 out.print("", _heading(heading), _definitions(reasons))
+        if recommendation.name:
+            out.print("", Text(f"They are the {recommendation.name}, {_TUNED_BASIS} nbt search tries them early."))
+            continue
         unjudged = recommendation.guide["unjudged"]
         if unjudged:
             out.print("", Text(f"No prior and no recorded task judges {join_words(unjudged)}: neutral values."))

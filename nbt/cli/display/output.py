@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nbt.uris import redact_uri
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -104,7 +106,7 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             severity = getattr(record, "severity", record.levelname.lower())
-            print(f"{severity}: {record.getMessage()}", file=sys.stderr)
+            print(f"{severity}: {redact_uri(record.getMessage())}", file=sys.stderr)
         except Exception:
             self.handleError(record)
 

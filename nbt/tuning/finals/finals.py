@@ -236,7 +236,9 @@ class Finals(TrialSource):
 def _plan(record: StudyRecord, challengers: Sequence[Finalist], folds: int, max_cost: float) -> FinalsPlan:
     """Returns the size of the finals of a study, from the relative costs of its trials and of the finalists."""
     model, length = cost_model(record), record.config.epochs
-    trials = math.fsum(model.training(trial.settings, trial.trained) for trial in record.trials) / length
+    # The curve of a trial that continues an interrupted one includes the epochs of that trial.
+    ended = [trial for trial in record.trials if trial.end != "interrupted"]
+    trials = math.fsum(model.training(trial.settings, len(trial.curve)) for trial in ended) / length
     costs = [model.training(finalist.settings) / length for finalist in challengers]
     return plan_finals(trials, costs, folds, retraining=model.retraining, max_cost=max_cost)
 

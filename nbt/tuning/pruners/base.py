@@ -11,6 +11,7 @@ from nbt.errors import UsageError, nearest
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.search_config import PRUNERS
 from nbt.settings import TransferSettings
+from nbt.tuning.storage.reader import read_trial
 
 if TYPE_CHECKING:
     import optuna
@@ -29,12 +30,15 @@ class TrialContext:
         number: Number of the trial.
         settings: Settings of the trial.
         curve: Epochs so far, at least one.
+        index: Number that the trial would have if no trial had been interrupted, for random decisions; None for
+            `number`.
     """
 
     study: optuna.Study
     number: int
     settings: TransferSettings
     curve: tuple[EpochResult, ...]
+    index: int | None = None
 
 
 class Pruner(Protocol):
@@ -133,14 +137,16 @@ class PositionHalvingPruner:
 
     def __init__(self, metric: str = DEFAULT_METRIC) -> None:
         self._metric = METRICS[metric]
-        self._scores: dict[int, dict[int, float]] = {1: {}, 2: {}}  # of the trials at each third, by their number
+        self._scores: dict[int, dict[int, float]] | None = None  # of the trials at each third, by their number
 
     def decide(self, context: TrialContext) -> str | None:
         """Returns the reason for which the trial should stop, or None."""
         last, length = context.curve[-1], context.settings.epochs
-        rung = next((third for third in (1, 2) if last.epoch == math.ceil(third * length / 3)), None)
-        if rung is None or last.epoch >= length:
+        rung = self._rung(last, length)
+        if rung is None:
             return None
+        if self._scores is None:
+            self._scores = self._scores_of(context.study, context.number)
         scores = self._scores[rung]
         scores[context.number] = score = last.score(self._metric.name) or 0.0
         kept = sorted(scores.values(), reverse=True)[: max(1, len(scores) // 2)]
@@ -148,6 +154,20 @@ class PositionHalvingPruner:
             return None
         value = self._metric.format_score(score)
         return f"epoch {last.epoch}: {value} is not among the best half at {rung}/3 of the schedule"
+
+    def _rung(self, result: EpochResult, length: int) -> int | None:
+        """Returns the third at whose end an epoch is, 1 or 2; None for other epochs."""
+        is_last = result.epoch >= length
+        return next((third for third in (1, 2) if not is_last and result.epoch == math.ceil(third * length / 3)), None)
+
+    def _scores_of(self, study: optuna.Study, running: int) -> dict[int, dict[int, float]]:
+        """Returns the scores of the trials of earlier sessions at each third."""
+        scores: dict[int, dict[int, float]] = {1: {}, 2: {}}
+        for record in filter(None, map(read_trial, study.get_trials(deepcopy=False))):
+            for result in () if record.number == running or record.end == "interrupted" else record.curve:
+                if (rung := self._rung(result, record.settings.epochs)) is not None:
+                    scores[rung][record.number] = result.score(self._metric.name) or 0.0
+        return scores
 
 
 def make_pruner(name: str, length: int, metric: str = DEFAULT_METRIC, *, equal_lengths: bool = True) -> Pruner:

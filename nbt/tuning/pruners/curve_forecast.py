@@ -346,13 +346,19 @@ class QuantileForest:
         self._held_out_groups = distinct[order % len(distinct)] if len(distinct) > 1 else np.full(_NUM_TREES, -1)
         # For a few rows the compiled tree takes 3 us; the checks of `ExtraTreeRegressor.apply` take far longer.
         self._trees: list[Any] = []
-        self._leaves: list[dict[int, FloatArray]] = []
+        # The outcomes of all leaves in one array: leaf i of tree t has number `_first_leaves[t] + i`.
+        sorted_outcomes, sizes = [], []
         for seed, held_out_group in enumerate(self._held_out_groups):
             seen = groups != held_out_group
             tree = ExtraTreeRegressor(min_samples_leaf=_MIN_SAMPLES_LEAF, max_features=0.6, random_state=seed)
             tree.fit(inputs[seen], outcomes[seen])
+            leaves = tree.apply(inputs[seen])
             self._trees.append(tree.tree_)
-            self._leaves.append(_group_by_leaf(tree.apply(inputs[seen]), outcomes[seen]))
+            sorted_outcomes.append(outcomes[seen][np.argsort(leaves, kind="stable")])
+            sizes.append(np.bincount(leaves, minlength=tree.tree_.node_count))
+        self._outcomes, self._sizes = np.concatenate(sorted_outcomes), np.concatenate(sizes)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self._first_leaves = np.cumsum([0, *map(len, sizes[:-1])])
 
     def outcomes(
         self, rows: NDArray[np.float32], held_out_group: int | None = None
@@ -369,10 +375,11 @@ class QuantileForest:
             else np.flatnonzero(self._held_out_groups == held_out_group)
         )
         outcomes = []
-        for leaves in np.stack([self._trees[tree].apply(rows) for tree in trees], axis=1).tolist():
-            parts = [self._leaves[tree][leaf] for tree, leaf in zip(trees, leaves, strict=True)]
-            weights = np.repeat([1.0 / len(part) for part in parts], [len(part) for part in parts])
-            outcomes.append((np.concatenate(parts), weights / len(parts)))
+        for leaves in np.stack([self._trees[tree].apply(rows) for tree in trees], axis=1) + self._first_leaves[trees]:
+            sizes = self._sizes[leaves]
+            skipped = self._starts[leaves] - (np.cumsum(sizes) - sizes)
+            positions = np.arange(sizes.sum()) + np.repeat(skipped, sizes)
+            outcomes.append((self._outcomes[positions], np.repeat(1.0 / sizes, sizes) / len(trees)))
         return outcomes
 
 
@@ -428,10 +435,3 @@ def _training_examples(task: _RecordedTask) -> list[tuple[list[float], float, fl
                 row = forecast_features(part, reference, task.probe_score)
                 examples.append((row, curve.end_score - reference.end_score, curve.end_score - part.end_score))
     return examples
-
-
-def _group_by_leaf(leaves: NDArray[np.int64], outcomes: FloatArray) -> dict[int, FloatArray]:
-    """Returns the outcomes of the examples in each leaf, by the leaf's index."""
-    order = np.argsort(leaves, kind="stable")
-    distinct, starts = np.unique(leaves[order], return_index=True)
-    return dict(zip(distinct.tolist(), np.split(outcomes[order], starts[1:]), strict=True))

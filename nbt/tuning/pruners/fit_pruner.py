@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from nbt.tuning.pruners.curve_forecast import (
     mean_task_prediction,
     probe_logit_score,
 )
+from nbt.tuning.storage.finished_trials import FinishedTrials
 from nbt.tuning.storage.reader import read_trial
 from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score, logit_score_variance
 from nbt.tuning.surrogate.task_model import TaskModel
@@ -31,6 +33,8 @@ DEFAULT_CONTROL_FRACTION = 0.05
 _NUM_REFERENCE_CURVES = 3
 # Under a warm-up and cosine schedule, the first sixth of a curve carries almost no information.
 _MIN_TRAINED_FRACTION = 1 / 6
+# More than the trials that can run at a time, each of which needs its expected score after every epoch.
+_MAX_EXPECTED_SCORES = 4096
 
 
 @dataclass(eq=False)
@@ -42,11 +46,13 @@ class _ForecastHistory:
             trial.
         incumbent: Score to beat at the last forecast, or at the one after which the trial should have stopped.
         would_stop: Epoch after which the trial should have stopped, or None.
+        control: Whether the trial is a control.
     """
 
     rows: list[list[float]] = field(default_factory=list)
     incumbent: float = 0.0
     would_stop: int | None = None
+    control: bool = False
 
 
 class FitPruner:
@@ -78,13 +84,15 @@ class FitPruner:
         controls: float = DEFAULT_CONTROL_FRACTION,
         others: Mapping[str, Target] | None = None,
     ) -> None:
-        self._forecaster, self._expected_score = forecaster, mean_task_prediction(models)
+        predict = mean_task_prediction(models)
+        self._forecaster = forecaster
+        self._expected_score = lru_cache(_MAX_EXPECTED_SCORES)(lambda settings: float(predict([settings])[0]))
         self._seed, self._threshold, self._control_fraction = seed, threshold, controls
         self._images = target.validation_images
         self._probes = {name: probe_logit_score(found) for name, found in {"": target, **(others or {})}.items()}
         self._metric = METRICS[target.metric]
         self._histories: dict[int, _ForecastHistory] = {}
-        self._seen_trials: set[int] = set()
+        self._finished_trials = FinishedTrials()
         self._reference_curves: list[LearningCurve] = []
 
     def decide(self, context: TrialContext) -> str | None:
@@ -108,7 +116,8 @@ class FitPruner:
         if chance >= self._threshold:
             return None
         history.would_stop = history.would_stop or epoch
-        if self.is_control(context.number):
+        history.control = self.is_control(context.number if context.index is None else context.index)
+        if history.control:
             return None
         _, mean, low, high, _ = history.rows[-1]
         text, bounds = self._metric.format_score, [self._metric.format_score(score).split()[0] for score in (low, high)]
@@ -117,9 +126,9 @@ class FitPruner:
             f"beating {text(score_to_beat)} is {100 * chance:.1f} %"
         )
 
-    def is_control(self, number: int) -> bool:
-        """Returns whether a trial is a control, which is never stopped."""
-        draw = np.random.default_rng(derive_seed(self._seed, "control", number)).random()
+    def is_control(self, index: int) -> bool:
+        """Returns whether the trial with an index (see `TrialContext`) is a control, which is never stopped."""
+        draw = np.random.default_rng(derive_seed(self._seed, "control", index)).random()
         return bool(draw < self._control_fraction)
 
     def forecast(self, number: int) -> dict[str, Any] | None:
@@ -141,31 +150,28 @@ class FitPruner:
             "chance": chance,
             "incumbent": history.incumbent,
             "would_stop": history.would_stop,
-            "control": history.would_stop is not None and self.is_control(number),
+            "control": history.control,
             "rows": history.rows,
         }
 
     def _curve(self, settings: TransferSettings, epochs: Sequence[EpochResult]) -> LearningCurve:
-        expected_score = float(self._expected_score([settings])[0])
         return LearningCurve.from_epochs(
             settings,
             epochs,
             images=self._images,
             total_epochs=settings.epochs,
-            expected_score=expected_score,
+            expected_score=self._expected_score(settings),
             metric=self._metric.name,
         )
 
     def _best_finished_curves(self, context: TrialContext) -> list[LearningCurve]:
         """Returns the curves of the best full-length trials that did not diverge, best first."""
-        for trial in context.study.get_trials(deepcopy=False):
-            if trial.number not in self._seen_trials and trial.state.is_finished():
-                self._seen_trials.add(trial.number)
-                record = read_trial(trial)
-                if record is not None and record.state == "complete" and not record.diverged:
-                    curve = self._curve(record.settings, record.curve)
-                    ranked = sorted([*self._reference_curves, curve], key=lambda reference: -reference.end_score)
-                    self._reference_curves = ranked[:_NUM_REFERENCE_CURVES]
+        for trial in self._finished_trials.update(context.study.get_trials(deepcopy=False)):
+            record = read_trial(trial)
+            if record is not None and record.state == "complete" and not record.diverged:
+                curve = self._curve(record.settings, record.curve)
+                ranked = sorted([*self._reference_curves, curve], key=lambda reference: -reference.end_score)
+                self._reference_curves = ranked[:_NUM_REFERENCE_CURVES]
         return self._reference_curves
 
     def _incumbent_std(self, best: LearningCurve) -> float:

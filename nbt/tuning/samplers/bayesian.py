@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,9 +20,10 @@ from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import mutate, neutral_params, sample_many_params
 from nbt.tuning.space.space import BACKBONE, EPOCHS, Space
+from nbt.tuning.storage.finished_trials import FinishedTrials
 from nbt.tuning.storage.reader import read_trial
 from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score
-from nbt.tuning.surrogate.observation import Observation, condition_on_trials, limit_observations, to_observation
+from nbt.tuning.surrogate.observation import Observation, ObservationLog, condition_on_trials, to_observation
 from nbt.tuning.surrogate.prior_surrogate import ConditionedSurrogate, PriorSurrogate
 
 FloatArray = NDArray[np.float64]
@@ -70,15 +72,24 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         self._rng = np.random.default_rng(seed)
         self._distributions = space.distributions()
         self._encoded_cache: dict[TransferSettings, tuple[FloatArray, FloatArray]] = {}
-        self._finished: dict[int, Observation] = {}
+        self._finished_trials, self._finished = FinishedTrials(), ObservationLog()
         self._running: dict[int, Observation] = {}
-        self._tried_settings: set[TransferSettings] = set()
+        self._tried: set[int] = set()  # hashes of settings: thousands of recipes take much more memory
         self._settings_cache: dict[tuple[ParamValue, ...], TransferSettings] = {}
         self._recorded_candidates = best_recorded_params(surrogate, space)
         self._unjudged = neutral_params(d for d in space.dimensions if d.name in surrogate.unjudged)
         self._default = neutral_params(space.dimensions)
         self._study: optuna.Study | None = None
         self._trial_number = -1
+
+    @property
+    def random_state(self) -> str:
+        """State of the random generator as JSON; a sampler with the same state and trials proposes the same."""
+        return json.dumps(self._rng.bit_generator.state)
+
+    @random_state.setter
+    def random_state(self, state: str) -> None:
+        self._rng.bit_generator.state = json.loads(state)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Returns the distributions of the whole space: all parameters are sampled jointly."""
@@ -153,7 +164,7 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         self._limit_caches()
         model, best = self._posterior(observations)
         # Settings that are running, finished or failed are not proposed again, unless every candidate was tried.
-        untried = [i for i, recipe in enumerate(settings) if recipe not in self._tried_settings] or list(
+        untried = [i for i, recipe in enumerate(settings) if hash(recipe) not in self._tried] or list(
             range(len(settings))
         )
         costs = self._costs([settings[i] for i in untried])
@@ -211,27 +222,23 @@ class BayesianSampler(optuna.samplers.BaseSampler):
     def _observations(self) -> list[Observation]:
         """Returns the observations of all trials but the one that is being sampled."""
         assert self._study is not None
-        observations = []
-        for trial in self._study.get_trials(deepcopy=False):
-            finished = self._finished.get(trial.number)
-            if finished is not None:
-                observations.append(finished)
-                continue
-            if trial.number == self._trial_number:
-                continue
-            if trial.number in self._running and not trial.state.is_finished():
-                observations.append(self._running[trial.number])
-                continue
-            record = read_trial(trial)
-            if record is None:
-                continue
-            self._tried_settings.add(record.settings)
-            observation = to_observation(record, self._images, self._surrogate.target.metric)
-            if observation is None:
-                continue
-            observations.append(observation)
-            (self._finished if trial.state.is_finished() else self._running)[trial.number] = observation
-        return limit_observations(observations)
+        for trial in self._finished_trials.update(self._study.get_trials(deepcopy=False)):
+            self._running.pop(trial.number, None)
+            if (observation := self._observe(trial)) is not None:
+                self._finished.add(trial.number, observation)
+        for trial in self._finished_trials.unfinished:
+            new = trial.number not in self._running and trial.number != self._trial_number
+            if new and (observation := self._observe(trial)) is not None:
+                self._running[trial.number] = observation
+        return self._finished.limited(self._running)
+
+    def _observe(self, trial: FrozenTrial) -> Observation | None:
+        """Returns the observation of a trial and notes its settings; None if it failed or has not started."""
+        record = read_trial(trial)
+        if record is None:
+            return None
+        self._tried.add(hash(record.settings))
+        return to_observation(record, self._images, self._surrogate.target.metric)
 
     def _candidates(self, observations: Sequence[Observation]) -> list[dict[str, ParamValue]]:
         """Returns parameters of random settings, of neighbours of the best trials, and half the recorded settings.

@@ -56,6 +56,7 @@ PROGRESS = "progress"
 REASON = "reason"
 FACTS = "facts"
 INTERRUPTED = "interrupted"
+SAMPLER = "sampler"
 
 _CURVE_FIELDS = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds", "diverged")
 

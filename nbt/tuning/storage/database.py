@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from nbt.errors import NbtError, UsageError, nearest
 from nbt.paths import check_writable_file
 from nbt.tuning.storage.trial_tables import check_schema, create_tables
+from nbt.uris import redact_uri
 
 _BUSY_TIMEOUT_SECONDS = 30.0
 _RETRY_SECONDS = 0.05
@@ -230,7 +231,7 @@ def _parse(url: str) -> URL:
         ) from error
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:
         raise UsageError(
-            f"storage {url!r} is not a database URL: give sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+            f"storage {redact_uri(url)!r} is not a database URL: give sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
         ) from error
     return parsed
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import filelock
 
 from nbt.errors import NbtError
+from nbt.files import process_exists
 
 _log = logging.getLogger("nbt")
 
@@ -214,16 +215,7 @@ def _is_local_process(holder: Mapping[str, Any]) -> bool:
 
 def _is_exited_process(holder: Mapping[str, Any]) -> bool:
     """Whether the holder was a process of this machine that has ended."""
-    if not _is_local_process(holder):
-        return False
-    pid = int(holder["pid"])
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # the process is alive and belongs to another user
-        return False
-    return False
+    return _is_local_process(holder) and not process_exists(int(holder["pid"]))
 
 
 def _parse_holder(path: Path) -> Mapping[str, Any]:

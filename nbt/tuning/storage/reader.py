@@ -74,7 +74,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
 
 
 def trained_epochs(trial: FrozenTrial) -> int:
-    """Returns the number of epochs that a trial trained, including those of unfinished attempts."""
+    """Returns the number of epochs that a trial trained, without those of an interrupted trial that it continues."""
     progress = trial.user_attrs.get(codec.PROGRESS)
     trained = progress.get("trained") if isinstance(progress, dict) else None
     return trained if isinstance(trained, int) else len(trial.intermediate_values)

@@ -165,8 +165,8 @@ class TrialRecord:
         settings: The repaired recipe of the trial.
         origin: Origin of the settings, e.g. "anchor: linear probe" for a baseline recipe, or "sampler".
         curve: Results of its epochs; if it continues an interrupted trial, including the epochs of that trial.
-        trained: Number of epochs trained for it, including lost attempts but not the epochs of an interrupted trial
-            that it continues; None means the length of `curve`.
+        trained: Number of epochs trained for it, without those of an interrupted trial that it continues; None means
+            the length of `curve`.
         reason: Reason for which it was pruned or failed, else "".
         started: Start time in UTC.
         finished: End time in UTC; None while it runs.

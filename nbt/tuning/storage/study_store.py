@@ -31,7 +31,7 @@ class TrialPlan:
         settings: The repaired recipe.
         origin: Origin of the settings, e.g. "sampler" or "anchor: linear probe".
         seed: Seed of the trial.
-        checkpoint: Name of the checkpoint: the key of the first trial with these settings.
+        checkpoint: Name of the checkpoint, which ends in the index: "trial-0003".
         continues: Number of the interrupted trial that it continues; None for a new trial.
         epoch_cost: Cost of each of its epochs, in epochs of the default recipe.
     """
@@ -42,6 +42,11 @@ class TrialPlan:
     checkpoint: str
     continues: int | None = None
     epoch_cost: float = 1.0
+
+    @property
+    def index(self) -> int:
+        """Number that the trial would have if no trial had been interrupted; seeds are derived from it."""
+        return int(self.checkpoint.rpartition("-")[2])
 
     def to_attributes(self) -> dict[str, Any]:
         """Returns the plan as attributes of a trial."""
@@ -228,14 +233,16 @@ class StudyStore:
         """Reports the score of an epoch to Optuna, for samplers and pruners."""
         trial.report(codec.intermediate_value(result, self.config.metric), result.epoch)
 
-    def write_progress(self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int) -> None:
-        """Stores the curve of a running trial, of which the last epoch is new, and the number of epochs trained for it.
+    def write_progress(
+        self, trial: optuna.Trial, curve: Sequence[EpochResult], trained: int, *, first_epoch: int
+    ) -> None:
+        """Stores the curve of a running trial, which changed from an epoch on, and the number of epochs it trained.
 
         Raises:
             NbtError: An earlier change could not be written, or another driver has taken the lock.
         """
         trial.set_user_attr(codec.PROGRESS, {"trained": trained, "curve": tuple(curve)})
-        self._changed(trial, first_epoch=curve[-1].epoch)
+        self._changed(trial, first_epoch=first_epoch)
 
     def finish(
         self,

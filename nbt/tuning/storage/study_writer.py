@@ -15,6 +15,7 @@ from nbt.errors import NbtError
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.database import close, convert_errors
 from nbt.tuning.storage.locks import StudyLock
+from nbt.tuning.storage.optuna_tables import OptunaTables
 from nbt.tuning.storage.records import INTERRUPTED
 from nbt.tuning.storage.trial_tables import in_memory_study, read_trials, write_bytes, write_trials
 
@@ -29,7 +30,8 @@ class StudyWriter:
     change. A process that is killed before loses the epochs of this time, and the trials that started in it.
 
     Trials that an earlier driver left unfinished are marked as failed and interrupted; otherwise the sampler would
-    treat them as running.
+    treat them as running. In memory, interrupted trials have no rungs, so that Optuna's pruners compare a trial with
+    others and not with its own earlier attempts.
 
     Args:
         stored: The study, loaded from the database.
@@ -51,12 +53,12 @@ class StudyWriter:
         self._error: NbtError | None = None
         for _ in stored.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             stored.ask()  # only running trials can be ended
+        self._optuna_tables = OptunaTables(storage.engine, stored.study_name)
         trials = read_trials(stored, storage.engine)
         self._n_stored = len(trials)
         self._unfinished = {trial.number for trial in trials if not trial.state.is_finished()}
-        self.study = in_memory_study(
-            stored.study_name, [_interrupted(trial) if trial.number in self._unfinished else trial for trial in trials]
-        )
+        trials = [_interrupted(trial) if trial.number in self._unfinished else trial for trial in trials]
+        self.study = in_memory_study(stored.study_name, [_without_rungs(trial) for trial in trials])
         self._write(dict.fromkeys(self._unfinished, 0))
 
     def convert_errors(self) -> AbstractContextManager[None]:
@@ -148,26 +150,20 @@ class StudyWriter:
             self._lock.check()
             with self._write_lock, self.convert_errors():
                 trials = self.study.get_trials(deepcopy=False)
-                while self._n_stored <= max(first_epochs):
-                    self._stored.add_trial(_running(trials[self._n_stored]))
-                    self._unfinished.add(self._n_stored)
-                    self._n_stored += 1
-                write_trials(self._storage.engine, self._stored.study_name, trials, first_epochs)
-                for number in sorted(self._unfinished & first_epochs.keys()):
-                    if trials[number].state.is_finished():
-                        self._store_end(trials[number])
+                new = trials[self._n_stored : max(first_epochs) + 1]
+                unfinished = self._unfinished | {trial.number for trial in new}
+                ended = {number for number in unfinished & first_epochs.keys() if trials[number].state.is_finished()}
+                with self._storage.engine.begin() as connection:
+                    self._optuna_tables.add_running(connection, new)
+                    write_trials(connection, self._stored.study_name, trials, first_epochs)
+                    self._optuna_tables.end(connection, [trials[number] for number in sorted(ended)])
+                self._n_stored, self._unfinished = self._n_stored + len(new), unfinished - ended
             self._error = None
         except BaseException:
             with self._change_lock:
                 for number, epoch in first_epochs.items():
                     self._first_epochs[number] = min(epoch, self._first_epochs.get(number, epoch))
             raise
-
-    def _store_end(self, trial: FrozenTrial) -> None:
-        """Stores state and value of a finished trial; the stored time of its end replaces that in memory."""
-        value = trial.value if trial.state is TrialState.COMPLETE else None
-        trial.datetime_complete = self._stored.tell(trial.number, value, state=trial.state).datetime_complete
-        self._unfinished.remove(trial.number)
 
     def _flush_in_background(self) -> None:
         try:
@@ -178,17 +174,18 @@ class StudyWriter:
             self._storage.remove_session()  # Optuna keeps one per thread
 
 
-def _running(trial: FrozenTrial) -> FrozenTrial:
-    """Returns a trial as it is added to Optuna's tables: with its parameters and without what nbt's tables hold."""
-    added = copy.copy(trial)
-    added.state, added.values, added.datetime_complete = TrialState.RUNNING, None, None
-    added.user_attrs, added.system_attrs, added.intermediate_values = {}, {}, {}
-    return added
-
-
 def _interrupted(trial: FrozenTrial) -> FrozenTrial:
     """Returns an unfinished trial as a failed one that this or a later session continues."""
     ended = copy.copy(trial)
     ended.state, ended.datetime_complete = TrialState.FAIL, datetime.now()
     ended.user_attrs = {**trial.user_attrs, codec.REASON: INTERRUPTED, codec.INTERRUPTED: True}
     return ended
+
+
+def _without_rungs(trial: FrozenTrial) -> FrozenTrial:
+    """Returns an interrupted trial without the rungs of Optuna's pruners, and any other trial unchanged."""
+    if not trial.user_attrs.get(codec.INTERRUPTED):
+        return trial
+    kept = copy.copy(trial)
+    kept.system_attrs = {name: value for name, value in trial.system_attrs.items() if "rung" not in name}
+    return kept

@@ -1,8 +1,9 @@
 """The tables of nbt in a study database: learning curves and resumable state of trials, and predictions of runs.
 
 Optuna's own tables hold the studies with their attributes and the trials with parameters, states and values; they are
-read and written through Optuna's public API only. Trials of version 0.1 have no rows here: their user attributes in
-Optuna's tables hold the same values, with the learning curve as columns (`nbt.tuning.storage.codec.encode_curve`).
+read through Optuna's public API, and `nbt.tuning.storage.optuna_tables` writes the trials. Trials of version 0.1 have
+no rows here: their user attributes in Optuna's tables hold the same values, with the learning curve as columns
+(`nbt.tuning.storage.codec.encode_curve`).
 """
 
 from __future__ import annotations
@@ -106,12 +107,12 @@ def check_schema(engine: sqlalchemy.Engine, database: str) -> None:
 
 
 def write_trials(
-    engine: sqlalchemy.Engine, study: str, trials: Sequence[FrozenTrial], first_epochs: Mapping[int, int]
+    connection: sqlalchemy.Connection, study: str, trials: Sequence[FrozenTrial], first_epochs: Mapping[int, int]
 ) -> None:
-    """Writes changed trials in one transaction.
+    """Writes changed trials to the tables of nbt.
 
     Args:
-        engine: Engine of the database.
+        connection: Connection to the database, in a transaction.
         study: Name of the study.
         trials: All trials of the study, in the order of their numbers.
         first_epochs: Number of each changed trial -> the first epoch of its learning curve that changed.
@@ -132,12 +133,11 @@ def write_trials(
             for result in progress["curve"]
             if result.epoch >= first_epoch
         ]
-    with engine.begin() as connection:
-        connection.execute(_DELETE_TRIAL, keys)
-        connection.execute(_DELETE_EPOCHS, keys)
-        connection.execute(sqlalchemy.insert(_TRIALS), rows)
-        if epochs:
-            connection.execute(sqlalchemy.insert(_EPOCHS), epochs)
+    connection.execute(_DELETE_TRIAL, keys)
+    connection.execute(_DELETE_EPOCHS, keys)
+    connection.execute(sqlalchemy.insert(_TRIALS), rows)
+    if epochs:
+        connection.execute(sqlalchemy.insert(_EPOCHS), epochs)
 
 
 def read_trials(study: optuna.Study, engine: sqlalchemy.Engine) -> list[FrozenTrial]:

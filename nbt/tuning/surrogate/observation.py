@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,9 +87,43 @@ def limit_observations(observations: list[Observation]) -> list[Observation]:
     """Keeps the best and the newest observations, at most `_MAX_MODELLED_TRIALS`, in their order."""
     if len(observations) <= _MAX_MODELLED_TRIALS:
         return observations
-    order = sorted(range(len(observations)), key=lambda i: -(observations[i].logit_score or 0.0))
-    kept = {
-        *order[: _MAX_MODELLED_TRIALS // 2],
-        *range(len(observations) - _MAX_MODELLED_TRIALS // 2, len(observations)),
-    }
-    return [observations[i] for i in sorted(kept)]
+    return [observations[i] for i in _best_and_newest(observations)]
+
+
+class ObservationLog:
+    """The observations of a growing study, of which only those are kept that `limit_observations` can choose.
+
+    Its memory and the time of its methods do not grow with the number of trials.
+    """
+
+    def __init__(self) -> None:
+        self._finished: dict[int, Observation] = {}  # by the number of the trial
+        self._n_dropped = 0
+
+    def add(self, number: int, observation: Observation) -> None:
+        """Adds the observation of the finished trial with the given number."""
+        self._finished[number] = observation
+        if len(self._finished) > 2 * _MAX_MODELLED_TRIALS:
+            numbers = sorted(self._finished)
+            kept = [numbers[i] for i in _best_and_newest([self._finished[number] for number in numbers])]
+            self._n_dropped += len(numbers) - len(kept)
+            self._finished = {number: self._finished[number] for number in kept}
+
+    def limited(self, running: Mapping[int, Observation]) -> list[Observation]:
+        """Returns what `limit_observations` returns for all finished and the given running trials.
+
+        Args:
+            running: The observations of the running trials by their numbers.
+        """
+        by_number = {**self._finished, **running}
+        observations = [by_number[number] for number in sorted(by_number)]
+        if len(observations) + self._n_dropped <= _MAX_MODELLED_TRIALS:
+            return observations
+        return [observations[i] for i in _best_and_newest(observations)]
+
+
+def _best_and_newest(observations: Sequence[Observation]) -> list[int]:
+    """Returns the indices of the best and of the newest observations, half of `_MAX_MODELLED_TRIALS` each, in order."""
+    half = _MAX_MODELLED_TRIALS // 2
+    best = sorted(range(len(observations)), key=lambda i: -(observations[i].logit_score or 0.0))[:half]
+    return sorted({*best, *range(max(0, len(observations) - half), len(observations))})

@@ -64,7 +64,7 @@ class TestRuns:
         assert set(seeds) == {(1, 2, 3)}
         assert {run.fold for final in record.finals for run in final.runs} == {1, 2, 3}
 
-    @pytest.mark.parametrize(("budget", "finalists", "runs"), [("4", 2, 3), ("24", 3, 3), ("28", 4, 3), ("60", 4, 5)])
+    @pytest.mark.parametrize(("budget", "finalists", "runs"), [("4", 2, 3), ("24", 2, 3), ("28", 4, 3), ("60", 4, 5)])
     def test_finals_and_last_training_cost_at_most_half_of_what_the_trials_cost(
         self, tmp_path: Path, budget: str, finalists: int, runs: int
     ) -> None:

@@ -15,6 +15,7 @@ from nbt.tuning.pruners.curve_forecast import (
     CurveForecaster,
     ForecastDistribution,
     LearningCurve,
+    QuantileForest,
     forecast_features,
     has_usable_curves,
     mean_task_prediction,
@@ -312,3 +313,21 @@ def test_the_synthetic_task_is_not_trivial() -> None:
 def test_there_may_be_more_tables_than_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curve_forecast, "_NUM_TREES", 2)
     assert 0.0 < CurveForecaster(source_tables(), transferred_priors().models_by_table).level < 0.5
+
+
+def test_a_forest_returns_the_outcomes_of_its_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curve_forecast, "_NUM_TREES", 5)
+    rng = np.random.default_rng(0)
+    inputs, outcomes = rng.normal(size=(200, 4)).astype(np.float32), rng.normal(size=200)
+    groups = rng.integers(3, size=200)
+    forest = QuantileForest(inputs, outcomes, groups)
+    rows = rng.normal(size=(3, 4)).astype(np.float32)
+    for held_out, trees in ((None, [0, 1, 2, 3, 4]), (1, [1, 4])):
+        for row, (values, weights) in zip(rows, forest.outcomes(rows, held_out), strict=True):
+            expected = []
+            for tree in trees:
+                seen = groups != tree % 3
+                leaves = forest._trees[tree].apply(inputs[seen])
+                expected.append(outcomes[seen][leaves == forest._trees[tree].apply(row[None])[0]])
+            np.testing.assert_array_equal(values, np.concatenate(expected))
+            np.testing.assert_allclose(weights, np.concatenate([[1 / len(e) / len(trees)] * len(e) for e in expected]))

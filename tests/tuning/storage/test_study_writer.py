@@ -98,8 +98,8 @@ class TestBatches:
             restarted = EpochResult(2, 3.0, 2.0, 0.7, 0.5)
             controller.on_epoch(spec, restarted)
             [stored] = read_study(resolve_storage(None, tmp_path), "fake").trials
-        assert stored.curve == (epoch(1), restarted)
-        assert stored.epochs_spent == 4
+        assert stored.curve == (epoch(1), restarted, epoch(3))
+        assert stored.epochs_spent == 3
 
     def test_epochs_without_finite_losses(self, tmp_path: Path) -> None:
         result = EpochResult(1, float("inf"), None, None, 0.5, diverged=True)
@@ -140,9 +140,9 @@ class TestFaults:
         [trial] = read_study(resolve_storage(None, tmp_path), "fake").trials
         assert (trial.end, trial.curve) == ("running", (epoch(1),))
         record = run_search(tmp_path, "3")
-        assert [trial.end for trial in record.trials] == ["interrupted", "complete", "complete"]
+        assert [trial.end for trial in record.trials] == ["interrupted", "complete", "complete", "complete"]
         assert record.trials[1].facts["continues"] == 0
-        assert record.epochs_spent == 1 + 2 * EPOCHS
+        assert record.epochs_spent == 3 * EPOCHS
 
     def test_a_process_that_is_killed_while_it_writes(self, tmp_path: Path) -> None:
         code = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from typing import Any
 
 import pytest
@@ -11,7 +12,13 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.surrogate import observation as module
 from nbt.tuning.surrogate.logit_score import MAX_GAP_TO_BEST, logit_score, logit_score_variance
-from nbt.tuning.surrogate.observation import Observation, condition_on_trials, limit_observations, to_observation
+from nbt.tuning.surrogate.observation import (
+    Observation,
+    ObservationLog,
+    condition_on_trials,
+    limit_observations,
+    to_observation,
+)
 from tests.tuning.synthetic import IMAGES, LENGTH, SPACE, TREES, draw, record, transferred_priors, trees_target
 
 
@@ -85,3 +92,31 @@ class TestManyTrials:
         trials = [Observation(recipe, 5.0, 0.1) for recipe in draw(400, seed=8)]
         trials[-3:] = [dataclasses.replace(trial, logit_score=None) for trial in trials[-3:]]
         assert limit_observations(trials)[-3:] == trials[-3:]
+
+
+class TestObservationLog:
+    @pytest.mark.parametrize("running", [0, 3, 40, 400])
+    def test_it_chooses_what_the_limit_of_all_trials_chooses(
+        self, running: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_MAX_MODELLED_TRIALS", 30)
+        recipe, rng = TransferSettings(), random.Random(running)
+        log = ObservationLog()
+        finished: dict[int, Observation] = {}
+        open_numbers = list(range(running))
+        for number in range(running, 300 + running):
+            open_numbers.append(number)
+            done = open_numbers.pop(rng.randrange(len(open_numbers)))  # trials end in any order
+            # Few distinct scores, so that there are ties, below and above 0, the score of a running trial.
+            finished[done] = Observation(recipe, float(rng.randrange(-3, 4)), rng.random())
+            log.add(done, finished[done])
+            now = {number: Observation(recipe, None, 0.0) for number in open_numbers}
+            in_order = [observation for _, observation in sorted((finished | now).items())]
+            assert log.limited(now) == limit_observations(in_order)
+        assert len(log._finished) <= 2 * 30
+
+    def test_a_small_study_is_complete(self) -> None:
+        log, observations = ObservationLog(), [Observation(recipe, 1.0, 0.1) for recipe in draw(30, seed=8)]
+        for number in reversed(range(30)):
+            log.add(number, observations[number])
+        assert log.limited({}) == observations
