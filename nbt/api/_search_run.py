@@ -17,7 +17,7 @@ from nbt.api.results import SearchResult
 from nbt.errors import NbtError
 from nbt.files import remove_leftovers
 from nbt.settings import TransferSettings, repair
-from nbt.tuning.baseline_recipes import baseline_recipes
+from nbt.tuning.baseline_recipes import FROM_SCRATCH, baseline_recipes, from_scratch_recipe
 from nbt.tuning.job_clock import FINALS, REPORT, TRAIN, TRIALS
 from nbt.tuning.relative_cost import cost_model
 from nbt.tuning.storage.records import StudyObserver, StudyRecord
@@ -93,11 +93,16 @@ class SearchRun:
 
     def _controller_arguments(self) -> dict[str, Any]:
         """Returns sampler, pruner and recommended settings of the controller; a teacher adds an injection."""
-        arguments = self.strategy.arguments(self.prepared.space, cost_model(self.store.record()))
-        if self.strategy.surrogate is not None and self.prepared.candidates is not None:
-            # The other baseline recipes, and those of other backbones, run where they are expected to gain enough.
-            arguments["baselines"] = baseline_recipes(self.prepared.config.epochs)[:1]
+        record = self.store.record()
+        arguments = self.strategy.arguments(self.prepared.space, cost_model(record))
         teacher, epochs = self.prepared.config.teacher, self.prepared.config.epochs
+        if self.strategy.surrogate is not None:
+            # Of several backbones, only the default recipe runs in any case; the others where they may gain enough.
+            baselines = baseline_recipes(epochs)[: None if self.prepared.candidates is None else 1]
+            # A study that has gone on without it is continued as it began.
+            if self.strategy.surrogate.target.has_clear_advantage is False and len(record.trials) < 2:
+                baselines.insert(1, (FROM_SCRATCH, from_scratch_recipe(epochs)))
+            arguments["baselines"] = baselines
         if teacher is not None:
             settings = repair(TransferSettings(init="inject", teacher=teacher, epochs=epochs))
             arguments["recommended"] = [("injection", settings), *arguments.get("recommended", [])]

@@ -16,7 +16,9 @@ from nbt.report.formatting import pluralise
 from nbt.report.metric_text import value_text
 from nbt.report.settings_table import recipe_summary
 from nbt.report.study.backbones import candidates_json
+from nbt.report.study.recommendation import current_recommendation
 from nbt.report.study.result_rows import ResultRow, guess_rows, model_rows, study_rows, validation_row
+from nbt.report.study.transfer_evidence import is_transfer_advised, transfer_evidence
 from nbt.settings import TransferSettings
 from nbt.tuning.finals.test_results import ClassResult, TestResult, optimism, test_results
 from nbt.tuning.intervals import Interval, difference_interval, interval_json, value_interval
@@ -133,7 +135,7 @@ class SearchResult:
         from nbt.report.study.calibration import study_calibration
 
         record = self.record
-        results = test_results(record)
+        results, recommendation = test_results(record), current_recommendation(record)
         final, metric = record.final(record.recommended or ""), METRICS[record.config.metric]
         versus = None if final is None else final.versus_default
         if final is not None and versus is not None:
@@ -143,6 +145,10 @@ class SearchResult:
             "study": record.config.name,
             "report": str(self.report_path),
             "recommended": self.recommended.to_dict(),
+            "transfer": {
+                "advised": is_transfer_advised(record, recommendation),
+                "evidence": list(transfer_evidence(record, recommendation)),
+            },
             **({"candidates": candidates_json(record)} if record.config.candidates else {}),
             "metric": metric.name,
             "validation": None if final is None else interval_json(value_interval(final.validation, metric)),

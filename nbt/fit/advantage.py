@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+# Standard errors of the difference of two probes that a clear advantage exceeds.
+_CLEAR = 2.0
 # An error below a tenth of a per cent is within the noise of any sample that a profile measures.
 _MIN_ERROR = 1e-3
 
@@ -18,3 +22,19 @@ def advantage(pretrained: float, random: float) -> float:
         random: Accuracy of the same probe on the features of the architecture with random weights, 0 ... 1.
     """
     return (pretrained - random) / max(1.0 - random, _MIN_ERROR)
+
+
+def is_clear_advantage(pretrained: float, random: float, images: float) -> bool:
+    """Returns whether a probe of pretrained features is better than one of random ones by two standard errors.
+
+    The errors are those of independent binomial samples, with two correct and two wrong predictions added (Agresti and
+    Coull 1998). Both probes classify the same images, so that the error of their difference is hardly larger.
+
+    Args:
+        pretrained: As in `advantage`.
+        random: As in `advantage`.
+        images: Number of images on which each accuracy was measured.
+    """
+    shares = [(accuracy * images + 2.0) / (images + 4.0) for accuracy in (pretrained, random)]
+    variance = sum(share * (1.0 - share) for share in shares) / (images + 4.0)
+    return pretrained - random > _CLEAR * math.sqrt(variance)

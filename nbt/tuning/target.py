@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbt.fit.advantage import advantage
+from nbt.fit.advantage import advantage, is_clear_advantage
 from nbt.metrics import DEFAULT_METRIC
 from nbt.tuning.storage.codec import TLI_SIMILARITY, score_images
 
@@ -24,6 +24,7 @@ class Target:
         scalars: Finite scalars of the fit profile; empty without a profile.
         layers: Rows of the fit profile, one per unit, starting at the input.
         metric: Name of the metric of the search.
+        has_random_weights: Whether the weights of the backbone are random.
     """
 
     epochs: int
@@ -31,6 +32,7 @@ class Target:
     scalars: Mapping[str, float] = field(default_factory=dict)
     layers: Sequence[Mapping[str, Any]] = ()
     metric: str = DEFAULT_METRIC
+    has_random_weights: bool = False
 
     @classmethod
     def of(
@@ -51,7 +53,15 @@ class Target:
         if profile is None:
             return cls(epochs=epochs, facts=facts, metric=metric)
         scalars = _finite_values(profile["scalars"])
-        return cls(epochs=epochs, facts=facts, scalars=scalars, layers=profile["layers"], metric=metric)
+        is_random = profile.get("facts", {}).get("weights") == "none"
+        return cls(
+            epochs=epochs,
+            facts=facts,
+            scalars=scalars,
+            layers=profile["layers"],
+            metric=metric,
+            has_random_weights=is_random,
+        )
 
     @property
     def validation_images(self) -> int:
@@ -86,6 +96,20 @@ class Target:
         """
         pretrained, random = self.probe, self.scalars.get("ridge_accuracy_random")
         return None if pretrained is None or random is None else advantage(pretrained, random)
+
+    @property
+    def has_clear_advantage(self) -> bool | None:
+        """Whether the ridge probe of the best pretrained unit is clearly better than that of the best random unit.
+
+        The last units alone would mislead: random weights lose the image with depth, so that the last unit of any
+        other weights, even of noise, may look better. None if the measures are missing, and where the weights are
+        random, so that nothing could be transferred.
+        """
+        images, own = self.scalars.get("samples"), self.layer("ridge_accuracy")
+        random = self.layer("ridge_accuracy_random")
+        if self.has_random_weights or not images or not own or not random:
+            return None
+        return is_clear_advantage(max(own), max(random), images)
 
     @property
     def tli_similarity(self) -> float | None:

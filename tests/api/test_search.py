@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import nbt
@@ -25,7 +26,9 @@ from nbt.training.export.exported_model import read_card
 from nbt.tuning.engines import worker_count
 from nbt.tuning.storage.records import StudyObserver, TrialRecord
 from nbt.tuning.storage.studies import list_studies, resolve_storage
+from nbt.tuning.target import Target
 from nbt.tuning.tuned_recipes import TUNED_DEFAULT
+from tests.conftest import REPOSITORY
 from tests.sample_study import BEST, interrupted, sample_study, with_config
 
 QUICK: dict[str, Any] = {"epochs": 2, "final_seeds": 2, "study": "s"}
@@ -530,3 +533,54 @@ def test_a_recipe_without_starting_weights_is_wrong_usage(task: Task) -> None:
     for changes in wrong:
         with pytest.raises(UsageError, match=r"needs a teacher|no file no\.pth|not trained by nbt"):
             api.train(task, TransferSettings(epochs=2).replace(**changes))
+
+
+def test_weights_without_an_advantage_are_compared_with_training_from_scratch_first(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise in the place of pretrained weights; then the same weights as if they had an advantage."""
+    task = nbt.load_task("digits", backbone="conv3(width=8)", weights="none", shots=24)
+    generator = torch.Generator().manual_seed(0)
+    noise = {name: torch.randn(value.shape, generator=generator) * value.std() for name, value in task.w0.items()}
+    torch.save(noise, own_folder / "noise.pth")
+    useless = nbt.load_task("digits", backbone="conv3(width=8)", weights=own_folder / "noise.pth", shots=24)
+    options = {**QUICK, "workers": 1, "progress": False}
+    result = nbt.search(useless, budget=3, **{**options, "study": "noise"})
+    origins = [trial.origin for trial in result.record.trials]
+    assert origins[:2] == ["anchor: default recipe", "anchor: training from scratch"]
+    assert result.record.trials[1].settings.transfer_depth == 0.0
+    document = result.to_json()["transfer"]
+    assert document["advised"] == (result.recommended.transfer_depth > 0.0)
+    assert "with random weights: no clear advantage." in document["evidence"][0]
+
+    monkeypatch.setattr(Target, "has_clear_advantage", True)
+    record = nbt.search(useless, budget=3, **options).record
+    assert "anchor: training from scratch" not in [trial.origin for trial in record.trials]
+
+
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared with data and weights")
+@pytest.mark.parametrize("data", ["scene15", "corn4"])
+def test_only_weights_without_use_are_compared_with_training_from_scratch_first(data: str, own_folder: Path) -> None:
+    real = SHARED / "weights" / "mobilenet_v2_035-imagenet.pth"
+    state, generator = torch.load(real, weights_only=True), torch.Generator().manual_seed(0)
+    useless = {
+        name: value.flatten()[torch.randperm(value.numel(), generator=generator)].view_as(value)
+        if value.ndim > 1
+        else value
+        for name, value in state.items()
+    }
+    torch.save(useless, own_folder / "shuffled.pth")
+    for weights, is_early in ((real, False), (own_folder / "shuffled.pth", True)):
+        record = nbt.search(
+            str(SHARED / "data" / data),
+            backbone="mobilenet_v2(width_mult=0.35)",
+            weights=weights,
+            image_size=64,
+            budget=2,
+            **{**QUICK, "epochs": 1, "study": weights.stem, "workers": 1, "progress": False},
+        ).record
+        assert (record.trials[1].origin == "anchor: training from scratch") == is_early

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbt.fit.advantage import advantage
+from nbt.fit.advantage import advantage, is_clear_advantage
 
 
 @pytest.mark.parametrize(
@@ -13,3 +13,22 @@ from nbt.fit.advantage import advantage
 )
 def test_the_share_of_the_random_networks_errors(pretrained: float, random: float, expected: float) -> None:
     assert advantage(pretrained, random) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "random", "images", "is_clear"),
+    [
+        # One standard error of the difference is 2.9 points with 600 images, 9 with 60.
+        (0.56, 0.50, 600, True),
+        (0.55, 0.50, 600, False),
+        (0.60, 0.50, 60, False),
+        (0.70, 0.50, 60, True),
+        (0.50, 0.60, 600, False),
+        (1.0, 1.0, 600, False),
+        (1.0, 0.999, 600, False),
+    ],
+)
+def test_a_clear_advantage_exceeds_two_standard_errors(
+    pretrained: float, random: float, images: int, is_clear: bool
+) -> None:
+    assert is_clear_advantage(pretrained, random, images) is is_clear

@@ -40,7 +40,11 @@ def profile(
 ) -> dict[str, Any]:
     """Returns the parts of a fit profile that models use; its gain rises up to the knee at two thirds."""
     depths = [(i + 1) / layers for i in range(layers)]
-    rows = [{"gain": min(1.0, 1.5 * depth) * (pretrained - random), "mean_shift": 0.1 + depth} for depth in depths]
+    gains = [min(1.0, 1.5 * depth) * (pretrained - random) for depth in depths]
+    rows = [
+        {"gain": gain, "mean_shift": 0.1 + depth, "ridge_accuracy": random + gain, "ridge_accuracy_random": random}
+        for gain, depth in zip(gains, depths, strict=True)
+    ]
     values = {"ridge_accuracy": pretrained, "ridge_accuracy_random": random, "knee_depth": 2 / 3, **scalars}
     return {"scalars": values, "layers": rows}
 

@@ -46,3 +46,23 @@ def test_values_that_are_not_finite_are_ignored() -> None:
     assert "knee_depth" not in target.scalars
     assert target.layer("gain") == [], "a column with a missing value is ignored"
     assert len(target.layer("mean_shift")) == 6
+
+
+def test_a_clear_advantage_needs_measures_and_pretrained_weights() -> None:
+    assert Target.of(facts(), profile(0.6, 0.1), 12).has_clear_advantage is None
+    measured = profile(0.6, 0.1, samples=500)
+    assert Target.of(facts(), measured, 12).has_clear_advantage is True
+    assert Target.of(facts(), {**measured, "facts": {"weights": "w.pth"}}, 12).has_clear_advantage is True
+    assert Target.of(facts(), {**measured, "facts": {"weights": "none"}}, 12).has_clear_advantage is None
+    assert Target.of(facts(), {**measured, "layers": []}, 12).has_clear_advantage is None
+
+
+def test_the_best_units_are_compared() -> None:
+    """Noise keeps the image for a few units, and random weights lose it sooner: the last units alone would mislead."""
+    measured = profile(0.6, 0.1, samples=500)
+    own_units, random_units = (0.5, 0.45, 0.4, 0.3, 0.3, 0.3), (0.6, 0.4, 0.2, 0.1, 0.1, 0.1)
+    for row, own, random in zip(measured["layers"], own_units, random_units, strict=True):
+        row |= {"ridge_accuracy": own, "ridge_accuracy_random": random}
+    assert Target.of(facts(), measured, 12).has_clear_advantage is False
+    measured["layers"][3]["ridge_accuracy"] = 0.7
+    assert Target.of(facts(), measured, 12).has_clear_advantage is True

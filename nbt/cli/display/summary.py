@@ -18,7 +18,9 @@ from nbt.report.formatting import duration, join_words, one_line, pluralise
 from nbt.report.settings_table import recipe_summary
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
+from nbt.report.study.recommendation import current_recommendation
 from nbt.report.study.result_rows import ResultRow, study_rows
+from nbt.report.study.transfer_evidence import is_transfer_advised
 from nbt.settings import TransferSettings
 from nbt.tuning.storage.records import StudyRecord
 
@@ -39,6 +41,8 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
     name = record.recommended or "recommended settings"
     table = _facts()
     table.add_row("", "settings", _one_line(f"{name}: {recipe_summary(recommended)}"))
+    if is_transfer_advised(record, current_recommendation(record)) is False:
+        table.add_row("", "transfer", "none: the recommended settings train from random weights")
     table.add_row("", "cost", _one_line(_cost(record)))
     return [
         Text(f"{record.config.name}: {record.verdict or f'{name} is recommended.'}", style="bold"),

@@ -8,6 +8,7 @@ from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
 from nbt.report.formatting import difference_interval, difference_number, pluralise, score_interval, score_text
 from nbt.report.metric_text import bounds_text, difference_bounds_text, difference_text, guess_text, value_text
 from nbt.report.study.recommendation import StudyRecommendation, default_recipe_trial
+from nbt.report.study.transfer_evidence import is_transfer_advised
 from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
 from nbt.tuning.finals.winner import CHEAPER_REASON
 from nbt.tuning.intervals import Interval
@@ -24,6 +25,8 @@ def headline(record: StudyRecord, recommendation: StudyRecommendation | None) ->
     if recommendation.final is None:
         return _headline_before_finals(record, recommendation)
     advice = "Use the default recipe" if recommendation.is_default else f"Use the settings of {recommendation.name}"
+    if is_transfer_advised(record, recommendation) is False:
+        advice = f"Do not transfer, train from random weights with the settings of {recommendation.name}"
     results = test_results(record)
     result = (
         _validation_text(record, recommendation) if results is None else _test_text(results, recommendation.is_default)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nbt.settings import TransferSettings
-from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
+from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe, is_from_scratch
 from nbt.tuning.finals.plan import MAX_FINALISTS
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 from nbt.tuning.surrogate.observation import condition_on_trials, limit_observations, to_observation
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from nbt.tuning.target import Target
 
+_WITHIN_NOISE = 2.0
 MIN_MODELLED_TRIALS = 4
 """Least number of full-length trials that the surrogate ranks; fewer are ranked by their values."""
 
@@ -37,7 +39,8 @@ def choose_finalists(
 ) -> list[Finalist]:
     """Returns the best distinct recipes of full-length trials, and the default recipe.
 
-    Diverged trials are excluded.
+    Diverged trials are excluded. The best training from scratch within noise of the best trial is among several
+    challengers, so that the recommendation may be not to transfer.
 
     Args:
         record: The record of the study.
@@ -50,14 +53,33 @@ def choose_finalists(
     if surrogate is not None and len(ranked) >= MIN_MODELLED_TRIALS:
         ranked = rank_by_posterior_mean(ranked, record, surrogate)
     challengers = list(dict.fromkeys(trial.settings for trial in ranked if trial.settings != default))
+    challengers = _with_training_from_scratch(challengers, record, n_finalists - 1)
     return [
         Finalist(
             name=DEFAULT_RECIPE if settings == default else f"trial {numbers[settings]}",
             trial=numbers.get(settings),
             settings=settings,
         )
-        for settings in [*challengers[: n_finalists - 1], default]
+        for settings in [*challengers, default]
     ]
+
+
+def _with_training_from_scratch(
+    challengers: Sequence[TransferSettings], record: StudyRecord, count: int
+) -> list[TransferSettings]:
+    """Returns so many challengers, the best first, and a training from scratch in the last place if it may be as good.
+
+    A difference of single trials is within noise below two standard errors. A single challenger is not replaced.
+    """
+    chosen = list(challengers[:count])
+    scores = [(t.score(record.config.metric) or 0.0, t.settings) for t in record.ranked() if not t.diverged]
+    scratch = next(((score, found) for score, found in scores if is_from_scratch(found)), None)
+    if count < 2 or scratch is None or record.noise is None or any(map(is_from_scratch, chosen)):
+        return chosen
+    is_close = scores[0][0] - scratch[0] <= _WITHIN_NOISE * math.sqrt(2.0) * record.noise
+    if not is_close or record.config.with_backbone_of(scratch[1]).weights == "none":
+        return chosen
+    return [*chosen[: count - 1], scratch[1]]
 
 
 def rank_by_posterior_mean(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,25 @@ class TestChooseFinalists:
         record = record_of((0.8, {"head_lr": 0.3}), (0.5, {"head_lr": 0.29}), (0.7, {"head_lr": 0.01}))
         surrogate = PriorSurrogate(Target(epochs=EPOCHS), Space.load("non_binary"))
         assert choose_finalists(record, 2, surrogate)[0].settings.head_lr == 0.3
+
+    def test_a_training_from_scratch_that_may_be_as_good_is_compared(self) -> None:
+        trials = [
+            (0.80, {"head_lr": 0.1}),
+            (0.79, {"head_lr": 0.2}),
+            (0.78, {"ema": 0.9}),
+            (0.77, {"transfer_depth": 0.0}),
+        ]
+        record = dataclasses.replace(record_of(*trials), noise=0.02)
+
+        def names(found: StudyRecord, n: int = 4) -> list[str]:
+            return [finalist.name for finalist in choose_finalists(found, n)]
+
+        assert names(record) == ["trial 0", "trial 1", "trial 3", DEFAULT_RECIPE]
+        assert names(record, 3) == ["trial 0", "trial 3", DEFAULT_RECIPE]
+        assert names(record, 2) == ["trial 0", DEFAULT_RECIPE], "the only challenger is the best"
+        assert names(dataclasses.replace(record, noise=0.01)) == ["trial 0", "trial 1", "trial 2", DEFAULT_RECIPE]
+        without_weights = dataclasses.replace(record, config=config(weights="none"))
+        assert names(without_weights) == ["trial 0", "trial 1", "trial 2", DEFAULT_RECIPE]
 
     def test_equal_settings_run_once(self) -> None:
         finalists = choose_finalists(record_of((0.9, {"ema": 0.9}), (0.8, {"ema": 0.9}), (0.7, {"ema": 0.98})))

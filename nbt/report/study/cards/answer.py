@@ -21,6 +21,7 @@ from nbt.report.metric_text import bounds_text, difference_bounds_text, differen
 from nbt.report.study.cards.card import Card, StudyView
 from nbt.report.study.headline import Z95, error_text, headline, reference_of, validation_sentences
 from nbt.report.study.recommendation import default_recipe_trial
+from nbt.report.study.transfer_evidence import transfer_evidence
 from nbt.tuning.finals.test_results import TestResult, TestResults
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import StudyRecord
@@ -37,7 +38,10 @@ class Answer(Card):
         """Returns headline, tiles, failed checks, notes and the next step; every study has an answer."""
         return TemplateData(
             headline=headline(study.record, study.recommendation),
-            explanation=validation_sentences(study.record, study.recommendation),
+            explanation=(
+                *validation_sentences(study.record, study.recommendation),
+                *transfer_evidence(study.record, study.recommendation),
+            ),
             next_step=next_step(study),
             tiles=tiles(study),
             failed_checks=[check for check in study.checks if check.is_failed],
