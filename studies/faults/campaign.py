@@ -25,8 +25,8 @@ from faults.checks import (
     state_of,
 )
 from faults.child import MODULES, checkpoint_every_epoch, count_writing
-from faults.kinds import KINDS, Fault
-from faults.kinds.base import Attempt
+from faults.kinds import KINDS
+from faults.kinds.base import Attempt, Fault
 from faults.process import Process
 from faults.search import NO_SERVER, OPTIONS, PHASES, STUDY, TASKS, TIMEOUT_SECONDS, Search
 
@@ -141,7 +141,7 @@ class Campaign:
             setup = fault.setup(attempt)
             cold = setup is None and attempt.phase == "start" and fault.phases == PHASES and rng.random() < _COLD_SHARE
             if cold:
-                attempt = dataclasses.replace(attempt, delay=rng.random() * self._cold_start)
+                attempt = dataclasses.replace(attempt, delay=rng.random() * (self._cold_start or 0.0))
             often = checkpoint_every_epoch if rng.random() < 0.5 else None
             process = search.run("first", setup=_both(often, setup), fork=not cold)
             hit = _reach(attempt, process) and fault.inject(attempt, process)

@@ -62,7 +62,7 @@ def checkpoint_every_epoch() -> None:
     from nbt.training import run_trial
     from nbt.training.fine_tune import fine_tune
 
-    run_trial.fine_tune = functools.partial(fine_tune, checkpoint_seconds=0.0)  # type: ignore[assignment]
+    vars(run_trial)["fine_tune"] = functools.partial(fine_tune, checkpoint_seconds=0.0)
 
 
 def fail_writing(root: str, number: int, code: int) -> Callable[[], None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from faults.generators.case import CANARY, Case, Sandbox
 from faults.generators.images import write_classes
 
@@ -71,7 +73,7 @@ def bad_manifests(sandbox: Sandbox) -> Case:
     return Case(f"CSV: {name}", ("check", "--dataset", str(path), "--json"), (0, 2))
 
 
-_MANIFESTS = {
+_MANIFESTS: dict[str, Callable[[str, str], str | bytes]] = {
     "UTF-16": lambda good, name: good.encode("utf-16"),
     "Latin-1": lambda good, name: (good + f"{name}/0.png,Käse\n").encode("latin-1"),
     "byte order mark": lambda good, name: good.encode("utf-8-sig"),

@@ -30,19 +30,19 @@ class ClockSetBack(Fault):
 
 def set_back(after: float, seconds: float) -> None:
     """Replaces the clock of the modules of nbt and Optuna: so many seconds later it is set back by `seconds`."""
-    real, real_datetime = time.time, datetime.datetime
+    real = time.time
     moment = real() + after
 
     def shifted() -> float:
         now = real()
         return now - seconds if now > moment else now
 
-    class ShiftedDatetime(real_datetime):
+    class ShiftedDatetime(datetime.datetime):
         @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
-            return real_datetime.fromtimestamp(shifted(), tz)
+        def now(cls, tz: datetime.tzinfo | None = None) -> ShiftedDatetime:
+            return cls.fromtimestamp(shifted(), tz)
 
     time.time = shifted
     for name, module in list(sys.modules.items()):
-        if name.split(".")[0] in ("nbt", "optuna") and getattr(module, "datetime", None) is real_datetime:
+        if name.split(".")[0] in ("nbt", "optuna") and getattr(module, "datetime", None) is datetime.datetime:
             module.datetime = ShiftedDatetime  # type: ignore[attr-defined]

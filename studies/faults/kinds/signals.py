@@ -27,8 +27,8 @@ class KillDriver(Fault):
     """SIGKILL to the process that the user has started; its workers must end by themselves."""
 
     kind = "SIGKILL of the process"
-    workers = (1, 1, 1, 2)
-    codes = (KILLED, 0)
+    workers: ClassVar[tuple[int, ...]] = (1, 1, 1, 2)
+    codes: ClassVar[tuple[int, ...]] = (KILLED, 0)
     goal = 8
 
     def inject(self, attempt: Attempt, process: Process) -> bool:
@@ -96,7 +96,7 @@ class Interrupt(Fault):
 
     kind = "SIGINT once"
     workers = (1, 1, 1, 2)
-    codes = (130, 0)
+    codes: ClassVar[tuple[int, ...]] = (130, 0)
     goal = 5
     signals: ClassVar[int] = 1
 
