@@ -19,7 +19,6 @@ from nbt.files import remove_leftovers
 from nbt.settings import TransferSettings, repair
 from nbt.tuning.baseline_recipes import FROM_SCRATCH, baseline_recipes, from_scratch_recipe
 from nbt.tuning.job_clock import FINALS, REPORT, TRAIN, TRIALS
-from nbt.tuning.relative_cost import cost_model
 from nbt.tuning.storage.records import StudyObserver, StudyRecord
 
 if TYPE_CHECKING:
@@ -93,6 +92,8 @@ class SearchRun:
 
     def _controller_arguments(self) -> dict[str, Any]:
         """Returns sampler, pruner and recommended settings of the controller; a teacher adds an injection."""
+        from nbt.tuning.relative_cost import cost_model
+
         record = self.store.record()
         arguments = self.strategy.arguments(self.prepared.space, cost_model(record))
         teacher, epochs = self.prepared.config.teacher, self.prepared.config.epochs
