@@ -11,7 +11,6 @@ from nbt.errors import UsageError, nearest
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.search_config import PRUNERS
 from nbt.settings import TransferSettings
-from nbt.tuning.storage.reader import read_trial
 
 if TYPE_CHECKING:
     import optuna
@@ -162,6 +161,8 @@ class PositionHalvingPruner:
 
     def _scores_of(self, study: optuna.Study, running: int) -> dict[int, dict[int, float]]:
         """Returns the scores of the trials of earlier sessions at each third."""
+        from nbt.tuning.storage.reader import read_trial
+
         scores: dict[int, dict[int, float]] = {1: {}, 2: {}}
         for record in filter(None, map(read_trial, study.get_trials(deepcopy=False))):
             for result in () if record.number == running or record.end == "interrupted" else record.curve:

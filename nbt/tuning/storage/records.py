@@ -474,8 +474,12 @@ class StudyRecord:
 
     @property
     def budget_spent(self) -> float:
-        """Cost of all trials, in epochs of the default recipe, the unit of `epochs_budget`."""
-        return sum(trial.cost for trial in self.trials)
+        """Cost of all trials, in epochs of the default recipe, the unit of `epochs_budget`.
+
+        An epoch of a trial whose record is damaged counts as one of the default recipe.
+        """
+        damaged = self.epochs_spent - sum(trial.epochs_spent for trial in self.trials)
+        return damaged + sum(trial.cost for trial in self.trials)
 
     @property
     def cost(self) -> float:
