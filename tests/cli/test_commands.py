@@ -219,7 +219,7 @@ class TestSearch:
             "default recipe 76.0 % [70.0, 82.0] the same images",
             "validation 81.0 % [80.0, 82.0] 5 runs; minus test +2.0 [-3.1, +8.1]",
             "settings trial 1: depth 1.00 frozen 0.50 lr 0.01",
-            "cost 1 min 15 s, 0.8 of the budget of 5, 3 trials (2 complete, 1 pruned)",
+            "cost 1 min 15 s, 4.5 of the budget of 5, 3 trials (2 complete, 1 pruned)",
             "report reports/birds/report.html",
             "next nbt predict reports/birds/model IMAGES...",
         ]

@@ -478,7 +478,7 @@ class StudyRecord:
 
         An epoch of a trial whose record is damaged counts as one of the default recipe.
         """
-        damaged = self.epochs_spent - sum(trial.epochs_spent for trial in self.trials)
+        damaged = max(0, self.epochs_spent - sum(trial.epochs_spent for trial in self.trials))
         return damaged + sum(trial.cost for trial in self.trials)
 
     @property
