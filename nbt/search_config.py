@@ -59,7 +59,8 @@ class Option:
             stored.
         help: One sentence for help texts.
         metavar: What stands for the value in help texts.
-        low: Least value of a whole number; None where it depends on the dataset.
+        low: Least value of a whole number; None where it depends on the dataset or has an explanation of its own.
+        positive: Whether a number must be above 0.
         choices: The values of a choice.
         when_none: What None means, for help texts; "" where None is not a value or needs no words.
         flag: Name on the command line where it is not the field's own, as "--no-heuristics" for a flag that is on.
@@ -70,6 +71,7 @@ class Option:
     help: str
     metavar: str = ""
     low: int | None = 1
+    positive: bool = False
     choices: tuple[str, ...] = ()
     when_none: str = ""
     flag: str = ""
@@ -94,7 +96,9 @@ class Option:
                     raise UsageError(f"{name} {value!r}: {nearest(str(value), self.choices)}")
                 return value
             case "budget":
-                return str(self._check_text(name, str(value) if type(value) is int else value))
+                if isinstance(value, bool) or not isinstance(value, int | str):
+                    raise UsageError(f"{name}: expected a whole number of trials or a text such as '2h', got {value!r}")
+                return self._check_text(name, str(value))
             case "gpus":
                 return value if isinstance(value, str) else self._check_number(name, value)
             case "workers":
@@ -122,6 +126,8 @@ class Option:
     def _check_number(self, name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise UsageError(f"{name}: expected a number, got {value!r}")
+        if self.positive and value <= 0:
+            raise UsageError(f"{name}: {value:g} is not above 0")
         return value
 
     def _check_text(self, name: str, value: Any) -> str:
@@ -202,6 +208,7 @@ class SearchConfig:
         kind="number",
         role="search",
         metavar="MS",
+        positive=True,
         help="Longest time in milliseconds in which a backbone may classify one image, measured on this device.",
         when_none="any",
     )
@@ -254,6 +261,7 @@ class SearchConfig:
         kind="number",
         role="search",
         metavar="POINTS",
+        positive=True,
         help="With --budget auto: the search ends when the expected gain of a further trial falls below it.",
     )
     space: str = _option(
@@ -303,6 +311,7 @@ class SearchConfig:
         kind="number",
         role="run",
         metavar="F",
+        positive=True,
         help="With Ray: CPUs per trial.",
         when_none="as many as leave room for all workers",
     )
@@ -396,6 +405,7 @@ class SearchConfig:
     final_seeds: int = _option(
         5,
         kind="whole",
+        low=None,
         role="run",
         metavar="N",
         help="Maximum number of folds of the final runs, 2 or more; as many are used as take, with the last training, "
@@ -430,9 +440,10 @@ class SearchConfig:
         for name, option in option_fields().items():
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, option.check(name, value))
+                shown = name if option.kind == "flag" else flag_of(name)
+                object.__setattr__(self, name, option.check(shown, value))
             elif default_value(name) is not None:
-                raise UsageError(f"{name}: expected a value, got nothing")
+                raise UsageError(f"{flag_of(name)}: expected a value, got nothing")
 
     @with_python_names
     def check_complete(self) -> SearchConfig:

@@ -96,12 +96,13 @@ def line_of(text: str, key: str, value: str) -> int | None:
     return max(found, default=None)
 
 
-def parse_yaml_list(text: str, *, source: str) -> list[tuple[dict[str, str], Any]]:
+def parse_yaml_list(text: str, *, source: str, items: str = "items") -> list[tuple[dict[str, str], Any]]:
     """Parses YAML text that holds a list.
 
     Args:
         text: The YAML text.
         source: Name of the text in messages, usually its path.
+        items: What the list holds, for messages.
 
     Returns:
         Each item with its places for messages, such as "list.yaml, line 3": that of each key by its name, and that of
@@ -112,7 +113,7 @@ def parse_yaml_list(text: str, *, source: str) -> list[tuple[dict[str, str], Any
     """
     values = _parse(text, source)
     if not isinstance(values, list):
-        raise UsageError(f"{source}: {_is_empty(values)}expected a list")
+        raise UsageError(f"{source}: {_is_empty(values)}expected a list of {items}")
     node = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(node, yaml.SequenceNode)
     places = []

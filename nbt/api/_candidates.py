@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.api._load_task import load_candidate, load_silently
 from nbt.errors import NbtError, UsageError, one_line_message
+from nbt.models.backbone_spec import BackboneSpec, parse_backbone
 from nbt.progress import Progress
 from nbt.search_config import SearchConfig
 from nbt.settings.candidate import Candidate, candidates_text
@@ -131,6 +132,8 @@ def _load_all(
             continue
         size = item.image_size or config.image_size
         try:
+            if bounds is not None:
+                check_parameters(parse_backbone(item.name), size, bounds)  # before weights are fetched
             if loaded:
                 task = load_candidate(loaded[0][1], item.name, item.weights, size, progress)
             else:
@@ -138,7 +141,7 @@ def _load_all(
                 task = load_silently(config.dataset, progress=progress, **source, **options)
             _check_memory(task)
             if bounds is not None:
-                check_bounds(task, bounds)
+                check_latency(task, bounds)
         except NbtError as error:
             errors[_label(item)] = error
         else:
@@ -172,26 +175,39 @@ def _check_memory(task: Task) -> None:
         )
 
 
-def check_bounds(task: Task, config: SearchConfig) -> None:
-    """Checks the size and the latency of the backbone of a task.
+def check_parameters(backbone: BackboneSpec, image_size: int | None, config: SearchConfig) -> None:
+    """Checks the size of a backbone, without its weights.
 
     Raises:
-        UsageError: It has more parameters than `max_parameters`, or takes longer than `max_latency` for an image.
+        UsageError: It has more parameters than `max_parameters`.
     """
-    from nbt.models.size import measure_latency, parameter_count
+    from nbt.models.backbone import build_backbone, default_image_size
+    from nbt.models.size import parameter_count
 
-    if _bounds(config) == (None, None):
+    if config.max_parameters is None:
         return
-    model, name = task.build_model(), task.backbone.text
-    parameters = parameter_count(model)
-    if config.max_parameters is not None and parameters > config.max_parameters:
-        raise UsageError(f"{name} has {parameters} parameters, more than --max-parameters {config.max_parameters}")
+    size = image_size or default_image_size(backbone)
+    parameters = parameter_count(build_backbone(backbone, 2, image_size=size))
+    if parameters > config.max_parameters:
+        raise UsageError(
+            f"{backbone.text} has {parameters} parameters, more than --max-parameters {config.max_parameters}"
+        )
+
+
+def check_latency(task: Task, config: SearchConfig) -> None:
+    """Checks the latency of the backbone of a task on this device.
+
+    Raises:
+        UsageError: It takes longer than `max_latency` for an image.
+    """
+    from nbt.models.size import measure_latency
+
     if config.max_latency is None:
         return
-    latency = measure_latency(model, task.image_size)
+    latency = measure_latency(task.build_model(), task.image_size)
     if latency > config.max_latency:
         raise UsageError(
-            f"{name} takes {latency:.3g} ms for an image of {task.image_size} px on this device, longer than "
+            f"{task.backbone.text} takes {latency:.3g} ms for an image of {task.image_size} px on this device, longer than "
             f"--max-latency {config.max_latency:g}"
         )
 

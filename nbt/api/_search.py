@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbt.api._candidates import Candidates, check_bounds, prepare_candidates
+from nbt.api._candidates import Candidates, check_latency, check_parameters, prepare_candidates
 from nbt.api._job import estimate_job
 from nbt.api._load_task import check_task, load_silently
 from nbt.api._prepared_search import PreparedSearch, make_study_config
@@ -21,7 +21,7 @@ from nbt.paths import check_outside, check_writable_folder
 from nbt.progress import Progress
 from nbt.search_config import DEFAULT_EPOCHS, SearchConfig
 from nbt.settings.candidate import parse_candidates
-from nbt.task.options import check_candidates
+from nbt.task.options import check_candidates, check_task_options
 from nbt.training.export.model_folder import check_export
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
@@ -126,7 +126,7 @@ def _search(
             config = config.replace(study=_study_name(config, search_space))
         else:
             loaded = _load_task(task, config, progress)
-            check_bounds(loaded, config)
+            check_latency(loaded, config)
         check_outside("--out", config.out, loaded.dataset)
         _check_metric(config.metric, loaded)
         pruner, heuristics = config.pruner, config.heuristics
@@ -200,8 +200,11 @@ def _task_options(task: Task) -> dict[str, Any]:
 
 def _load_task(task: SearchConfig | Task | str | Path, config: SearchConfig, progress: Progress | None) -> Task:
     if not isinstance(task, SearchConfig | str | Path):
+        check_parameters(task.backbone, task.image_size, config)
         return task
     options = {name: getattr(config, name) for name in _TASK_FIELDS if name != "dataset"}
+    if config.max_parameters is not None:  # before weights are fetched
+        check_parameters(check_task_options(config.dataset, **options).backbone, config.image_size, config)
     return load_silently(config.dataset, progress=progress, **options)
 
 

@@ -9,7 +9,14 @@ import click
 
 from nbt.cli.display.output import Output, percent
 from nbt.cli.options.checks import check_task
-from nbt.cli.options.common import AT_LEAST_ONE, Command, choice_option, config_option
+from nbt.cli.options.common import (
+    AT_LEAST_ONE,
+    Command,
+    Number,
+    WholeNumberIn,
+    choice_option,
+    config_option,
+)
 from nbt.errors import UsageError
 from nbt.paths import check_outside, check_writable_file
 from nbt.settings import PRETRAIN_SCHEMES, ZAP_SCALES
@@ -38,7 +45,7 @@ _EPISODE_OPTIONS = ("episodes", "inner_lr")
 @click.option(
     "--zap-every",
     metavar="N",
-    type=click.IntRange(min=0),
+    type=WholeNumberIn(min=0),
     default=0,
     show_default=True,
     help="Epochs (iid) or episodes between zaps; 0 disables zapping.",
@@ -53,7 +60,7 @@ _EPISODE_OPTIONS = ("episodes", "inner_lr")
 @click.option(
     "--zap-fraction",
     metavar="F",
-    type=float,
+    type=Number(),
     default=1.0,
     show_default=True,
     help="With iid: share of the classes that a zap resets.",
@@ -65,11 +72,11 @@ _EPISODE_OPTIONS = ("episodes", "inner_lr")
 @click.option(
     "--episodes", metavar="N", type=AT_LEAST_ONE, show_default="published", help="With asb and meta-asb: episodes."
 )
-@click.option("--lr", metavar="RATE", type=float, show_default="published", help="Learning rate of Adam.")
+@click.option("--lr", metavar="RATE", type=Number(), show_default="published", help="Learning rate of Adam.")
 @click.option(
     "--inner-lr",
     metavar="RATE",
-    type=float,
+    type=Number(),
     show_default="published",
     help="With asb and meta-asb: learning rate of the steps on single images.",
 )

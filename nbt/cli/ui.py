@@ -9,13 +9,13 @@ from contextlib import suppress
 import click
 
 from nbt.cli.display.output import Output
-from nbt.cli.options.common import Command, config_option
+from nbt.cli.options.common import Command, WholeNumberIn, config_option
 from nbt.errors import UsageError
 
 
 @click.command(cls=Command, prints_results=False)
 @config_option("tracking_uri")
-@click.option("--port", metavar="N", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Local port.")
+@click.option("--port", metavar="N", type=WholeNumberIn(1, 65535), default=5000, show_default=True, help="Local port.")
 @click.option("--open", "opens", is_flag=True, help="Also open the page in the browser.")
 def command(out: Output, tracking_uri: str | None, port: int, opens: bool) -> None:
     """Serve the MLflow web interface, on this machine only.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from nbt.report.study.checks.registry import data_checks
 from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from nbt.tuning.budget import Budget
+from nbt.tuning.budget import MIN_PROPOSAL, Budget
 from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
 from nbt.tuning.job_clock import FINALS, PREPARE, PROFILE, REPORT, TRAIN, TRIALS, JobEstimate
 from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
@@ -73,10 +74,15 @@ class SearchProgress(Progress, StudyObserver):
         if self._estimate is None:
             parts = (f"{_PHASE_NAMES[phase]} {duration(estimate.phases[phase])}" for phase in _PHASE_NAMES)
             about = "at most about" if estimate.is_limit else "about"
-            self._line(f"the whole search takes {about} {duration(estimate.total)}: {', '.join(parts)}")
+            earlier = (
+                f" ({about} {duration(estimate.left)} left, {duration(estimate.earlier)} in earlier sessions)"
+                if estimate.earlier
+                else ""
+            )
+            self._line(f"the whole search takes {about} {duration(estimate.total)}{earlier}: {', '.join(parts)}")
             if estimate.finals_share > MAX_FINALS_SHARE:
                 self._line(
-                    "finals and last training take more than half of the time of the trials: a comparison needs "
+                    f"finals and last training take {_share_text(estimate.finals_share)}: a comparison needs "
                     f"{MIN_FINALISTS} recipes on {MIN_FOLDS} folds; a larger --budget lowers their share"
                 )
         self._estimate, self._estimated_at = estimate, self._clock()
@@ -91,7 +97,8 @@ class SearchProgress(Progress, StudyObserver):
         self._activity = None
         resumed = f", resumed with {self.stored_trials} trials" if self.stored_trials else ""
         optimised = "" if self._metric.name == DEFAULT_METRIC else f"; optimises the {self._metric.label}"
-        self._line(f"study {record.config.name}{resumed}; budget {record.budget}{optimised}")
+        spent = ", which is spent: no further trials" if _has_spent_budget(record) else ""
+        self._line(f"study {record.config.name}{resumed}; budget {record.budget}{spent}{optimised}")
         self._show_checks(record)
 
     def _show_checks(self, record: StudyRecord) -> None:
@@ -265,6 +272,21 @@ class SearchProgress(Progress, StudyObserver):
         if self._spent <= self._earlier:
             return None
         return max(0.0, total - done) * (self._clock() - self._start_time) / (self._spent - self._earlier)
+
+
+def _has_spent_budget(record: StudyRecord) -> bool:
+    """Returns whether earlier sessions have left no budget for another trial, nor a trial to continue."""
+    budget = record.cost_budget
+    if budget is None or any(trial.state == "running" or trial.end == _INTERRUPTED for trial in record.trials):
+        return False
+    return budget - record.cost < MIN_PROPOSAL
+
+
+def _share_text(share: float) -> str:
+    """Returns how long finals and last training take."""
+    if share < 0.95:
+        return "more than half of the time of the trials"
+    return f"{share:.1f} times as long as the trials" if share < math.inf else "all of the time"
 
 
 def _running_text(

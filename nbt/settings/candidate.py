@@ -101,7 +101,7 @@ def parse_candidates(value: Any, checks: Checks = _NO_CHECKS) -> tuple[Candidate
     if isinstance(value, str | Path) and not str(value).lstrip().startswith("["):
         return _read_file(Path(value), checks)
     if isinstance(value, str):
-        value = [item for _, item in parse_yaml_list(value, source="backbones")]
+        value = [item for _, item in parse_yaml_list(value, source="backbones", items="backbones")]
     if not isinstance(value, list | tuple):
         raise UsageError(f"backbones: expected a list or a file, got {value!r:.80}")
     items = [({"": f"backbones, item {number}"}, item) for number, item in enumerate(value, start=1)]
@@ -122,7 +122,7 @@ def _read_file(path: Path, checks: Checks) -> tuple[Candidate, ...]:
             f"--backbones {path}: cannot be read as a file ({reason}); give {', '.join(BACKBONE_LISTS)}, a YAML list "
             "of backbones, the path of one, or a single backbone as --backbone"
         ) from error
-    found = _checked(str(path), parse_yaml_list(text, source=str(path)), checks)
+    found = _checked(str(path), parse_yaml_list(text, source=str(path), items="backbones"), checks)
     return tuple(_with_absolute_weights(candidate, path.parent) for candidate in found)
 
 

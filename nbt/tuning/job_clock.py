@@ -19,11 +19,13 @@ class JobEstimate:
         phases: Seconds of each phase; those of the finished ones are measured.
         elapsed: Seconds so far.
         is_limit: Whether the search may end earlier, because its budget is "auto".
+        earlier: Seconds of earlier sessions.
     """
 
     phases: Mapping[str, float]
     elapsed: float
     is_limit: bool = False
+    earlier: float = 0.0
 
     @property
     def total(self) -> float:
@@ -57,6 +59,7 @@ class JobClock:
 
     Attributes:
         phase: The phase that runs now.
+        earlier: Seconds of earlier sessions.
     """
 
     def __init__(
@@ -68,13 +71,14 @@ class JobClock:
     ) -> None:
         self._clock, self._since = clock, clock()
         self._seconds = dict.fromkeys(PHASES, 0.0)
-        self.phase = phase
+        self.phase, self.earlier = phase, 0.0
         self.add(earlier or {})
 
     def add(self, earlier: Mapping[str, float]) -> None:
         """Adds the seconds of earlier sessions."""
         for phase in PHASES:
             self._seconds[phase] += earlier.get(phase, 0.0)
+            self.earlier += earlier.get(phase, 0.0)
 
     def enter(self, phase: str) -> None:
         """Ends the phase that runs now and starts another one."""

@@ -148,7 +148,7 @@ class JobEstimator:
         if self._budget.seconds is not None and now <= PHASES.index(TRIALS) and not trials_end:
             others = sum(seconds for phase, seconds in phases.items() if phase != TRIALS)
             phases[TRIALS] = max(measured[TRIALS], self._trial_length, self._budget.seconds - others)
-        return JobEstimate(phases, elapsed, is_limit=self._budget.min_gain is not None)
+        return JobEstimate(phases, elapsed, is_limit=self._budget.min_gain is not None, earlier=clock.earlier)
 
     def minimum_seconds(self, elapsed: float) -> float:
         """Returns the shortest budget in time that suffices for a baseline trial and for finals.

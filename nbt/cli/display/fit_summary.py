@@ -57,15 +57,17 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
 def print_recommendations(
     out: Output, profiles: Sequence[FitProfile], recommendations: Sequence[Recommendation]
 ) -> None:
-    """Prints the recommended settings of each profile and the reasons that are true of them, then the other ones."""
+    """Prints the recommended settings of each profile, and which suggestions of profile and experience they follow."""
     for name, recommendation in zip(measures.profile_names(profiles), recommendations, strict=False):
         out.print("", _heading(f"{name}: recommended settings, before any training"))
+        if recommendation.name:
+            out.print(Text(f"The {recommendation.name}, {_TUNED_BASIS} nbt search tries it early.\n"))
         out.print(Text(recommendation.settings.to_yaml().rstrip()))
-        for heading, followed in (("Reasons", True), ("Suggestions that the settings do not follow", False)):
+        followed_heading = "Suggestions that the settings follow" if recommendation.name else "Reasons"
+        for heading, followed in ((followed_heading, True), ("Suggestions that the settings do not follow", False)):
             if reasons := _reasons(recommendation.guide["sources"], followed):
                 out.print("", _heading(heading), _definitions(reasons))
         if recommendation.name:
-            out.print("", Text(f"They are the {recommendation.name}, {_TUNED_BASIS} nbt search tries them early."))
             continue
         unjudged = recommendation.guide["unjudged"]
         if unjudged:

@@ -16,7 +16,27 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Parameters of commands whose options have another name: `out` is the `Output` of the command.
 PARAMETER_NAMES = {"out": "folder"}
-AT_LEAST_ONE = click.IntRange(min=1)
+
+
+class WholeNumber(click.types.IntParamType):
+    """A whole number."""
+
+    name = "whole number"
+
+
+class WholeNumberIn(click.IntRange):
+    """A whole number with bounds."""
+
+    name = "whole number"
+
+
+class Number(click.types.FloatParamType):
+    """A number."""
+
+    name = "number"
+
+
+AT_LEAST_ONE = WholeNumberIn(min=1)
 
 
 class Command(click.Command):
@@ -84,8 +104,8 @@ def config_option(name: str, **attributes: Any) -> Callable[[Function], Function
 
 def _type_of(option: Option) -> Any:
     if option.kind == "whole":
-        return int if option.low is None else click.IntRange(min=option.low)
-    return {"number": float, "gpus": _NumberOrText(), "workers": _WholeOrAuto()}.get(option.kind, str)
+        return WholeNumber() if option.low is None else WholeNumberIn(min=option.low)
+    return {"number": Number(), "gpus": _NumberOrText(), "workers": _WholeOrAuto()}.get(option.kind, str)
 
 
 class _NumberOrText(click.ParamType[float | str]):

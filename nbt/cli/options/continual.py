@@ -12,6 +12,9 @@ import click
 from nbt.cli.options.common import (
     AT_LEAST_ONE,
     Function,
+    Number,
+    WholeNumber,
+    WholeNumberIn,
     choice_option,
     config_option,
     given_parameters,
@@ -88,7 +91,7 @@ _COMMON: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--lr",
         metavar="RATE",
-        type=float,
+        type=Number(),
         show_default="that of the method; stream: best of a sweep",
         help="Learning rate of the body; that of the head keeps its ratio to it. Stream: learning rate of Adam.",
     ),
@@ -121,7 +124,7 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--tasks",
         metavar="N",
-        type=click.IntRange(min=2),
+        type=WholeNumberIn(min=2),
         show_default="5, or as many as the classes allow",
         help="Number of tasks.",
     ),
@@ -145,14 +148,14 @@ _TASK_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--penalty",
         metavar="F",
-        type=float,
+        type=Number(),
         show_default="dlcft: 1; ewc: 10",
         help="Factor of the penalty of dlcft and ewc.",
     ),
     click.option(
         "--target-scale",
         metavar="F",
-        type=float,
+        type=Number(),
         show_default="dlcft: 5, with class 15; others: 0",
         help="Scale of the targets of the squared error; 0 selects cross-entropy.",
     ),
@@ -201,7 +204,7 @@ _CLASS_STREAM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--skip-classes",
         metavar="N",
-        type=int,
+        type=WholeNumber(),
         default=0,
         show_default=True,
         help="Stream: leave out the first N classes of the dataset.",

@@ -26,12 +26,19 @@ def headline(record: StudyRecord, recommendation: StudyRecommendation | None) ->
         return _headline_before_finals(record, recommendation)
     advice = "Use the default recipe" if recommendation.is_default else f"Use the settings of {recommendation.name}"
     if is_transfer_advised(record, recommendation) is False:
-        advice = f"Do not transfer, train from random weights with the settings of {recommendation.name}"
+        advice = _advice_from_scratch(recommendation.name, recommendation.final.versus_default)
     results = test_results(record)
     result = (
         _validation_text(record, recommendation) if results is None else _test_text(results, recommendation.is_default)
     )
     return f"{advice}: {result}."
+
+
+def _advice_from_scratch(name: str, versus_default: Interval | None) -> str:
+    """Returns the advice where settings that start from random weights are recommended."""
+    if versus_default is not None and versus_default.low is not None and versus_default.low > 0:
+        return f"Do not transfer, train from random weights with the settings of {name}"
+    return f"The pretrained weights show no benefit: train from random weights with the settings of {name}"
 
 
 def validation_sentences(record: StudyRecord, recommendation: StudyRecommendation | None) -> tuple[str, ...]:
