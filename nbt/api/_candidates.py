@@ -204,10 +204,10 @@ def check_latency(task: Task, config: SearchConfig) -> None:
 
     if config.max_latency is None:
         return
-    latency = measure_latency(task.build_model(), task.image_size)
+    latency, size = measure_latency(task.build_model(), task.image_size), task.image_size
     if latency > config.max_latency:
         raise UsageError(
-            f"{task.backbone.text} takes {latency:.3g} ms for an image of {task.image_size} px on this device, longer than "
+            f"{task.backbone.text} takes {latency:.3g} ms for an image of {size} px on this device, longer than "
             f"--max-latency {config.max_latency:g}"
         )
 
