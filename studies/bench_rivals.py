@@ -8,7 +8,8 @@
 
 All arms train the same backbone from the same weights on the same images, the epochs of 20 full trials together. A
 round runs each arm once, in a process of its own, and rounds begin with another arm, so that other load affects all of
-them. The seconds are those of the whole process, from its start to its end.
+them. The seconds are those of the whole process, from its start to its end. Runs are stored as they end: the same
+command continues an interrupted benchmark, and more `--rounds` extend it.
 
     python studies/bench_rivals.py --data ../shared/data/dtd10 --weights ../shared/weights/mobilenet_v2_035-imagenet.pth
 
@@ -219,17 +220,21 @@ def main(arguments: list[str] | None = None) -> None:
     options = {name: getattr(args, name) for name in ("width", "image_size", "trials", "epochs")}
     options |= {"data": str(args.data.resolve()), "cores": cores, "loaders": min(2, cores)}
     options["weights"] = None if args.weights is None else str(args.weights.resolve())
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in args.arms}
+    # Paths of this machine are not part of the result.
+    facts = {**options, "data": args.data.name, "weights": None if args.weights is None else args.weights.name}
+    path = args.out / "bench_rivals.json"
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    runs: dict[str, list[dict[str, Any]]] = stored["runs"] if stored.get("options") == facts else {}
+    result = {"machine": machine(), "options": facts, "runs": runs}
+    args.out.mkdir(parents=True, exist_ok=True)
     for number in range(args.rounds):
         first = number % len(args.arms)
         for name in (*args.arms[first:], *args.arms[:first]):
+            if len(runs.setdefault(name, [])) > number:
+                continue
             runs[name].append(run_arm(name, options))
+            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             print(f"round {number + 1}, {name}: {runs[name][-1]['seconds']:.1f} s", flush=True)
-    # Paths of this machine are not part of the result.
-    facts = {**options, "data": args.data.name, "weights": None if args.weights is None else args.weights.name}
-    result = {"machine": machine(), "options": facts, "runs": runs}
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "bench_rivals.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (args.out / "bench_rivals.md").write_text(to_markdown(result), encoding="utf-8")
     print(to_markdown(result))
 

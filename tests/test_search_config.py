@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import string
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_names_may_be_written_as_on_the_command_line() -> None:
         ("workers: true\n", r"line 1: workers: expected a whole number, got True"),
         ("pruner: fits\n", r"line 1: pruner 'fits': did you mean fit"),
         ("heuristics: 1\n", r"line 1: heuristics: expected true or false, got 1"),
-        ("budget: 1.5\n", r"line 1: budget: expected text, got 1.5"),
+        ("budget: 1.5\n", r"line 1: budget: expected a whole number of trials or a text such as '2h', got 1.5"),
         ("storage: [a]\n", r"line 1: storage: expected text, got \['a'\]"),
         ("seed: 1\nseed: 2\n", r"mine.yaml, line 2: not valid YAML \('seed' is given twice\)"),
         ("final_seeds: 1\nfinal-seeds: 2\n", r"line 2: option 'final-seeds' is given twice"),
@@ -120,11 +121,21 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ({"engine": None}, "engine: expected a value, got nothing"),
         ({"gpus_per_trial": True}, "gpus_per_trial: expected a number, got True"),
         ({"dataset": ""}, "dataset: expected text, got ''"),
+        ({"max_latency": 0}, "^max_latency: 0 is not above 0"),
+        ({"max_latency": float("inf")}, "^max_latency: expected a number, got inf"),
+        ({"min_gain": -1}, "^min_gain: -1 is not above 0"),
+        ({"heuristics": "no"}, "^heuristics: expected true or false, got 'no'"),
     ],
 )
 def test_wrong_arguments_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         SearchConfig.from_options(changes)
+
+
+def test_the_command_line_names_the_option() -> None:
+    with pytest.raises(UsageError) as caught:
+        SearchConfig(max_latency=math.nan)
+    assert caught.value.command_line_text == "--max-latency: expected a number, got nan"
 
 
 def test_codes_may_be_a_list_or_a_text() -> None:

@@ -18,6 +18,7 @@ import nbt
 from nbt import api
 from nbt.api import _candidates
 from nbt.errors import NbtError, UsageError
+from nbt.models.backbone_spec import BackboneSpec
 from nbt.settings import TransferSettings
 from nbt.settings.candidate import parse_candidates
 from nbt.training.export.model_folder import read_card, was_trained_with
@@ -244,6 +245,21 @@ def test_bounds_leave_backbones_out_by_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(again.trials) >= 3 and again.config.candidates == record.config.candidates
     with pytest.raises(UsageError, match=r"none of the backbones can be used: .*longer than max_latency 5"):
         nbt.search("digits", budget=2, fresh=True, **QUICK, **bounds)
+
+
+def test_weights_of_a_backbone_that_is_too_large_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.task import load
+
+    fetched: list[str] = []
+
+    def fetch(spec: BackboneSpec, *args: Any, **kwargs: Any) -> Any:
+        fetched.append(spec.text)
+        return original(spec, *args, **kwargs)
+
+    original = load.load_pretrained_weights
+    monkeypatch.setattr(load, "load_pretrained_weights", fetch)
+    nbt.search("digits", budget=2, max_parameters=5000, **QUICK)
+    assert "conv3(width=8)" in fetched and "conv3(width=16)" not in fetched
 
 
 def test_bounds_hold_for_a_single_backbone_too() -> None:

@@ -48,6 +48,17 @@ def test_the_recommendation_can_be_not_to_transfer() -> None:
     assert comparison.endswith(" by trial 14.")
 
 
+def test_training_from_scratch_that_is_only_as_good_is_not_called_better() -> None:
+    default = (0.652, 0.668, 0.659, 0.671, 0.655)
+    values = [value + gain for value, gain in zip(default, (0.06, -0.05, 0.04, -0.04, 0.01), strict=True)]
+    record = scratch_study(finals=(final(NAME, 18, SCRATCH, values, default=default), *finals()[1:]))
+    text = headline(record, current_recommendation(record))
+    assert text.startswith(
+        "The pretrained weights show no benefit: train from random weights with the settings of trial 18: "
+    )
+    assert "cannot be distinguished" in text
+
+
 def test_a_profile_without_advantage_is_named() -> None:
     profile = profile_dict()
     for row in profile["layers"]:

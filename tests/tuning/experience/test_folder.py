@@ -101,7 +101,7 @@ def test_a_table_that_lacks_a_dimension_is_loaded(folder: Path) -> None:
 
 
 def test_the_shipped_tables_that_match_the_space_are_the_default() -> None:
-    shipped = sorted((bundled_folder("studies") / "recorded").glob("*.parquet"))
+    shipped = sorted((bundled_folder("studies") / "recorded" / "experience").glob("*.parquet"))
     assert [table.source for table in load_experience(None, SPACE)] == [str(path) for path in shipped]
     assert load_experience(None, Space.load("binary")) == [], "tables that do not match are ignored"
 
