@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = [row for row in read(RACE) if "curve" in row and is_searched(row["changes"])]
-    space = Space.load("non_binary").with_fixed_epochs()
+    space = varied_space(rows)
     for name in ORDER:
         task = Tasks(args.shared).task(name)
         profile = nbt.profile_fit(task).with_facts(dataset=Path(task.dataset).name, weights=Path(task.weights).name)
@@ -43,6 +44,14 @@ def main() -> None:
         path = args.out / f"{name.lower().replace('_200_2011', '50')}-{IMAGE_SIZE}.parquet"
         RecordedTable(header, runs).save(path)
         print(f"{path.name}: {len(runs)} runs", flush=True)
+
+
+def varied_space(rows: Sequence[Row]) -> Space:
+    """Returns the dimensions that some recipe varies; a search whose space lacks the others can use the tables, too."""
+    space = Space.load("non_binary").with_fixed_epochs()
+    recipes, default = [recipe(row["changes"]) for row in rows], space.default(EPOCHS)
+    names = [dimension.name for dimension in space.dimensions]
+    return space.without([name for name in names if all(r.value(name) == default.value(name) for r in recipes)])
 
 
 def run_of(row: Row) -> RecordedRun:

@@ -223,15 +223,13 @@ def test_a_resumed_search_says_what_is_left_and_whether_its_budget_is_spent(
     trials = tuple(make_trial(number, "complete", 0.5) for number in range(6))
     with progress:
         progress.job_estimated(replace(estimate(84.0), earlier=80.0))
-        progress.study_started(replace(make_record(trials), epochs_spent=24))
+        progress.study_started(make_record(trials=trials, epochs_spent=24))
     whole, _, study = err()
     assert whole.startswith("the whole search takes about 2 min 23 s (about 59 s left, 1 min 20 s in earlier sessions)")
     assert study == "study birds, resumed with 6 trials; budget 5, which is spent: no further trials"
 
 
-def test_short_trials_make_the_finals_longer_than_them(
-    progress: SearchProgress, err: Callable[[], list[str]]
-) -> None:
+def test_short_trials_make_the_finals_longer_than_them(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
     with progress:
         progress.job_estimated(estimate(4.0, trials=25.0))
     assert err()[1].startswith("finals and last training take 2.0 times as long as the trials: a comparison needs 2 ")
