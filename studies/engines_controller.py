@@ -13,6 +13,7 @@ import numpy as np
 
 import nbt
 from nbt.api._prepared_search import make_study_config
+from nbt.api._strategy import SearchStrategy
 from nbt.fit.profile_builder import profile_fit
 from nbt.settings import TransferSettings
 from nbt.task.summary import dataset_summary
@@ -21,13 +22,13 @@ from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.budget import Budget
 from nbt.tuning.controller import SearchController
 from nbt.tuning.experience.folder import load_experience
-from nbt.tuning.samplers.recommendation import recommend_settings
+from nbt.tuning.relative_cost import study_cost_model
 from nbt.tuning.space.applicability import applicable_space
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.studies import open_study
 from nbt.tuning.storage.study_store import StudyStore
 from nbt.tuning.target import Target
-from nbt.tuning.transferred_priors import TransferredPriors, make_sampler
+from nbt.tuning.transferred_priors import TransferredPriors
 
 EPOCHS = 12
 # Methods of the store that write; the rest of a call is the decision.
@@ -96,6 +97,7 @@ def open_controller(
     space = applicable_space(Space.load("non_binary"), task)
     facts = dataset_summary(task)
     config = make_study_config(task, space, name, epochs)
+    searched = space.with_epochs(epochs) if epochs == EPOCHS else space  # lengths are searched as by default
     url = f"sqlite:///{folder.resolve() / 'studies.db'}"
     budget = Budget.parse(1_000_000)
     with ExitStack() as stack:
@@ -105,18 +107,19 @@ def open_controller(
         if store.record().profile is None:
             store.put_profile(profile_fit(task).to_dict())
         target = Target.of(facts, store.record().profile, epochs)
-        transferred_priors = TransferredPriors(load_experience(None, space))
-        surrogate = transferred_priors.surrogate(target, space)
+        transferred_priors = TransferredPriors(load_experience(None, searched))
+        equal = searched.epochs is None
+        pruner = transferred_priors.pruner(target, length=epochs, seed=config.seed, equal_lengths=equal)
+        strategy = SearchStrategy(pruner, transferred_priors.surrogate(target, searched))
+        arguments = strategy.arguments(searched, study_cost_model(config, facts))
         tracker = [Tracker(f"sqlite:///{folder.resolve() / 'mlflow.db'}", reports=folder)] if tracked else []
         started = time.perf_counter()
         controller = SearchController(
             store,
-            space,
+            searched,
             budget=budget,
-            pruner=transferred_priors.pruner(target, length=epochs, seed=config.seed),
-            sampler=lambda seed: make_sampler(surrogate, seed),
-            recommended=[("profile and experience", recommend_settings(surrogate, space))],
             observers=tracker,
+            **arguments,
         )
         opening += time.perf_counter() - started
         stack.callback(controller.close)

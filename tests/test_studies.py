@@ -86,6 +86,27 @@ def test_exponents_are_slopes_between_the_largest_sizes() -> None:
     assert bench_scaling.exponent(points, "quick") is None
 
 
+@pytest.mark.slow
+def test_a_long_search_is_measured_and_continued(tmp_path: Path) -> None:
+    import soak
+
+    for trials in (20, 40):
+        soak.main(["--work", str(tmp_path / "work"), "--trials", str(trials), "--every", "5", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "soak.json").read_text())
+    assert [row["trials"] for row in result["rows"]] == sorted(row["trials"] for row in result["rows"])
+    assert len(result["rows"]) >= 6 and result["rows"][-1]["trials"] >= 38
+    assert sum(result["states"].values()) >= 40 and not result["states"]["failed"]
+    assert "| per 1,000 trials |" in (tmp_path / "soak.md").read_text()
+
+
+def test_slopes_are_those_of_the_second_half() -> None:
+    import soak
+
+    rows = [{"trials": 1e3 * n, "files": max(n, 10) * 2.0} for n in range(1, 21)]
+    mean, half = soak.slope(rows, "files")
+    assert mean == pytest.approx(2.0) and half == pytest.approx(0.0, abs=1e-6)
+
+
 def test_the_loop_of_a_user_learns(tmp_path: Path) -> None:
     import bench_rivals
     from generated_images import write_images
