@@ -9,8 +9,8 @@ study and writes the report.
     python studies/soak.py --work FOLDER --trials 2000 --every 200
     python studies/soak.py report
 
-Writes `studies/results/soak.json` and `.md`. The slopes are those of straight lines through the second half of the rows,
-with Student's 95 % intervals; the memory may grow by what the study keeps of a trial in memory.
+Writes `studies/results/soak.json` and `.md`. The slopes are those of straight lines through the second half of the
+rows, with Student's 95 % intervals; the memory may grow by what the study keeps of a trial in memory.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from engines_controller import TimedController, open_controller, simulated_epoch
 from machine import machine, memory_of_process
 from scipy.stats import linregress, t
 
-from nbt.tuning.engines.local import LocalEngine
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.tuning.engines.local import LocalEngine
 
 HERE = Path(__file__).resolve().parent
 EPOCHS, WORKERS, STUDY = 2, 2, "soak"
@@ -149,7 +149,7 @@ def run(work: Path, trials: int, every: int, path: Path) -> None:
 
 
 def slope(rows: list[Mapping[str, float]], measure: str) -> tuple[float, float]:
-    """Returns the growth of a measure per 1,000 trials in the second half of the rows, and half of its 95 % interval."""
+    """Returns the growth per 1,000 trials in the second half of the rows, and half of its 95 % interval."""
     half = rows[len(rows) // 2 :]
     line = linregress([row["trials"] / 1e3 for row in half], [row[measure] for row in half])
     return float(line.slope), float(t.ppf(0.975, len(half) - 2) * line.stderr)
@@ -171,7 +171,10 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             "",
             "| trials | " + " | ".join(MEASURES.values()) + " |",
             "|---|" + "---|" * len(MEASURES),
-            *(f"| {row['trials']:,.0f} | " + " | ".join(f"{row[name]:.4g}" for name in MEASURES) + " |" for row in shown),
+            *(
+                f"| {row['trials']:,.0f} | " + " | ".join(f"{row[name]:.4g}" for name in MEASURES) + " |"
+                for row in shown
+            ),
             "| per 1,000 trials | " + " | ".join(f"{mean:+.2g} ± {half:.2g}" for mean, half in slopes.values()) + " |",
             "",
             f"Reading the study took {result['reading']:.1f} s, and the report {result['report']:.1f} s.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nbt.progress import Progress
@@ -12,9 +13,10 @@ if TYPE_CHECKING:
     from nbt.tuning.engines.base import TrialSource
 
 
+_RETRAINING = "retraining "
 _ACTIVITIES = {
-    "retrain-recommended": "retraining with the recommended settings",
-    "retrain-baseline": "retraining with the default recipe",
+    "retrain-recommended": f"{_RETRAINING}with the recommended settings",
+    "retrain-baseline": f"{_RETRAINING}with the default recipe",
     "train-on-all": "training on the training and validation images",
 }
 
@@ -39,8 +41,7 @@ class ProgressTrialSource:
         self._running[spec.key] = (activity, result.epoch, spec.settings.epochs)
         if self._progress is not None:
             activities, done, total = zip(*self._running.values(), strict=True)
-            more = f" and {pluralise(len(activities) - 1, 'other run')}" if len(activities) > 1 else ""
-            self._progress(f"{activities[0]}{more}", sum(done), sum(total))
+            self._progress(_joined(activities), sum(done), sum(total))
         return self._source.on_epoch(spec, result)
 
     def on_done(self, spec: TrialSpec, outcome: TrialOutcome) -> None:
@@ -52,3 +53,11 @@ class ProgressTrialSource:
         """Forwards a run that the engine returned unfinished."""
         self._running.pop(spec.key, None)
         self._source.on_abandoned(spec)
+
+
+def _joined(activities: Sequence[str]) -> str:
+    """Returns what runs as one text."""
+    first, *others = activities
+    if len(others) == 1 and all(activity.startswith(_RETRAINING) for activity in activities):
+        return f"{first} and {others[0].removeprefix(_RETRAINING)}"
+    return f"{first} and {pluralise(len(others), 'other run')}" if others else first

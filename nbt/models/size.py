@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
-from torch.utils.benchmark import Timer
 
 from nbt.devices import pick_device
 from nbt.models.backbone import Backbone
@@ -29,6 +30,10 @@ def measure_latency(model: Backbone, image_size: int, device: str | None = None)
     Raises:
         UsageError: There is no such device.
     """
+    # The package warns at its import where there is no CUDA, which does not matter here.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer
+
     target = pick_device(device)
     model = model.to(target).to(memory_format=torch.channels_last).eval()
     image = torch.zeros(1, 3, image_size, image_size, device=target).to(memory_format=torch.channels_last)

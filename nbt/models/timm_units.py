@@ -6,6 +6,7 @@ Positions of models with a fixed image size are interpolated by timm for other i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -119,6 +120,9 @@ def fetch_timm_state_dict(spec: BackboneSpec, image_size: int) -> dict[str, torc
     """
     if not timm_pretrained_config(spec).has_weights:
         raise UsageError(f"backbone {spec.text} has no library weights; give --weights FILE, or --weights none")
+    hub = logging.getLogger("huggingface_hub")  # it logs each of its attempts; the error below says all
+    level = hub.level
+    hub.setLevel(logging.ERROR)
     try:
         return build_timm_model(spec, image_size, pretrained=True).state_dict()
     except Exception as error:  # the network and the hub's client raise errors of many types
@@ -126,6 +130,8 @@ def fetch_timm_state_dict(spec: BackboneSpec, image_size: int) -> dict[str, torc
             f"timm's weights of {spec.text} cannot be loaded ({one_line_message(error)}); "
             "give --weights FILE, or --weights none"
         ) from error
+    finally:
+        hub.setLevel(level)
 
 
 def decompose_timm_model(spec: BackboneSpec, model: nn.Module, image_size: int) -> Decomposition:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from nbt.checks import CheckResult
 from nbt.errors import UsageError, nearest
-from nbt.models.weights import SourceClassMeans
 from nbt.object_html import short_repr, table_html
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from nbt.models.backbone import Backbone
     from nbt.models.backbone_spec import BackboneSpec
     from nbt.models.teacher import Teacher
+    from nbt.models.weights import SourceClassMeans
 
 # Images from which running statistics are estimated.
 _STATISTICS_IMAGES = 1024

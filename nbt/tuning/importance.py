@@ -11,8 +11,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 MIN_TRIALS = 8
 _TOP_QUANTILE = 0.25
-RESAMPLES = 200
+RESAMPLES = 100
 """Number of bootstrap resamples of the intervals."""
+_MAX_DRAWN = 200
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
@@ -42,8 +43,10 @@ def importance(study: optuna.Study) -> dict[str, float]:
 def importance_bounds(study: optuna.Study) -> dict[str, tuple[float, float]]:
     """Returns the 95 % interval of each importance: quantiles over bootstrap resamples of the full-length trials.
 
-    Trials are drawn with replacement, as if the same search were repeated with other trials. The resamples are the same
-    at every call. Those in which no importance is defined are left out.
+    Trials are drawn with replacement, as if the same search were repeated with other trials: as many as there are, but
+    at most 200, in which case the deviations are scaled by the square root of the ratio (Bickel et al. 1997,
+    "Resampling fewer than n observations"). The resamples are the same at every call. Those in which no importance is
+    defined are left out.
 
     Args:
         study: A study to be maximised.
@@ -51,15 +54,18 @@ def importance_bounds(study: optuna.Study) -> dict[str, tuple[float, float]]:
     Returns:
         Parameter name -> lower and upper bound, 0 ... 1. Empty where `importance` is.
     """
-    names, trials = list(importance(study)), _full_trials(study)
-    if not names:
+    shares, trials = importance(study), _full_trials(study)
+    if not shares:
         return {}
     plain = [create_trial(value=t.value, params=t.params, distributions=t.distributions) for t in trials]
-    drawn = np.random.default_rng(0).integers(len(plain), size=(RESAMPLES, len(plain)))
+    n_drawn = min(len(plain), _MAX_DRAWN)
+    drawn = np.random.default_rng(0).integers(len(plain), size=(RESAMPLES, n_drawn))
     samples = [importance(_study_of([plain[index] for index in row])) for row in drawn.tolist()]
-    shares = np.array([[sample.get(name, 0.0) for name in names] for sample in samples if sample])
-    bounds = np.quantile(shares, (0.025, 0.975), axis=0).T.tolist()
-    return {name: (low, high) for name, (low, high) in zip(names, bounds, strict=True)}
+    centre = np.array(list(shares.values()))
+    deviations = np.array([[sample.get(name, 0.0) for name in shares] for sample in samples if sample]) - centre
+    scaled = np.quantile(deviations, (0.025, 0.975), axis=0) * math.sqrt(n_drawn / len(plain))
+    bounds = np.clip(centre + scaled, 0.0, 1.0).T.tolist()
+    return {name: (low, high) for name, (low, high) in zip(shares, bounds, strict=True)}
 
 
 def _full_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -33,8 +33,8 @@ def test_runs_at_a_time_are_one_activity() -> None:
     recommended, baseline = "retraining with the recommended settings", "retraining with the default recipe"
     assert lines == [
         (recommended, 1, 2),
-        (f"{recommended} and 1 other run", 2, 4),
-        (f"{recommended} and 1 other run", 3, 4),
+        (f"{recommended} and with the default recipe", 2, 4),
+        (f"{recommended} and with the default recipe", 3, 4),
         (baseline, 2, 2),
         ("training with seed 7", 1, 2),
     ]

@@ -68,8 +68,20 @@ def test_intervals_contain_the_importance_and_are_wider_with_fewer_trials() -> N
 
 
 def test_a_clear_importance_has_an_interval_apart_from_the_other() -> None:
-    bounds = importance_bounds(study_of([(x, y, 0.9 * (x > 0.7) + 0.1 * x) for x, y in GRID]))
+    bounds = importance_bounds(study_of([(x, y, 0.9 * (x > 0.7) + 0.1 * x) for x, y in 4 * GRID]))
     assert bounds["x"][0] > bounds["y"][1]
+
+
+def test_intervals_of_many_trials_are_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.tuning import importance as module
+
+    study = study_of([(x, y, x + 0.1 * y) for x, y in 4 * GRID])
+    whole = importance_bounds(study)
+    monkeypatch.setattr(module, "_MAX_DRAWN", len(GRID))
+    part = importance_bounds(study)
+    for name in whole:
+        width, other = (bounds[name][1] - bounds[name][0] for bounds in (whole, part))
+        assert other != width and 0.4 < other / width < 2.5, name
 
 
 def test_intervals_are_the_same_at_every_call_and_ignore_pruned_trials() -> None:

@@ -21,5 +21,5 @@ def test_intervals_stand_beside_the_importances() -> None:
     for kind in ("html", "md"):
         shown = rendered(Importance(), record, kind)
         assert "31\N{EN DASH}82 %" in shown
-        assert "200 bootstrap resamples" in shown
+        assert "100 bootstrap resamples" in shown
     assert "bootstrap" not in rendered(Importance(), sample_study())
