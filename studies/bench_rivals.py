@@ -176,7 +176,10 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         "",
         f"{result['machine']}, {options['cores']} cores. {Path(options['data']).name} at {options['image_size']} px, "
         f"`mobilenet_v2(width_mult={options['width']})`, {options['trials']} trials of {options['epochs']} epochs; "
-        f"{len(runs['nbt'])} rounds, whole processes; nbt's time includes finals, last training, test and report.",
+        f"rounds: {len(runs['nbt'])}; whole processes; nbt's time includes finals, last training, test and report. "
+        f"The rivals train on {1 - VALIDATION:.0%} of the images and test nothing; nbt's trials train on 60 %, and "
+        "20 % are left for the test. The accuracies are therefore on other images; that of nbt is the mean of its final "
+        "runs, those of the rivals are of the best trial.",
         "",
         "| arm | seconds: median (all) | nbt / arm | goal | best validation accuracy |",
         "|---|---|---|---|---|",
