@@ -178,7 +178,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         f"`mobilenet_v2(width_mult={options['width']})`, {options['trials']} trials of {options['epochs']} epochs; "
         f"rounds: {len(runs['nbt'])}; whole processes; nbt's time includes finals, last training, test and report. "
         f"The rivals train on {1 - VALIDATION:.0%} of the images and test nothing; nbt's trials train on 60 %, and "
-        "20 % are left for the test. The accuracies are therefore on other images; that of nbt is the mean of its final "
+        "20 % are left for the test. The accuracies are therefore on other images; nbt has the mean of its final "
         "runs, those of the rivals are of the best trial.",
         "",
         "| arm | seconds: median (all) | nbt / arm | goal | best validation accuracy |",
