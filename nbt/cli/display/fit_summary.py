@@ -19,7 +19,10 @@ from nbt.report.formatting import join_words
 
 if TYPE_CHECKING:
     from nbt.api import Recommendation
+    from nbt.settings import TransferSettings
 
+# Weight of the model of a recorded task among all sources; it follows from the similarity of the fit profiles.
+_MIN_WEIGHT = 0.1
 _TUNED_BASIS = (
     "the recipe that was best on other datasets; on further ones, no choice by profile and recorded tasks was better."
 )
@@ -62,7 +65,7 @@ def print_recommendations(
         out.print("", _heading(f"{name}: recommended settings, before any training"))
         if recommendation.name:
             out.print(Text(f"The {recommendation.name}, {_TUNED_BASIS} nbt search tries it early.\n"))
-        out.print(Text(recommendation.settings.to_yaml().rstrip()))
+        out.print(Text(_changes(recommendation.settings)))
         followed_heading = "Suggestions that the settings follow" if recommendation.name else "Reasons"
         for heading, followed in ((followed_heading, True), ("Suggestions that the settings do not follow", False)):
             if reasons := _reasons(recommendation.guide["sources"], followed):
@@ -77,13 +80,27 @@ def print_recommendations(
         out.print("", Text(f"They are based on {basis}. nbt search runs them after the baseline recipes."))
 
 
+def _changes(settings: TransferSettings) -> str:
+    """Returns the settings that differ from the default recipe as YAML, which `nbt train --settings` reads."""
+    from nbt.settings import TransferSettings
+    from nbt.yaml_loader import dump_yaml_mapping
+
+    default = TransferSettings().to_dict()
+    changes = {name: value for name, value in settings.to_dict().items() if value != default[name] or name == "epochs"}
+    return dump_yaml_mapping(changes) + "# All other settings are those of the default recipe."
+
+
 def _reasons(sources: Sequence[Mapping[str, Any]], followed: bool) -> list[tuple[str, str]]:
-    """Returns the sources and texts of the statements that are true (or not true) of the recommended settings."""
+    """Returns the sources and texts of the statements that are true (or not true) of the recommended settings.
+
+    Recorded tasks that are hardly similar, whose models hardly count, are left out.
+    """
     return [
         (source["name"], f"{reason['text']}; here {reason['value']} ({reason['because']})")
         for source in sources
         for reason in source["statements"]
         if reason["holds"] is followed
+        and (not source["name"].startswith("recorded: ") or source["mean"] >= _MIN_WEIGHT)
     ]
 
 
