@@ -3,7 +3,7 @@
 Every table has the recipes that were trained on one tuning data set, with their learning curves, and the profile of the
 task. Runs whose curve was not kept, and recipes outside the default space, are left out.
 
-    python studies/race_tables.py --shared ../shared      # writes studies/recorded/experience/NAME-64.parquet
+    python studies/race_tables.py --shared ../shared      # writes studies/recorded/race/NAME-64.parquet
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
 from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
 from nbt.tuning.space.space import Space
 
-OUT = Path(__file__).resolve().parent / "recorded" / "experience"
+OUT = Path(__file__).resolve().parent / "recorded" / "race"
 
 
 def main() -> None:

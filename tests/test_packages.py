@@ -50,7 +50,7 @@ def test_the_wheel_has_the_package_the_spaces_and_the_recorded_tables(built: Pat
     expected = {
         name if name.startswith("nbt/") else f"nbt/{name}"
         for name in tracked_files()
-        if name.startswith(("nbt/", "search_spaces/", "studies/recorded/experience/", "studies/recorded/backbones.csv"))
+        if name.startswith(("nbt/", "search_spaces/", "studies/recorded/"))
     }
     assert expected - names == set()
     assert not [name for name in names if name.startswith(("tests/", "nbt/tests/", "nbt/studies/results/"))]
