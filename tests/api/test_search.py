@@ -183,7 +183,7 @@ def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
     assert {source["name"] for source in record.prior_diagnostics["sources"]} >= {
         "moderate head rate",
         "recorded: digits · conv3",
-        "recorded: digits · mobilenet_v2(width_mult=0.35)",
+        "recorded: digits · mobilenet_v2(width_mult=0.35), race",
     }
     assert all(source["after"] != source["mean"] for source in record.prior_diagnostics["sources"])
     assert any(trial.forecast is not None for trial in record.trials)

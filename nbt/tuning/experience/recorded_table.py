@@ -133,7 +133,7 @@ class TableHeader:
         facts: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
         watched: Number of test images on which every epoch was evaluated; 0 for tables from studies.
         profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
-        design: Design of the recording, "random" or "informed".
+        design: Design of the recording: "random", "informed", or "race" (`studies/race_tables.py`).
         schema: Version of the file format.
     """
 
@@ -163,8 +163,8 @@ class TableHeader:
 
     @property
     def name(self) -> str:
-        """Short name of the task for tables and figures."""
-        return f"{self.dataset} · {self.backbone}"
+        """Short name of task and design, such as "dtd10 · resnet50" or "dtd10 · resnet50, race"."""
+        return f"{self.dataset} · {self.backbone}" + ("" if self.design == "random" else f", {self.design}")
 
 
 @dataclass(frozen=True, eq=False)
