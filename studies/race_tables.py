@@ -1,4 +1,4 @@
-"""Recorded tables of the race of `tuned_default.py`: the experience that nbt ships for its searches.
+"""Recorded tables of the race of `tuned_default.py`.
 
 Every table has the recipes that were trained on one tuning data set, with their learning curves, and the profile of the
 task. Runs whose curve was not kept, and recipes outside the default space, are left out.

@@ -179,11 +179,10 @@ def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
         "recommended: profile and experience",
     ]
     assert [trial.origin for trial in record.trials[6:]] == ["sampler"] * len(record.trials[6:])
-    assert record.pruner == "fit" and len(record.prior_diagnostics["tables"]) >= 15
+    assert record.pruner == "fit" and len(record.prior_diagnostics["tables"]) >= 5
     assert {source["name"] for source in record.prior_diagnostics["sources"]} >= {
         "moderate head rate",
         "recorded: digits · conv3",
-        "recorded: digits · mobilenet_v2(width_mult=0.35), race",
     }
     assert all(source["after"] != source["mean"] for source in record.prior_diagnostics["sources"])
     assert any(trial.forecast is not None for trial in record.trials)

@@ -42,8 +42,7 @@ def load_experience(folder: str | Path | None, space: Space) -> list[RecordedTab
 
 def _load_shipped(space: Space) -> list[RecordedTable]:
     tables = []
-    recorded = bundled_folder("studies") / "recorded"
-    for path in [*_table_files(recorded), *_table_files(recorded / "race")]:
+    for path in _table_files(bundled_folder("studies") / "recorded"):
         table = RecordedTable.load(path)
         try:
             table.check_space(space)
