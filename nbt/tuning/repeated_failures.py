@@ -9,6 +9,11 @@ MAX_EQUAL_FAILURES = 3
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+(\.\d+)?")
 
 
+def failure_kind(error: str) -> str:
+    """Returns the message of a failure without its numbers."""
+    return _NUMBERS.sub("#", error)
+
+
 class RepeatedFailures:
     """Counts failures in a row whose messages are equal but for numbers, such as sizes, addresses and trial numbers."""
 
@@ -24,7 +29,7 @@ class RepeatedFailures:
         Returns:
             Whether `MAX_EQUAL_FAILURES` failures in a row were equal.
         """
-        kind = _NUMBERS.sub("#", error)
+        kind = failure_kind(error)
         self._count = self._count + 1 if kind == self._kind else 1
         self._kind = kind
         return self._count >= MAX_EQUAL_FAILURES

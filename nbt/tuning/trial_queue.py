@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialSpec
+from nbt.tuning.repeated_failures import MAX_EQUAL_FAILURES, failure_kind
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.reader import read_trial
@@ -84,7 +85,7 @@ class QueuedTrial:
 
 
 class TrialQueue:
-    """The order of trials: those that the engine has returned, interrupted ones, initial ones, then the sampler's.
+    """The order of trials: those that the engine has returned, unfinished ones, initial ones, then the sampler's.
 
     Args:
         trials: All trials of the study.
@@ -103,7 +104,7 @@ class TrialQueue:
         self.returned: deque[RunningTrial] = deque()
         self._waiting = deque(
             [
-                *_interrupted_trials(trials),
+                *_unfinished_trials(trials),
                 *(
                     QueuedTrial(origin, space.params(settings))
                     for origin, settings in initial
@@ -126,12 +127,17 @@ class TrialQueue:
             queue.popleft()
 
 
-def _interrupted_trials(trials: Sequence[FrozenTrial]) -> list[QueuedTrial]:
-    """Returns the interrupted trials that no later trial has continued, oldest first."""
+def _unfinished_trials(trials: Sequence[FrozenTrial]) -> list[QueuedTrial]:
+    """Returns the trials that an earlier session did not finish and no later trial has continued, oldest first.
+
+    These are interrupted trials, and those whose equal failures have ended the search: the user has resumed it to run
+    them again.
+    """
     continued = {trial.user_attrs.get(codec.RUN, {}).get("continues") for trial in trials}
+    unfinished = {trial.number for trial in trials if trial.user_attrs.get(codec.INTERRUPTED)} | _last_failures(trials)
     queued = []
     for trial in trials:
-        if not trial.user_attrs.get(codec.INTERRUPTED) or trial.number in continued:
+        if trial.number not in unfinished - continued:
             continue
         record = read_trial(trial)
         if record is not None:
@@ -139,3 +145,17 @@ def _interrupted_trials(trials: Sequence[FrozenTrial]) -> list[QueuedTrial]:
             params = trial.system_attrs.get("fixed_params", trial.params)
             queued.append(QueuedTrial(plan.origin, params, plan, record.curve))
     return queued
+
+
+def _last_failures(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Returns the numbers of the last trials if so many of them failed in the same way that the search ended."""
+    numbers: set[int] = set()
+    kinds: set[str] = set()
+    for trial in reversed(trials):
+        if trial.user_attrs.get(codec.INTERRUPTED):
+            continue
+        kinds.add(failure_kind(str(trial.user_attrs.get(codec.REASON, ""))))
+        if trial.state is not TrialState.FAIL or len(kinds) > 1:
+            break
+        numbers.add(trial.number)
+    return numbers if len(numbers) >= MAX_EQUAL_FAILURES else set()

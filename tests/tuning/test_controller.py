@@ -297,6 +297,24 @@ class TestEnds:
         with open_fake_study(tmp_path, "9") as store:
             assert states(store.record().trials) == ["failed"] * 3
 
+    def test_trials_whose_failures_ended_the_search_run_again(self, tmp_path: Path) -> None:
+        """Once the cause is fixed, the search ends as one that never failed."""
+        undisturbed = run_search(tmp_path / "undisturbed", "6")
+
+        def outcome(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
+            failed = int(spec.key[-4:]) >= 2
+            return TrialOutcome(error=f"PermissionError: [Errno 13] {spec.key}") if failed else None
+
+        for _ in range(2):
+            with pytest.raises(NbtError, match="3 trials in a row failed in the same way"):
+                run_search(tmp_path, "6", FakeEngine(outcome=outcome))
+        record = run_search(tmp_path, "6")
+        assert states(record.trials) == ["complete"] * 2 + ["failed"] * 6 + ["complete"] * 4
+        assert [trial.facts.get("continues") for trial in record.trials[5:11]] == [2, 3, 4, 5, 6, 7]
+        completed = [trial for trial in record.trials if trial.state == "complete"]
+        assert [trial.settings for trial in completed] == [trial.settings for trial in undisturbed.trials]
+        assert record.epochs_spent == undisturbed.epochs_spent
+
     def test_different_failures_or_a_success_in_between_do_not_end_the_search(self, tmp_path: Path) -> None:
         errors = {0: "a", 1: "a", 2: "b", 3: "a", 4: "a", 5: None, 6: "a", 7: "a"}
 
