@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
+import platform
 import re
 import shutil
 import threading
@@ -22,7 +25,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Args:
         path: The file; its folder exists.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = path.with_name(f"{path.name}.{machine_code()}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         temporary.replace(path)
@@ -53,17 +56,25 @@ def write_all(folder: Path, texts: Mapping[str, str | None]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files and folders of killed processes of this machine, whose names end in "PID-TID.tmp".
+    """Removes the temporary files and folders of killed processes of this machine, whose names end in "CODE.PID.tmp".
+
+    Those of other machines, which may share the folder, have another code and stay.
 
     Args:
         folder: The folder, which may be missing.
     """
     for path in folder.glob("*.tmp"):
-        process = re.search(r"\.(\d+)(-\d+)?\.tmp$", path.name)
+        process = re.search(rf"\.{machine_code()}\.(\d+)(-\d+)?\.tmp$", path.name)
         if process is None or process_exists(int(process[1])):
             continue
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@functools.cache
+def machine_code() -> str:
+    """Returns a short text that differs between machines."""
+    return hashlib.blake2b(platform.node().encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
 
 
 def process_exists(pid: int) -> bool:

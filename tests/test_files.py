@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nbt.files import atomic_file, process_exists, remove_leftovers, write_all
+from nbt.files import atomic_file, machine_code, process_exists, remove_leftovers, write_all
 
 
 def test_a_file_is_replaced_when_the_block_ends(tmp_path: Path) -> None:
@@ -47,11 +47,17 @@ def test_leftovers_of_killed_processes_are_removed_and_those_of_running_ones_kep
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert (process_exists(ended.pid), process_exists(os.getpid())) == (False, True)
-    kept = ["report.html", f"report.html.{os.getpid()}-1.tmp", "notes.tmp", f"a.{ended.pid}.tmp.txt"]
-    for name in [*kept, f"report.html.{ended.pid}-140.tmp"]:
+    kept = [
+        "report.html",
+        f"report.html.{machine_code()}.{os.getpid()}-1.tmp",
+        "notes.tmp",
+        f"a.{machine_code()}.{ended.pid}.tmp.txt",
+        f"a.other.{ended.pid}.tmp",
+    ]
+    for name in [*kept, f"report.html.{machine_code()}.{ended.pid}-140.tmp"]:
         (tmp_path / name).write_text("")
-    (tmp_path / f".model.{ended.pid}.tmp").mkdir()
-    (tmp_path / f".model.{ended.pid}.tmp" / "weights").write_text("")
+    (tmp_path / f".model.{machine_code()}.{ended.pid}.tmp").mkdir()
+    (tmp_path / f".model.{machine_code()}.{ended.pid}.tmp" / "weights").write_text("")
     remove_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
     remove_leftovers(tmp_path / "missing")

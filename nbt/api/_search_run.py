@@ -16,6 +16,7 @@ from nbt.api._strategy import SearchStrategy
 from nbt.api.results import SearchResult
 from nbt.errors import NbtError
 from nbt.files import remove_leftovers
+from nbt.paths import cache_root
 from nbt.settings import TransferSettings, repair
 from nbt.tuning.baseline_recipes import FROM_SCRATCH, baseline_recipes, from_scratch_recipe
 from nbt.tuning.job_clock import FINALS, REPORT, TRAIN, TRIALS
@@ -122,13 +123,15 @@ class SearchRun:
 
     def _run_phases(self, export: Path) -> None:
         from nbt.tuning.controller import SearchController
+        from nbt.tuning.engines.locked_directory import remove_abandoned_directories
         from nbt.tuning.finals.finals import Finals
         from nbt.tuning.finals.retraining import Retraining
         from nbt.tuning.storage.studies import study_folder
 
         checkpoints = study_folder(self.store.config.name) / "checkpoints"
-        for folder in (checkpoints, export.parent):
+        for folder in (checkpoints, export.parent, *cache_root().glob("*/")):
             remove_leftovers(folder)
+        remove_abandoned_directories()
         config, monitor = self.store.config, self.monitor
         observers = (monitor, self.observers)
         monitor.enter(TRIALS)

@@ -27,6 +27,8 @@ def main() -> None:
         if code is None:
             print("interrupted", file=sys.stderr)
         code = 128 + signal.SIGINT
+    # Another Ctrl-C ends what libraries do at the exit, without their tracebacks.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # With `python -m nbt`, CPython ends the process by SIGINT instead of with this code if an interrupt came while a
     # text was executed, as dataclasses do, even if it was handled. Executing another text resets that.
     exec("")

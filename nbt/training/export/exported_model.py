@@ -20,13 +20,16 @@ from nbt.training.export.model_folder import (
     CARD_FILE,
     CARD_KEY,
     DECODING_FORMAT,
+    DIGEST_KEY,
     FORMAT,
     LINEARIZED_FORMAT,
     NORM_FORMAT,
     WEIGHTS_FILE,
     check_card,
+    has_intact_weights,
     read_card,
     replace_folder,
+    weights_digest,
 )
 from nbt.transfer.fast import FeatureNorm, make_feature_norm
 from nbt.transfer.linearize import FirstOrder
@@ -71,6 +74,7 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
     with replace_folder(folder) as temporary:
         # Not save_file, which gives the file the mode 0600.
         (temporary / WEIGHTS_FILE).write_bytes(save(state))
+        card[DIGEST_KEY] = weights_digest(temporary)
         (temporary / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
@@ -94,6 +98,10 @@ def load_module(path: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
     backbone.feature_norm = make_feature_norm(card.get("feature_norm", "none"), backbone.feature_dim)
     model = FirstOrder(backbone) if card.get("linearized") else backbone
     try:
+        if path.is_dir() and not has_intact_weights(path, card):
+            raise UsageError(
+                f"{weights}: damaged: the file has changed since the export; train or export the model again"
+            )
         model.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UsageError(f"{weights}: the weights cannot be loaded ({one_line_message(error, 200)})") from error

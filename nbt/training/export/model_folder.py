@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nbt._version import __version__
 from nbt.errors import UsageError
+from nbt.files import machine_code
 from nbt.paths import check_writable_folder
 from nbt.settings import TransferSettings, repair
 
@@ -20,6 +22,9 @@ WEIGHTS_FILE = "weights.safetensors"
 README_FILE = "README.md"
 CARD_KEY = "nbt"
 """Name of the card in the metadata of a model in one file."""
+
+DIGEST_KEY = "weights_sha256"
+"""Key of the card for the SHA-256 of the file of weights."""
 
 MODEL_FILES = (CARD_FILE, WEIGHTS_FILE, README_FILE)
 """Names of all files in a model folder."""
@@ -153,7 +158,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     """
     path = check_export(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{machine_code()}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
@@ -167,10 +172,32 @@ def replace_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def weights_digest(folder: Path) -> str:
+    """Returns the SHA-256 of the file of weights of a model folder.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def has_intact_weights(folder: Path, card: Mapping[str, Any]) -> bool:
+    """Returns whether the file of weights is the one that was exported with the card.
+
+    Cards of earlier versions have no digest: their weights count as intact.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    found = weights_digest(folder)
+    return bool(found == card.get(DIGEST_KEY, found))
+
+
 def was_trained_with(folder: Path, settings: TransferSettings) -> bool:
-    """Returns whether a folder holds a model whose card has the given settings, after repair."""
+    """Returns whether a folder holds an undamaged model whose card has the given settings, after repair."""
     try:
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        return TransferSettings.from_dict(card["settings"]) == repair(settings)
+        return TransferSettings.from_dict(card["settings"]) == repair(settings) and has_intact_weights(folder, card)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

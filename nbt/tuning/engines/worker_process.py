@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from multiprocessing.connection import Pipe
 
 from nbt.machine.cores import usable_cores
 from nbt.tuning.engines.cpu_threads import limit_threads, thread_environment
+from nbt.tuning.engines.locked_directory import LockedDirectory
 from nbt.tuning.engines.protocol import WorkerLocation, WorkerMessage
 from nbt.tuning.engines.worker import WorkerSetup, send
 
@@ -27,7 +26,7 @@ class WorkerProcess:
     It is a plain subprocess rather than a `multiprocessing.Process`, which would run the user's script again in every
     worker and cannot start from a notebook cell or a script on stdin. Its stdin is a pipe that only this process
     holds, so that the worker ends with this process even if this process is killed. Its temporary files are in a
-    folder of its own, which is removed when the worker ends, whatever the cause.
+    folder of its own, which is removed when the worker ends, or by the next search if this process was killed.
 
     Attributes:
         slot: Number of the worker, 0 ... workers - 1.
@@ -42,14 +41,14 @@ class WorkerProcess:
         self.location: WorkerLocation | None = None
         self.attempt: str | None = None
         self.connection, worker_end = Pipe()
-        self._folder = tempfile.mkdtemp(prefix="nbt-worker-")
+        self._folder = LockedDirectory("nbt-worker-")
         self._process = subprocess.Popen(
             # -P: imports are resolved with the PYTHONPATH set below, not from the working directory.
-            [sys.executable, "-P", "-m", "nbt.tuning.engines.worker", str(worker_end.fileno()), self._folder],
+            [sys.executable, "-P", "-m", "nbt.tuning.engines.worker", str(worker_end.fileno()), str(self._folder.path)],
             stdin=subprocess.PIPE,
             stdout=2,  # the driver prints results on stdout
             pass_fds=[worker_end.fileno()],
-            env=_worker_environment(setup.workers, self._folder),
+            env=_worker_environment(setup.workers, str(self._folder.path)),
             start_new_session=True,  # only the driver receives the terminal's Ctrl-C
         )
         worker_end.close()
@@ -106,7 +105,7 @@ class WorkerProcess:
             self._process.kill()
             self._process.communicate()  # waits, and closes its stdin
             self.connection.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.close()
         return code
 
 

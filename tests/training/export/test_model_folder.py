@@ -10,7 +10,15 @@ import pytest
 
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings, repair
-from nbt.training.export.model_folder import CARD_FILE, WEIGHTS_FILE, check_export, replace_folder, was_trained_with
+from nbt.training.export.model_folder import (
+    CARD_FILE,
+    DIGEST_KEY,
+    WEIGHTS_FILE,
+    check_export,
+    replace_folder,
+    was_trained_with,
+    weights_digest,
+)
 
 SETTINGS = TransferSettings(frozen_depth=0.3, head_lr=0.0123456789, layer_lr_shape=(-1.0, -0.5, 0.0), epochs=7)
 
@@ -128,6 +136,7 @@ def test_files_that_appear_during_the_write_are_kept(working_folder: Path) -> No
 
 def write_card(folder: Path, card: object) -> None:
     (folder / CARD_FILE).write_text(json.dumps(card))
+    (folder / WEIGHTS_FILE).write_text("weights")
 
 
 def test_a_model_is_identified_by_its_settings(tmp_path: Path) -> None:
@@ -135,6 +144,16 @@ def test_a_model_is_identified_by_its_settings(tmp_path: Path) -> None:
     assert was_trained_with(tmp_path, SETTINGS)
     assert not was_trained_with(tmp_path, SETTINGS.replace(epochs=8))
     assert not was_trained_with(tmp_path, SETTINGS.replace(head_lr=0.01234567891))
+
+
+def test_a_model_with_damaged_weights_is_none(tmp_path: Path) -> None:
+    write_card(tmp_path, {})
+    write_card(tmp_path, {"settings": SETTINGS.to_dict(), DIGEST_KEY: weights_digest(tmp_path)})
+    assert was_trained_with(tmp_path, SETTINGS)
+    (tmp_path / WEIGHTS_FILE).write_text("weightz")
+    assert not was_trained_with(tmp_path, SETTINGS)
+    (tmp_path / WEIGHTS_FILE).unlink()
+    assert not was_trained_with(tmp_path, SETTINGS)
 
 
 def test_settings_are_compared_after_repair(tmp_path: Path) -> None:
