@@ -35,6 +35,11 @@ def cached_near_copies(images: npt.NDArray[np.uint8], dataset: str = "") -> Near
     if found is None:
         found = find_near_copies(images)
         _write(path, found, dataset)
+    if found.not_compared:
+        logger.warning(
+            "very many images are similar: %s pairs were not compared, so that not all near copies may be found",
+            f"{found.not_compared:,}",
+        )
     return found
 
 
@@ -43,14 +48,22 @@ def _read(path: Path) -> NearCopies | None:
         stored = json.loads(path.read_text(encoding="utf-8"))
         touch(path)
         groups = tuple(np.array(group, dtype=np.int64) for group in stored["groups"])
-        return NearCopies(groups, np.array(stored["mirrored"], dtype=np.int64).reshape(-1, 2))
+        mirrored = np.array(stored["mirrored"], dtype=np.int64).reshape(-1, 2)
+        return NearCopies(groups, mirrored, int(stored.get("not_compared", 0)))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write(path: Path, found: NearCopies, dataset: str) -> None:
     groups = [group.tolist() for group in found.groups]
-    text = json.dumps({"dataset": dataset, "groups": groups, "mirrored": found.mirrored.tolist()})
+    text = json.dumps(
+        {
+            "dataset": dataset,
+            "groups": groups,
+            "mirrored": found.mirrored.tolist(),
+            "not_compared": found.not_compared,
+        }
+    )
     try:
         with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

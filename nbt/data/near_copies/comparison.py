@@ -17,6 +17,9 @@ MAX_DIFFERENCE = 2.2
 MIN_CORRELATION = 0.8
 """Smallest correlation of the grey values of a copy, so that two images without contrast are no copies."""
 
+MIN_COMPARED = 20_000
+"""Pairs of similar images that are compared in detail however few the images are; a pair takes milliseconds."""
+
 # A comparison of small versions discards most pairs, and one without a simulation most of the others: the smallest
 # correlation and the largest difference, which has a constant noise in grey levels and of misplaced edges in pixels.
 _COARSE_CORRELATION, _MAX_COARSE_DIFFERENCE, _MAX_ROUGH_DIFFERENCE = 0.6, 16.0, 4.0
@@ -39,8 +42,11 @@ _COARSE_PAIRS_PER_CHUNK, _PAIRS_PER_CHUNK = 256, 32
 
 def are_copies(
     images: npt.NDArray[np.uint8], grey: Floats, candidates: Candidates, mirrored: bool = False
-) -> npt.NDArray[np.bool_]:
-    """Returns whether the first image of each pair is a near copy of the second, (n,).
+) -> tuple[npt.NDArray[np.bool_], int]:
+    """Returns whether the first image of each pair is a near copy of the second, (n,), and how many are not compared.
+
+    Of more pairs of similar images than `MIN_COMPARED` and than images, as of one scene or one texture, only the most
+    similar ones are compared in detail; the others count as no copies.
 
     Args:
         images: RGB images, uint8 (N, H, H, 3).
@@ -49,22 +55,24 @@ def are_copies(
         mirrored: Whether to mirror the first image.
     """
     pairs, crops = candidates.pairs, candidates.crops.copy()
-    is_similar = np.zeros(len(pairs), dtype=bool)
+    is_similar, rough = np.zeros(len(pairs), dtype=bool), np.zeros(len(pairs))
     for start in range(0, len(pairs), _COARSE_PAIRS_PER_CHUNK):
         chunk = slice(start, start + _COARSE_PAIRS_PER_CHUNK)
         first, second = grey[pairs[chunk, 0]], grey[pairs[chunk, 1]]
         first = first[:, :, ::-1] if mirrored else first
         crops[chunk], correlation = align(first, second, crops[chunk], _COARSE_STEPS)
-        rough = _rough_difference(first[:, None], *sample_crops(second[:, None], crops[chunk]))
-        is_similar[chunk] = (correlation >= _COARSE_CORRELATION) & (rough <= _MAX_COARSE_DIFFERENCE)
+        rough[chunk] = _rough_difference(first[:, None], *sample_crops(second[:, None], crops[chunk]))
+        is_similar[chunk] = (correlation >= _COARSE_CORRELATION) & (rough[chunk] <= _MAX_COARSE_DIFFERENCE)
     result = np.zeros(len(pairs), dtype=bool)
-    similar = np.flatnonzero(is_similar)
+    similar, limit = np.flatnonzero(is_similar), max(MIN_COMPARED, len(images))
+    n_left_out = max(0, len(similar) - limit)
+    similar = similar[np.sort(np.argsort(rough[similar], kind="stable")[:limit])]
     for start in range(0, len(similar), _PAIRS_PER_CHUNK):
         index = similar[start : start + _PAIRS_PER_CHUNK]
         queries, others = images[pairs[index, 0]], images[pairs[index, 1]]
         queries = queries[:, :, ::-1] if mirrored else queries
         result[index] = compare(queries, others, crops[index]) <= MAX_DIFFERENCE
-    return result
+    return result, n_left_out
 
 
 def compare(queries: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], crops: Floats) -> npt.NDArray[np.float64]:

@@ -23,10 +23,12 @@ class NearCopies:
     Attributes:
         groups: Groups of images that are copies of each other, sorted indices, int64 (2 or more,) each.
         mirrored: Pairs of images of which one is a copy of the other one mirrored, int64 (n, 2).
+        not_compared: Number of pairs of similar images that were not compared, because there were too many.
     """
 
     groups: tuple[Index, ...]
     mirrored: Index
+    not_compared: int = 0
 
 
 def find_near_copies(images: npt.NDArray[np.uint8]) -> NearCopies:
@@ -43,22 +45,26 @@ def find_near_copies(images: npt.NDArray[np.uint8]) -> NearCopies:
     compared = images[unique] if len(unique) < len(images) else images
     if len(compared) < 2:
         pairs = mirrored = np.empty((0, 2), dtype=np.int64)
+        not_compared = 0
     else:
         described = describe(compared)
-        pairs, mirrored = (unique[_similar_pairs(compared, described, flip)] for flip in (False, True))
+        found = [_similar_pairs(compared, described, flip) for flip in (False, True)]
+        pairs, mirrored = (unique[indices] for indices, _ in found)
+        not_compared = sum(left_out for _, left_out in found)
     edges = np.concatenate([np.stack([np.arange(len(images)), first], axis=1), pairs])
     graph = coo_array((np.ones(len(edges), dtype=bool), (edges[:, 0], edges[:, 1])), shape=(len(images),) * 2)
     n_groups, group = connected_components(graph, directed=False)
     order = np.argsort(group, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(group, minlength=n_groups))[:-1])
-    return NearCopies(tuple(np.asarray(found, dtype=np.int64) for found in members if len(found) > 1), mirrored)
+    groups = tuple(np.asarray(member, dtype=np.int64) for member in members if len(member) > 1)
+    return NearCopies(groups, mirrored, not_compared)
 
 
-def _similar_pairs(images: npt.NDArray[np.uint8], described: Descriptions, mirrored: bool) -> Index:
-    """Returns pairs of near copies, the smaller index first, each once, int64 (n, 2)."""
+def _similar_pairs(images: npt.NDArray[np.uint8], described: Descriptions, mirrored: bool) -> tuple[Index, int]:
+    """Returns pairs of near copies, the smaller index first, each once, int64 (n, 2), and `not_compared`."""
     candidates = find_candidates(described, mirrored)
-    copies = are_copies(images, described.grey, candidates, mirrored)
-    return np.unique(np.sort(candidates.pairs[copies], axis=1), axis=0)
+    copies, left_out = are_copies(images, described.grey, candidates, mirrored)
+    return np.unique(np.sort(candidates.pairs[copies], axis=1), axis=0), left_out
 
 
 def _first_of_equal(images: npt.NDArray[np.uint8]) -> Index:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
 from nbt.data.decoding import resize_pixels
+from nbt.data.near_copies import comparison
 from nbt.data.near_copies.cache import cached_near_copies
 from nbt.data.near_copies.search import find_near_copies
 
@@ -88,3 +90,20 @@ def test_the_cache_follows_the_pixels(monkeypatch: pytest.MonkeyPatch, tmp_path)
     assert [group.tolist() for group in cached_near_copies(images).groups] == [[0, 5]]
     monkeypatch.setattr("nbt.data.near_copies.cache.find_near_copies", lambda images: pytest.fail("searched again"))
     assert [group.tolist() for group in cached_near_copies(images).groups] == [[0, 5]]
+
+
+def test_of_very_many_similar_images_the_most_similar_ones_are_compared(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path))
+    monkeypatch.setattr(comparison, "MIN_COMPARED", 0)
+    scene, *details = (np.asarray(image, dtype=np.float64) for image in textures(31))
+    mixed = [(0.75 * scene + 0.25 * detail).astype(np.uint8) for detail in details]
+    originals = [Image.fromarray(image) for image in mixed]
+    images = squares([*originals, *(jpeg(image, 60) for image in originals[:5])])
+    for _ in range(2):
+        caplog.clear()
+        found = cached_near_copies(images)
+        assert found.not_compared > 0
+        assert [group.tolist() for group in found.groups] == [[i, 30 + i] for i in range(5)]
+        assert [record.args for record in caplog.records] == [(f"{found.not_compared:,}",)]
