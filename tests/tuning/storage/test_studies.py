@@ -547,3 +547,32 @@ def test_a_store_can_be_closed_twice_and_after_a_kill(tmp_path: Path) -> None:
     store.close()
     store.close()
     assert read_study(resolve_storage(None, tmp_path), "fake").counts()["running"] == 1
+
+
+@pytest.mark.slow
+def test_fifty_studies_share_a_store_and_killed_ones_continue(tmp_path: Path) -> None:
+    """Every fifth driver is killed in its second trial; its study continues without harm to the others."""
+    for number in range(50):
+        killed = number % 5 == 0
+        store = open_fake_study(tmp_path, "3", name=f"study-{number}")
+        controller = make_controller(store, "3", checkpoints=tmp_path / "checkpoints" / str(number))
+        with pytest.raises(DriverKilled) if killed else nullcontext():
+            FakeEngine(kill_after=EPOCHS + 2 if killed else None).run(controller)
+        if killed:
+            kill(store)
+        else:
+            controller.close()
+            store.close()
+    assert len(list_studies(resolve_storage(None, tmp_path))) == 50
+    for number in range(0, 50, 5):
+        with open_fake_study(tmp_path, "3", name=f"study-{number}") as store:
+            controller = make_controller(store, "3", checkpoints=tmp_path / "checkpoints" / str(number))
+            FakeEngine().run(controller)
+            controller.close()
+    summaries = {summary.name: summary for summary in list_studies(resolve_storage(None, tmp_path))}
+    assert summaries.keys() == {f"study-{number}" for number in range(50)}
+    for number in range(50):
+        record = read_study(resolve_storage(None, tmp_path), f"study-{number}")
+        assert record.counts()["complete"] == summaries[record.config.name].trials["complete"] == 3
+        assert record.counts()["interrupted"] == (number % 5 == 0)
+        assert record.epochs_spent == 3 * EPOCHS
