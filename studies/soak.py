@@ -2,8 +2,8 @@
 
 Runs one search of 20,000 trials of two epochs without training: the search controller with its default options, SQLite
 storage and two worker processes of the local engine, which report simulated curves. Every 1,000 trials it records the
-time per trial, and of the driver the memory, open files, threads, and the size of the database. At the end it reads the
-study and writes the report.
+time per trial, of the driver the CPU time, memory, open files and threads, and the size of the database. At the end it
+reads the study and writes the report.
 
     python studies/soak.py --work FOLDER            # the folder keeps the study; an interrupted run continues
     python studies/soak.py --work FOLDER --trials 2000 --every 200
@@ -36,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 EPOCHS, WORKERS, STUDY = 2, 2, "soak"
 MEASURES = {
     "ms": "ms per trial",
+    "cpu": "driver's CPU, ms per trial",
     "anonymous": "driver, MiB",
     "files": "open files",
     "threads": "threads",
@@ -78,7 +79,8 @@ class UntilCount:
         self, source: TimedController, folder: Path, trials: int, every: int, on_row: Callable[[dict[str, float]], None]
     ) -> None:
         self._source, self._folder, self._every, self._on_row = source, folder, every, on_row
-        self._left, self._since, self._before = trials - source.finished, time.perf_counter(), source.finished
+        self._left, self._before = trials - source.finished, source.finished
+        self._since, self._cpu_since = time.perf_counter(), time.process_time()
         self.on_epoch, self.on_placed = source.on_epoch, source.on_placed
 
     def next_trial(self) -> TrialSpec | None:
@@ -94,20 +96,23 @@ class UntilCount:
         self._source.on_done(spec, outcome)
         if self._source.finished - self._before < self._every:
             return
-        seconds = time.perf_counter() - self._since
+        count = self._source.finished - self._before
+        seconds, cpu = time.perf_counter() - self._since, time.process_time() - self._cpu_since
         self._source.pop_seconds()
         gc.collect()
         self._on_row(
             {
                 "trials": self._source.finished,
-                "ms": 1e3 * seconds / (self._source.finished - self._before),
+                "ms": 1e3 * seconds / count,
+                "cpu": 1e3 * cpu / count,
                 "anonymous": memory_of_process()["anonymous"],
                 "files": len(list(Path("/proc/self/fd").iterdir())),
                 "threads": threading.active_count(),
                 "database": sum(path.stat().st_size for path in self._folder.glob("studies.db*")) / 2**20,
             }
         )
-        self._before, self._since = self._source.finished, time.perf_counter()
+        self._before = self._source.finished
+        self._since, self._cpu_since = time.perf_counter(), time.process_time()
 
     def on_abandoned(self, spec: TrialSpec) -> None:
         """Forwards an abandoned trial."""

@@ -248,7 +248,7 @@ def test_bounds_leave_backbones_out_by_name(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_weights_of_a_backbone_that_is_too_large_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nbt.task import load
+    from nbt.models import weights
 
     fetched: list[str] = []
 
@@ -256,8 +256,8 @@ def test_weights_of_a_backbone_that_is_too_large_are_not_fetched(monkeypatch: py
         fetched.append(spec.text)
         return original(spec, *args, **kwargs)
 
-    original = load.load_pretrained_weights
-    monkeypatch.setattr(load, "load_pretrained_weights", fetch)
+    original = weights.load_pretrained_weights
+    monkeypatch.setattr(weights, "load_pretrained_weights", fetch)
     nbt.search("digits", budget=2, max_parameters=5000, **QUICK)
     assert "conv3(width=8)" in fetched and "conv3(width=16)" not in fetched
 
