@@ -70,3 +70,9 @@ def test_items_of_a_list_have_the_lines_of_their_keys() -> None:
     assert third == ({"": "f, line 5"}, ["x", "y"])
     with pytest.raises(UsageError, match="f: expected a list"):
         parse_yaml_list("a: 1\n", source="f")
+
+
+@pytest.mark.parametrize("text", ["? [a, b]\n: c\n", "a: {? {b: c} : d}\n"])
+def test_a_key_that_is_no_name_is_refused_with_its_line(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^f, line 1: not valid YAML \(a list or a mapping cannot be a key\)"):
+        parse_yaml_mapping(text, source="f")

@@ -48,6 +48,10 @@ class EpochResult:
     watched_metrics: Mapping[str, float | None] = field(default_factory=dict, hash=False)
     cpu_seconds: float | None = field(default=None, compare=False)  # studies do not store it
 
+    def __deepcopy__(self, memo: object) -> EpochResult:
+        """Returns the result itself, which nothing changes: Optuna copies trials with their curves."""
+        return self
+
     def value(self, metric: str) -> float | None:
         """Returns the value of a metric on the validation images; None if it is not known or not defined.
 
