@@ -38,6 +38,14 @@ class _Dumper(yaml.SafeDumper):
     """A safe dumper that quotes texts that `_StrictLoader` would read as numbers, such as "08"."""
 
 
+# In YAML 1.1, "1:30" is 90: a time of the clock would become a number.
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, re.compile(rf"(?![^:]*:)(?:{pattern.pattern})", pattern.flags)) for tag, pattern in resolvers]
+    if first in list("-+0123456789.")
+    else resolvers
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
 for _class in (_StrictLoader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT_PATTERN, list("-+0123456789."))
 

@@ -53,20 +53,32 @@ class Budget:
         if normalised == _AUTO or normalised.startswith(_AUTO_TEXT):
             if not min_gain > 0:
                 raise UsageError(f"minimum gain {min_gain:g}: give points above 0, such as 0.1")
-            limit = _parse_limit(normalised.removeprefix(_AUTO_TEXT) if normalised != _AUTO else max_budget)
+            limit = cls._parse_amount(
+                normalised.removeprefix(_AUTO_TEXT) if normalised != _AUTO else max_budget, "--max-budget", ""
+            )
             return replace(limit, text=_AUTO_TEXT + limit.text, min_gain=min_gain)
+        return cls._parse_amount(text, "--budget", ", or auto")
+
+    @classmethod
+    def _parse_amount(cls, text: str | int, option: str, others: str) -> Budget:
+        """Parses a number of trials or a time; `others` are further values of the option, for messages."""
+        normalised = str(text).strip().lower()
         match = None if isinstance(text, bool) else _PATTERN.fullmatch(normalised)
         if match is None:
-            raise _invalid_budget(text, "give a number of trials such as 20, a time such as 30m or 2h, or auto")
+            problem = f"give a number of trials such as 20, or a time such as 30m or 2h{others}"
+            raise UsageError(f"{option} {str(text)!r}: {problem}")
         number, unit = match.groups()
+        problem = ""
         if float(number) <= 0:
-            raise _invalid_budget(text, "it must be positive: give at least 1 trial, or a time such as 30m")
-        if float(number) * _UNITS.get(unit, 1.0) > _MAX_AMOUNT:
-            raise _invalid_budget(text, "it is too large: give at most 1e9 trials or seconds")
+            problem = "it must be positive: give at least 1 trial, or a time such as 30m"
+        elif float(number) * _UNITS.get(unit, 1.0) > _MAX_AMOUNT:
+            problem = "it is too large: give at most 1e9 trials or seconds"
+        elif "." in number and not unit:
+            problem = "the number of trials must be an integer; a time needs a unit, as in 1.5h"
+        if problem:
+            raise UsageError(f"{option} {str(text)!r}: {problem}")
         if unit:
             return cls(normalised, seconds=float(number) * _UNITS[unit])
-        if "." in number:
-            raise _invalid_budget(text, "the number of trials must be an integer; a time needs a unit, as in 1.5h")
         return cls(str(int(number)), trials=int(number))
 
     @property
@@ -91,15 +103,3 @@ class Budget:
         """
         total = self.total_epochs(length)
         return None if total is None else max(0, total - spent - reserved)
-
-
-def _parse_limit(text: str | int) -> Budget:
-    if _PATTERN.fullmatch(str(text).strip().lower()) is None:
-        raise UsageError(
-            f"maximum budget {str(text)!r}: give a number of trials such as 20, or a time such as 30m or 2h"
-        )
-    return Budget.parse(text)
-
-
-def _invalid_budget(text: object, problem: str) -> UsageError:
-    return UsageError(f"budget {str(text)!r}: {problem}")

@@ -141,7 +141,10 @@ class JobEstimator:
         measured, elapsed = clock.seconds(), clock.total
         now = PHASES.index(clock.phase)
         phases, trials_end = dict(measured), self._trials_have_ended(elapsed)
-        for phase, seconds in self._predicted(measured[TRIALS]).items():
+        predicted = self._predicted(measured[TRIALS])
+        if now < PHASES.index(REPORT):  # each session writes a report
+            predicted[REPORT] += measured[REPORT]
+        for phase, seconds in predicted.items():
             is_stored = trials_end and phase in self._stored.phases | {TRIALS}
             if PHASES.index(phase) >= now and not is_stored:
                 phases[phase] = max(measured[phase], seconds)

@@ -125,12 +125,14 @@ def difference(expected: Any, found: Any, path: str = "") -> str | None:
     return None if expected == found else f"{path}: {str(expected)[:60]!r} expected, {str(found)[:60]!r} found"
 
 
-def check_output(process: Process, codes: tuple[int, ...], lines: int = 40) -> list[str]:
-    """Returns the problems of the output of a process: its exit code, tracebacks, too many lines."""
+def check_output(process: Process, codes: tuple[int, ...], lines: int = 40, *, verbose: bool = False) -> list[str]:
+    """Returns the problems of the output of a process: its exit code and, unless it is `verbose`, tracebacks, lines."""
     problems = []
     if process.code not in codes:
         last = (process.errors.strip().splitlines() or [""])[-1]
         problems.append(f"exit code {process.code}, not {' or '.join(map(str, codes))}: {last[:200]}")
+    if verbose:  # it shows the traceback of every error
+        return problems
     if "Traceback (most recent call last)" in process.errors:
         problems.append(f"traceback: {process.errors.strip().splitlines()[-1][:200]}")
     if "run again with -v" in process.errors:

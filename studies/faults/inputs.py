@@ -61,7 +61,10 @@ class BadInputs:
         setup = partial(_watch, str(outer))
         process = start(folder, outer / "logs", case.arguments, environment=environment, setup=setup)
         process.wait(_SECONDS)
-        problems = check_output(process, case.codes) + _check(case, outer, made, process.output + process.errors)
+        verbose = "-v" in case.arguments
+        problems = check_output(process, case.codes, verbose=verbose) + _check(
+            case, outer, made, process.output + process.errors
+        )
         if not problems:
             shutil.rmtree(outer, ignore_errors=True)
         return {

@@ -45,7 +45,7 @@ class TestParse:
         try:
             budget = Budget.parse(text)
         except UsageError as error:
-            assert str(error).startswith("budget ")
+            assert str(error).startswith("--budget ")
         else:
             assert (budget.trials or budget.seconds or 0) > 0
 

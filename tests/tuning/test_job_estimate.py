@@ -124,7 +124,7 @@ class TestStoredWork:
 
     def test_of_a_finished_study_only_the_report_is_made_again(self) -> None:
         done = StoredWork(cost=200, phases=frozenset({FINALS, TRAIN}))
-        assert estimator(stored=done).estimate(self.clock()).phases == {**self.EARLIER, REPORT: REPORT_SECONDS}
+        assert estimator(stored=done).estimate(self.clock()).phases == {**self.EARLIER, REPORT: 2.0 + REPORT_SECONDS}
 
     def test_a_study_that_was_killed_in_its_last_training_repeats_it(self) -> None:
         phases = estimator(stored=StoredWork(cost=200, phases=frozenset({FINALS}))).estimate(self.clock()).phases

@@ -163,7 +163,7 @@ def other_stores(sandbox: Sandbox) -> Case:
     else:
         statements = {
             "nbt schema 99": "UPDATE nbt_schema SET version = 99",
-            "Optuna schema 99": "UPDATE version_info SET schema_version = 99",
+            "Optuna schema 99": "UPDATE alembic_version SET version_num = 'v99.0.0.a'",
             "other tables": "DROP TABLE studies",
             "values": "UPDATE study_user_attributes SET value_json = '{'",
         }
