@@ -14,6 +14,7 @@ R = TypeVar("R")
 
 # Options of the command line, and whole commands, which stay as they are.
 _OPTIONS = re.compile(r"\b(?:nbt|ray) [a-z]+ --[a-z-]+|--(no-)?([a-z][a-z-]*)")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _FLAGS = ("fresh", "ignore-unknown")
 
 
@@ -43,6 +44,11 @@ def require_positive(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise UsageError(f"{name.replace('_', ' ')}: {count} is not 1 or more")
+
+
+def printable(text: str) -> str:
+    """Returns a text with "?" for each character that would control a terminal, such as the escape of a file's name."""
+    return _CONTROLS.sub("?", text)
 
 
 def one_line_message(error: BaseException, max_length: int = 160) -> str:

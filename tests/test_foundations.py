@@ -37,6 +37,8 @@ def test_nearest_suggests_close_names_or_lists_the_known_ones() -> None:
         ("-.5", -0.5),
         ("3.", 3.0),
         ("7", 7),
+        ("1:30", "1:30"),
+        ("1:30.5", "1:30.5"),
         ("1e", "1e"),
         ("e4", "e4"),
         ("'1e-4'", "1e-4"),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import click
 
 from nbt._version import __version__
-from nbt.cli.display.output import Output
+from nbt.cli.display.output import Output, print_to_stderr
 from nbt.errors import NbtError, nearest
 from nbt.machine.cores import limit_spinning
 from nbt.tuning.engines.interrupts import InterruptGuard
@@ -98,7 +98,7 @@ def run(arguments: Sequence[str]) -> int:
     except NbtError as error:
         return _fail(error.command_line_text or str(error), error.exit_code, trace=out.verbose)
     except click.Abort as error:
-        print(str(error.__cause__ or "") or "interrupted", file=sys.stderr)
+        print_to_stderr(str(error.__cause__ or "") or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has closed the pipe, so the interpreter must not flush the rest of the output at exit.
@@ -111,8 +111,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _fail(message: str, code: int, *, trace: bool = False) -> int:
     if trace:
-        print(redact_uri(traceback.format_exc()), end="", file=sys.stderr)
-    print("error:", redact_uri(" ".join(message.split())), file=sys.stderr)
+        print_to_stderr(redact_uri(traceback.format_exc().rstrip()))
+    print_to_stderr("error:", redact_uri(" ".join(message.split())))
     return code
 
 

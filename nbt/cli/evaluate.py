@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
-from nbt.cli.display.output import Output
+from nbt.cli.display.output import Output, print_to_stderr
 from nbt.cli.options.common import Command, choice_option, config_option
 from nbt.metrics import METRICS
 
@@ -83,6 +82,6 @@ def command(
 
         out.print(*evaluation_summary(result, dataset))
     for position, reason in result.errors.items():
-        print(f"{result.paths[position]}: {reason}", file=sys.stderr)
+        print_to_stderr(f"{result.paths[position]}: {reason}")
     if result.passed_over:
-        print(f"passed over: {describe_passed_over(result.passed_over)}", file=sys.stderr)
+        print_to_stderr(f"passed over: {describe_passed_over(result.passed_over)}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbt.cli.display.output import Output, percent
+from nbt.cli.display.output import Output, percent, print_to_stderr
 from nbt.cli.options.common import AT_LEAST_ONE, Command
 
 if TYPE_CHECKING:
@@ -76,9 +75,9 @@ def command(
     elif csv is None:
         _print_table(out, predicted[predicted["error"] == ""], top or 1)
     for path, error in zip(unreadable["path"], unreadable["error"], strict=True):
-        print(f"{path}: {error}", file=sys.stderr)
+        print_to_stderr(f"{path}: {error}")
     if source.passed_over:
-        print(f"passed over: {describe_passed_over(source.passed_over)}", file=sys.stderr)
+        print_to_stderr(f"passed over: {describe_passed_over(source.passed_over)}")
     return 1 if len(unreadable) == len(predicted) else 0
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import webbrowser
 from contextlib import suppress
 
 import click
 
-from nbt.cli.display.output import Output
+from nbt.cli.display.output import Output, print_to_stderr
 from nbt.cli.options.common import Command, WholeNumberIn, config_option
 from nbt.errors import UsageError
 
@@ -31,7 +30,7 @@ def command(out: Output, tracking_uri: str | None, port: int, opens: bool) -> No
 
     def ready() -> None:
         if not out.quiet:
-            print(f"{url} (Ctrl-C stops it)", file=sys.stderr, flush=True)
+            print_to_stderr(f"{url} (Ctrl-C stops it)")
         if opens:
             webbrowser.open(url)
 

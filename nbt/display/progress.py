@@ -14,6 +14,7 @@ from rich.live import Live
 from nbt.display.modes import LINES, LIVE, NOTEBOOK, python_mode
 from nbt.display.notebook import NotebookDisplay
 from nbt.display.rows import BarRow, text_row
+from nbt.errors import printable
 from nbt.progress import Progress as ProgressCallback
 
 _NOTEBOOK_SECONDS = 0.5
@@ -109,9 +110,9 @@ class Progress:
     def _line(self, text: str, *, keep: bool = False) -> None:
         """Writes a line where there is no live display; above the live display if it is to be kept."""
         if self._mode == LINES:
-            print(text, file=sys.stderr, flush=True)
+            print(printable(text), file=sys.stderr, flush=True)
         elif keep and self._live is not None:
-            self._live.console.print(text)
+            self._live.console.print(printable(text))
         elif keep and self._notebook is not None:
             self._notebook.keep(text)
         self._refresh()

@@ -159,3 +159,12 @@ def test_commands_without_a_dataset_do_not_write_among_class_folders(
     assert run(options) == 2
     assert f"is inside {folder}, a folder of class folders" in capsys.readouterr().err
     assert sorted(path.name for path in folder.iterdir()) == ["a", "b"]
+
+
+def test_names_cannot_control_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_classes(tmp_path / "birds", {"a\x1b[31mb\x1b]0;title\x07": 20, "b": 5})
+    (folder / "b" / "c\x1b[2J.png").write_bytes(b"damaged")
+    run(["check", "--dataset", str(folder), "--image-size", "16"])
+    printed = capsys.readouterr()
+    assert "a?[31mb?]0;title" in printed.out and "c?[2J.png" in printed.out + printed.err
+    assert not {"\x1b", "\x07"} & set(printed.out + printed.err)

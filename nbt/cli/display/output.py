@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nbt.errors import printable
 from nbt.uris import redact_uri
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 
 class Output:
@@ -74,7 +76,7 @@ class Output:
     def note(self, text: str) -> None:
         """Writes a remark to stderr, unless the command is quiet."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            print_to_stderr(text)
 
     def print_rows(
         self, rows: Sequence[Mapping[str, Any]], *, right_aligned: Iterable[str] = (), empty_text: str
@@ -106,9 +108,27 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             severity = getattr(record, "severity", record.levelname.lower())
-            print(f"{severity}: {redact_uri(record.getMessage())}", file=sys.stderr)
+            print_to_stderr(f"{severity}: {redact_uri(record.getMessage())}")
         except Exception:
             self.handleError(record)
+
+
+def print_to_stderr(*texts: str) -> None:
+    """Writes a line to the current `sys.stderr`, without characters that control a terminal."""
+    print(printable(" ".join(texts)), file=sys.stderr, flush=True)
+
+
+class _Printable:
+    """A text or table without characters that control a terminal, but for its own styles."""
+
+    def __init__(self, part: RenderableType) -> None:
+        self._part = part
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
+        from rich.segment import Segment
+
+        for text, style, control in console.render(self._part, options):
+            yield Segment(text if control else printable(text), style, control)
 
 
 def stdout_console() -> Console:
@@ -125,7 +145,7 @@ def print_parts(console: Console, parts: Iterable[RenderableType]) -> None:
     for part in parts:
         # rich joins the texts of a line to a new one, which has only the attributes given here.
         attributes: Any = {"no_wrap": part.no_wrap, "overflow": part.overflow} if isinstance(part, Text) else {}
-        console.print(part, crop=False, **attributes)
+        console.print(_Printable(part), crop=False, **attributes)
 
 
 def to_strict(value: Any) -> Any:

@@ -111,6 +111,7 @@ def bad_models(sandbox: Sandbox) -> Case:
         "huge images",
         "text as mean",
         "numbers as classes",
+        "settings of another version",
     )
     return Case(f"model for {command[0]}: {name}", command, (0, 2) if lenient else (2,))
 
