@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nbt.settings import TransferSettings
-from nbt.training.export.model_folder import CARD_FILE
+from nbt.training.export.model_folder import CARD_FILE, WEIGHTS_FILE
 from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.budget import Budget
@@ -256,6 +256,7 @@ class FakeEngine:
         if spec.export is not None and outcome.error is None:
             spec.export.mkdir(parents=True, exist_ok=True)
             (spec.export / CARD_FILE).write_text(json.dumps({"settings": spec.settings.to_dict()}))
+            (spec.export / WEIGHTS_FILE).write_text("weights")
         if spec.checkpoint is not None and outcome.error is None:
             spec.checkpoint.unlink(missing_ok=True)
         source.on_done(spec, outcome)

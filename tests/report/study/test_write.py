@@ -16,7 +16,7 @@ from nbt.report.files import report_folder
 from nbt.report.study import write as writing
 from nbt.report.study.write import write_report
 from nbt.settings import TransferSettings
-from nbt.training.export.model_folder import CARD_FILE
+from nbt.training.export.model_folder import CARD_FILE, WEIGHTS_FILE
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import make_profile, profile_dict
 from tests.report.study.backbone_study import OTHER, REFERENCE, backbone_study
@@ -98,6 +98,7 @@ def write_model_card(out: Path, settings: TransferSettings) -> Path:
     folder = out / NAME / "model"
     folder.mkdir(parents=True)
     (folder / CARD_FILE).write_text(json.dumps({"settings": settings.to_dict()}))
+    (folder / WEIGHTS_FILE).write_text("weights")
     return folder
 
 
