@@ -23,7 +23,8 @@ _ORPHAN_SECONDS = 20.0
 def state_of(search: Search) -> dict[str, Any] | None:
     """Returns what the database says about the study, in JSON types; None if it has no study yet.
 
-    Trials that were interrupted are left out, and numbers of trials, which depend on interruptions, too.
+    Left out are trials that were interrupted or that a later trial runs again (their equal failures ended the search),
+    and the numbers of trials, which depend on both.
     """
     return call(_state_of, search)  # type: ignore[no-any-return]
 
@@ -37,7 +38,8 @@ def _state_of(search: Search) -> dict[str, Any] | None:
     record = find_study(f"sqlite:///{search.database}", STUDY)
     if record is None:
         return None
-    ended = [trial for trial in record.trials if trial.end not in ("interrupted", "running")]
+    repeated = {trial.facts.get("continues") for trial in record.trials}
+    ended = [t for t in record.trials if t.end not in ("interrupted", "running") and t.number not in repeated]
     predictions = {name: record.test_predictions(name) for name in ("recommended", "baseline")}
     weights = search.report / "model" / WEIGHTS_FILE
     state = {
@@ -88,7 +90,7 @@ def lost_trials(before: dict[str, Any] | None, after: dict[str, Any]) -> list[st
     return [
         f"a finished trial was lost or changed: {trial['origin']} {trial['state']}"
         for trial in before["trials"]
-        if trial not in after["trials"]
+        if trial["state"] != "failed" and trial not in after["trials"]
     ]
 
 
