@@ -99,9 +99,15 @@ class Campaign:
         reference = self.reference(task, seed)
         phase = kind.phases[self._round(number) % len(kind.phases)]
         search = Search(self._folder / f"try-{number:04d}", task, seed, workers=workers, engine=kind.engine)
-        attempt = Attempt(search, phase, reference.delay(phase, rng.random()), rng, reference.size, reference.writes)
+        delay = reference.delay(phase, rng.random())
         started = time.monotonic()
-        hit, codes, problems = self._try(fault, attempt, reference)
+        try:
+            attempt = Attempt(fault.adapt(search), phase, delay, rng, reference.size, reference.writes)
+            hit, codes, problems = self._try(fault, attempt, reference)
+        except Exception as error:  # one attempt must not end the campaign
+            hit, codes, problems = True, [], [f"the attempt failed: {' '.join(str(error).split())[-300:]}"]
+        finally:
+            fault.close()
         if not problems:
             shutil.rmtree(search.folder, ignore_errors=True)
         return {
@@ -148,14 +154,13 @@ class Campaign:
             process.wait(TIMEOUT_SECONDS)
             problems = check_output(process, fault.codes) + fault.problems(attempt, process) + check_orphans(search)
             problems += fault.restore(attempt)
-            before = state_of(search) if search.database.exists() else None
+            before = state_of(search) if search.exists else None
             resumed = dataclasses.replace(search, engine="local").run("resumed")
             resumed.wait(TIMEOUT_SECONDS)
             problems += check_output(resumed, (0,)) + check_orphans(search)
             if resumed.code == 0:
                 problems += _check(search, before, reference, tracked=tracked)
-        except Exception as error:  # one attempt must not end the campaign
-            return True, [], [f"the attempt failed: {' '.join(str(error).split())[-300:]}"]
+                problems += fault.finished(attempt)
         finally:
             unmount(search.folder)
         return hit, [process.code, resumed.code], problems
@@ -222,7 +227,7 @@ def _check(search: Search, before: dict[str, Any] | None, reference: Reference |
     if tracked:
         syncs = []
         for name in ("sync", "sync-again"):
-            syncs.append(search.run(name, ("sync", STUDY, "--json")))
+            syncs.append(search.run(name, ("sync", STUDY, "--json", *search.storage_options)))
             syncs[-1].wait(TIMEOUT_SECONDS)
         problems += check_tracking(search, *syncs)
     return problems

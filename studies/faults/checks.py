@@ -35,7 +35,7 @@ def _state_of(search: Search) -> dict[str, Any] | None:
     from nbt.tuning.storage.studies import find_study
 
     os.chdir(search.work)
-    record = find_study(f"sqlite:///{search.database}", STUDY)
+    record = find_study(search.url, STUDY)
     if record is None:
         return None
     repeated = {trial.facts.get("continues") for trial in record.trials}
@@ -218,7 +218,7 @@ def _check_runs(search: Search) -> list[str]:
     by_key = {run.data.tags["nbt.key"]: run for run in runs}
     problems = [] if len(by_key) == len(runs) else ["two runs have the same key"]
     problems += ["a run is RUNNING"] if any(run.info.status == "RUNNING" for run in runs) else []
-    for trial in read_study(f"sqlite:///{search.database}", STUDY).trials:
+    for trial in read_study(search.url, STUDY).trials:
         run = by_key.get(f"trial-{trial.number:04d}")
         if run is None:
             problems.append(f"trial {trial.number} has no run")

@@ -33,7 +33,9 @@ class Search:
         seed: Seed of the search.
         workers: Number of workers.
         engine: "local" or "ray".
+        storage: URL of the studies; "" for the file `database`.
         options: Further options of the search.
+        engine_options: Options of an engine other than "local".
         environment: Further environment variables of its commands.
     """
 
@@ -42,7 +44,9 @@ class Search:
     seed: int
     workers: int = 1
     engine: str = "local"
+    storage: str = ""
     options: list[str] = field(default_factory=list)
+    engine_options: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -52,8 +56,18 @@ class Search:
 
     @property
     def database(self) -> Path:
-        """The file of the studies."""
+        """The file of the studies, unless they are on a server."""
         return self.work / ".nbt" / "studies.db"
+
+    @property
+    def url(self) -> str:
+        """URL of the studies."""
+        return self.storage or f"sqlite:///{self.database}"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the database of the studies exists."""
+        return bool(self.storage) or self.database.exists()
 
     @property
     def report(self) -> Path:
@@ -69,8 +83,14 @@ class Search:
             *("search", "--dataset", dataset, *shots, "--image-size", "32", "--backbone", "conv3(width=8)"),
             *("--weights", "none", "--epochs", str(EPOCHS), "--budget", str(BUDGET), "--final-seeds", "2"),
             *("--seed", str(self.seed), "--workers", str(self.workers), "--engine", self.engine),
-            *("--study", STUDY, "--json", *OPTIONS[self.seed], *self.options),
+            *("--study", STUDY, "--json", *OPTIONS[self.seed], *self.options, *self.storage_options),
+            *(self.engine_options if self.engine != "local" else ()),
         )
+
+    @property
+    def storage_options(self) -> tuple[str, ...]:
+        """Options for the database of the studies."""
+        return ("--storage", self.storage) if self.storage else ()
 
     def prepare(self) -> None:
         """Creates the folders; the tables of MLflow, which takes seconds to create them, are copied from a template."""

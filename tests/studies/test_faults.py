@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from nbt.errors import NbtError
+from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from tests.tuning.fakes import FakeEngine, make_controller, open_fake_study
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 ONE_TRY = """
@@ -58,6 +64,58 @@ def test_differences_name_their_place() -> None:
     assert difference({"a": [1, {"b": 2.0}]}, {"a": [1, {"b": 2.0}]}) is None
     assert difference({"a": [1, {"b": 2.0}]}, {"a": [1, {"b": 2.5}]}) == "/a/1/b: '2.0' expected, '2.5' found"
     assert difference({"a": [1, 2]}, {"a": [1]}) == "/a: 2 entries expected, 1 found"
+
+
+@pytest.mark.usefixtures("studies")
+def test_trials_that_ran_again_are_compared_once(tmp_path: Path) -> None:
+    """A search that three equal failures have ended, and that was resumed, is equal to an undisturbed one."""
+    from faults.checks import difference, lost_trials, state_of
+    from faults.search import STUDY, Search
+
+    def fail(spec: TrialSpec, curve: tuple[EpochResult, ...]) -> TrialOutcome | None:
+        return TrialOutcome(error="PermissionError: read-only") if int(spec.key[-4:]) >= 1 else None
+
+    def search(folder: Path, engine: FakeEngine) -> None:
+        with open_fake_study(folder / "work", "4", name=STUDY) as store:
+            engine.run(make_controller(store, "4"))
+
+    search(tmp_path / "undisturbed", FakeEngine())
+    with pytest.raises(NbtError, match="3 trials in a row failed"):
+        search(tmp_path / "failed", FakeEngine(outcome=fail))
+    failed = state_of(Search(tmp_path / "failed", "digits", 0))
+    search(tmp_path / "failed", FakeEngine())
+    resumed = state_of(Search(tmp_path / "failed", "digits", 0))
+    assert failed is not None and resumed is not None
+    assert [trial["state"] for trial in failed["trials"]] == ["complete", "failed", "failed", "failed"]
+    assert difference(state_of(Search(tmp_path / "undisturbed", "digits", 0)), resumed) is None
+    assert lost_trials(failed, resumed) == []
+    assert len(lost_trials(failed, {**resumed, "trials": resumed["trials"][1:]})) == 1
+
+
+@pytest.mark.usefixtures("studies")
+def test_the_proxy_passes_on_drops_and_connects_again() -> None:
+    from faults.kinds.postgresql import free_port
+    from faults.proxy import start_proxy
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = free_port()
+        proxy = start_proxy(port, server.getsockname()[1])
+        try:
+            server.settimeout(20.0)
+            server.accept()[0].close()  # the probe of `start_proxy`
+            for _ in range(2):
+                with socket.create_connection(("127.0.0.1", port), timeout=20.0) as client:
+                    accepted, _ = server.accept()
+                    client.sendall(b"question")
+                    assert accepted.recv(100) == b"question"
+                    accepted.sendall(b"answer")
+                    assert client.recv(100) == b"answer"
+                    os.kill(proxy, signal.SIGUSR1)
+                    assert client.recv(100) == b""
+                    accepted.close()
+        finally:
+            os.kill(proxy, signal.SIGKILL)
+            os.waitpid(proxy, 0)
 
 
 @pytest.mark.usefixtures("studies")

@@ -36,8 +36,9 @@ class Attempt:
 class Fault(ABC):
     """A kind of fault; an object is one fault.
 
-    The campaign calls `arrange`, starts the search with `setup`, calls `inject` at the moment of the attempt, waits for
-    the end of the process, calls `problems` and `restore`, and runs the same command again.
+    The campaign calls `adapt` and `arrange`, starts the search with `setup`, calls `inject` at the moment of the
+    attempt, waits for the end of the process, calls `problems` and `restore`, runs the same command again, and calls
+    `finished` and `close`.
 
     Attributes:
         kind: Its name.
@@ -60,6 +61,10 @@ class Fault(ABC):
         """Returns why the fault cannot be injected on this machine; None if it can."""
         return None
 
+    def adapt(self, search: Search) -> Search:
+        """Returns the search with what the fault needs, such as a server; what it starts is ended by `close`."""
+        return search
+
     def arrange(self, attempt: Attempt) -> None:  # noqa: B027 - most kinds need no preparation
         """Prepares the folder of the search before it starts."""
 
@@ -74,6 +79,13 @@ class Fault(ABC):
     def restore(self, attempt: Attempt) -> list[str]:
         """Removes the cause of the fault before the search is resumed; returns problems found while doing so."""
         return []
+
+    def finished(self, attempt: Attempt) -> list[str]:
+        """Returns further problems after the resumed search has ended."""
+        return []
+
+    def close(self) -> None:  # noqa: B027 - most kinds start nothing
+        """Ends what `adapt` has started; called in every case."""
 
     def problems(self, attempt: Attempt, process: Process) -> list[str]:
         """Returns further problems of the process with the fault."""

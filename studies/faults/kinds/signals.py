@@ -29,7 +29,7 @@ class KillDriver(Fault):
     kind = "SIGKILL of the process"
     workers: ClassVar[tuple[int, ...]] = (1, 1, 1, 2)
     codes: ClassVar[tuple[int, ...]] = (KILLED, 0)
-    goal = 8
+    goal = 10
 
     def inject(self, attempt: Attempt, process: Process) -> bool:
         return process.send(signal.SIGKILL)
