@@ -48,6 +48,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results")
     parser.add_argument("--keep", type=Path, help="folder of the searches, of which those with problems are kept")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     rows, out = [], args.out / "faults.jsonl"
     with tempfile.TemporaryDirectory(prefix="nbt-faults-") as temporary:
         folder = args.keep or Path(temporary)
