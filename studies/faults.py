@@ -13,7 +13,8 @@ forked from a process that has imported everything, half of those with a fault b
     python studies/faults.py --seed 1 --minutes 60
     python studies/faults.py --seed 2 --minutes 5 --only "SIGINT once" --out /tmp/faults
 
-Results: `studies/results/faults.{jsonl,md}`; rows accumulate over runs. The exit code is 1 if a check failed. It needs
+Results: `studies/results/faults.{jsonl,md}`; rows accumulate over runs, and a run continues the sample of the same seed
+and kinds. The exit code is 1 if a check failed. It needs
 Linux; what needs root is left out without it, and the table says so.
 """
 
@@ -55,7 +56,8 @@ def main() -> int:
         only = tuple(args.only or names)
         campaign = Campaign(folder, args.seed, only)
         if campaign.kinds:
-            for row in campaign.run(60.0 * args.minutes):
+            done = [row["try"] for row in read_rows(out) if row["seed"] == args.seed and row["kind"] != INPUTS]
+            for row in campaign.run(60.0 * args.minutes, first=max(done, default=-1) + 1):
                 rows.append(row)
                 append_rows(out, [row])
                 print(f"{row['try']:4} {row['kind']}, {row['phase']}: {'; '.join(row['problems']) or 'ok'}", flush=True)

@@ -75,9 +75,9 @@ class Campaign:
         self.skipped = {kind.kind: reason for kind in self.kinds if (reason := kind.missing()) is not None}
         self.kinds = [kind for kind in self.kinds if kind.kind not in self.skipped]
 
-    def run(self, seconds: float) -> Iterator[dict[str, Any]]:
-        """Yields the row of each attempt until so many seconds have passed."""
-        deadline, number = time.monotonic() + seconds, 0
+    def run(self, seconds: float, first: int = 0) -> Iterator[dict[str, Any]]:
+        """Yields the row of each attempt, from a number on, until so many seconds have passed."""
+        deadline, number = time.monotonic() + seconds, first
         self.warm_up()
         while time.monotonic() < deadline:
             yield self.attempt(number)
