@@ -1,10 +1,11 @@
-"""`nbt inject`: injects the weights of a pretrained teacher into a backbone of another architecture."""
+"""`nbt inject`: ranks pretrained teachers, and injects the weights of one into a backbone of another architecture."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,14 @@ _SUFFIXES = (".safetensors", ".pth")
 @click.command(cls=Command)
 @click.option(
     "--teacher",
+    "teachers",
     required=True,
+    multiple=True,
     metavar="NAME|NAME=FILE",
-    help="Architecture that provides the weights: those of its library, or a file.",
+    help="Architecture that provides the weights: those of its library, or a file. Of several, the most similar one.",
 )
 @click.option("--student", required=True, metavar="NAME", help="Architecture that receives them; see nbt backbones.")
-@click.option("--score-only", is_flag=True, help="Show only the similarity and the plan; needs no weights.")
+@click.option("--score-only", is_flag=True, help="Show only the similarities and the plan; needs no weights.")
 @click.option(
     "--blend",
     metavar="SHARE",
@@ -51,7 +54,7 @@ _SUFFIXES = (".safetensors", ".pth")
 )
 def command(
     out: Output,
-    teacher: str,
+    teachers: tuple[str, ...],
     student: str,
     score_only: bool,
     file: str | None,
@@ -63,57 +66,85 @@ def command(
     The layers are matched in order, and each tensor is cropped and resized to the shape of its match. Other commands
     take the resulting file as --weights FILE. The file states which running statistics these commands re-estimate on
     the target's training images.
+
+    Several teachers are ranked by the similarity of their architectures to the student's, for which no weights are
+    needed; the weights of the most similar one are injected.
     """
     from nbt.tracking import resolve_uri
 
-    path, uri = _check(teacher, student, score_only, file, options["image_size"]), resolve_uri(tracking_uri)
-    report = _score(teacher, student, **options) if score_only else _inject(teacher, student, path, **options)
-    _warn_if_dissimilar(report.similarity)
-    if not score_only:
+    _check(teachers, student, score_only, file, options["image_size"])
+    uri, ranking = resolve_uri(tracking_uri), _rank(teachers, student, **options)
+    teacher, report = next(iter(ranking.items()))
+    path = None if score_only else Path(file or _default_file(teacher, student))
+    if path is not None:
+        _check_file(path)
+        report = _inject(teacher, student, path, **options)
         _track(report, path, {"teacher": teacher, "student": student, **options}, uri)
+    _warn_if_dissimilar(report.similarity)
     if out.json:
-        out.print_json({**report.to_dict(), "file": None if score_only else str(path)})
+        rows = [{"teacher": name, **_measures(scored)} for name, scored in ranking.items()]
+        out.print_json({**report.to_dict(), "file": path and str(path), "ranking": rows})
         return
-    _print(out, report, None if score_only else path)
+    if len(ranking) > 1:
+        _print_ranking(out, ranking)
+    _print(out, report, path)
 
 
-def _check(teacher: str, student: str, score_only: bool, file: str | None, image_size: int | None) -> Path:
-    """Checks the options without importing torch, and returns the file of the new weights.
+def _check(teachers: Sequence[str], student: str, score_only: bool, file: str | None, image_size: int | None) -> None:
+    """Checks the options without importing torch.
 
     Raises:
         UsageError: A value is invalid.
     """
     from nbt.models.backbone_spec import parse_backbone
-    from nbt.models.teacher import parse_teacher
+    from nbt.models.teacher import absolute_teacher_name, parse_teacher
     from nbt.task.options import IMAGE_SIZES
 
-    spec, _ = parse_teacher(teacher)
-    name = parse_backbone(student).text
+    names = [absolute_teacher_name(teacher) for teacher in teachers]
+    for teacher, name in zip(teachers, names, strict=True):
+        parse_teacher(teacher)
+        if names.count(name) > 1:
+            raise UsageError(f"--teacher {teacher} is given twice")
+    parse_backbone(student)
     low, high = IMAGE_SIZES
     if image_size is not None and not low <= image_size <= high:
         raise UsageError(f"--image-size {image_size}: expected {low} ... {high}")
-    if score_only and file is not None:
+    if file is None:
+        return
+    if score_only:
         raise UsageError("--out: nothing is written with --score-only; leave one of them out")
-    path = Path(
-        file or re.sub(r"[^\w.-]+", "_", f"{name}-from-{spec.text}").replace("_-", "-").strip("_") + _SUFFIXES[0]
-    )
+    _check_file(Path(file))
+
+
+def _default_file(teacher: str, student: str) -> str:
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.models.teacher import parse_teacher
+
+    names = f"{parse_backbone(student).text}-from-{parse_teacher(teacher)[0].text}"
+    return re.sub(r"[^\w.-]+", "_", names).replace("_-", "-").strip("_") + _SUFFIXES[0]
+
+
+def _check_file(path: Path) -> None:
     if path.suffix not in _SUFFIXES:
         raise UsageError(f"--out {path}: expected a name that ends in {' or '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
         raise UsageError(f"--out {path}: the folder {path.parent} does not exist")
     check_writable_file("--out", path)
     check_outside_class_folders("--out", path)
-    return path
 
 
-def _score(teacher: str, student: str, *, blend: float, image_size: int | None, **_: Any) -> InjectionReport:
+def _rank(
+    teachers: Sequence[str], student: str, *, blend: float, image_size: int | None, **_: Any
+) -> dict[str, InjectionReport]:
+    """Returns the plan of an injection from each teacher, the most similar teacher first; it needs no weights."""
     from nbt.models.backbone_spec import parse_backbone
     from nbt.models.teacher import parse_teacher
     from nbt.transfer.injection.outline import outline_of
     from nbt.transfer.injection.weight_injection import plan_injection
 
-    student_outline = outline_of(parse_backbone(student), image_size)
-    return plan_injection(student_outline, outline_of(parse_teacher(teacher)[0]), blend=blend)
+    outline = outline_of(parse_backbone(student), image_size)
+    plans = {name: plan_injection(outline, outline_of(parse_teacher(name)[0]), blend=blend) for name in teachers}
+    return dict(sorted(plans.items(), key=lambda item: (-item[1].similarity, -item[1].coverage)))
 
 
 def _inject(
@@ -140,12 +171,16 @@ def _track(report: InjectionReport, path: Path, options: dict[str, Any], trackin
         command="inject",
         name=f"{report.student} from {report.teacher}",
         params=options,
-        metrics={"similarity": report.similarity, "coverage": report.coverage},
+        metrics=_measures(report),
         experiment="nbt injections",
         files=[path],
         texts={"injection.json": json.dumps(report.to_dict(), indent=2) + "\n"},
     )
     track_command(run, tracking_uri)
+
+
+def _measures(report: InjectionReport) -> dict[str, float]:
+    return {"similarity": report.similarity, "coverage": report.coverage}
 
 
 def _warn_if_dissimilar(similarity: float) -> None:
@@ -162,6 +197,16 @@ def _warn_if_dissimilar(similarity: float) -> None:
         f"similarity {similarity:.2f} is below {MIN_SAFE_SIMILARITY:g}: {evidence} (published similarities are "
         f"{SCALE_DIFFERENCE:g} higher); compare with --weights none, or choose a more similar teacher"
     )
+
+
+def _print_ranking(out: Output, ranking: Mapping[str, InjectionReport]) -> None:
+    """Prints the teachers, the most similar one first."""
+    rows = [
+        {"teacher": name, "similarity": f"{plan.similarity:.3f}", "coverage": percent(plan.coverage)}
+        for name, plan in ranking.items()
+    ]
+    out.print_rows(rows, right_aligned=["similarity", "coverage"], empty_text="")
+    out.print("")
 
 
 def _print(out: Output, report: InjectionReport, path: Path | None) -> None:

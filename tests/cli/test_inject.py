@@ -91,6 +91,31 @@ def test_score_only_needs_no_weights_and_writes_nothing(capsys: pytest.CaptureFi
     assert not list(Path().iterdir())
 
 
+def test_several_teachers_are_ranked_and_the_most_similar_one_is_injected(
+    teacher: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    far = "conv3(width=64)"
+    torch.save(random_unit_state(parse_backbone(far), 28, 5), "far.pth")
+    teachers = ["--teacher", f"{far}=far.pth", "--teacher", teacher]
+    assert run(["inject", *teachers, "--student", STUDENT, "--json", "-q"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["teacher"] for row in document["ranking"]] == [teacher, f"{far}=far.pth"]
+    first, second = (row["similarity"] for row in document["ranking"])
+    assert first == document["similarity"] == pytest.approx(0.625)
+    assert second < first
+    assert document["file"] == "conv3_width_6-from-conv3_width_8.safetensors"
+    assert run(["inject", "--teacher", teacher, "--student", STUDENT, "--out", "alone.safetensors", "-q"]) == 0
+    assert Path("alone.safetensors").read_bytes() == Path(document["file"]).read_bytes()
+    capsys.readouterr()
+
+    assert run(["inject", *teachers, "--student", STUDENT, "--score-only"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["teacher", "similarity", "coverage"] in lines
+    assert lines.index([teacher, "0.625", "100.0", "%"]) < next(
+        n for n, line in enumerate(lines) if "far.pth" in str(line)
+    )
+
+
 def test_the_default_file_is_named_after_student_and_teacher(teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inject", "--teacher", teacher, "--student", STUDENT, "--json", "-q"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -114,6 +139,8 @@ def test_the_default_file_is_named_after_student_and_teacher(teacher: str, capsy
             "--out w.txt: expected a name that ends in .safetensors or .pth",
         ),
         ("--teacher vgg11 --student conv3 --out no/w.pth", "the folder no does not exist"),
+        ("--teacher vgg11 --teacher vgg11 --student conv3", "--teacher vgg11 is given twice"),
+        ("--teacher vgg11 --teacher vgg12 --student conv3", "unknown backbone 'vgg12'"),
         ("--teacher vgg11 --student conv3 --score-only --out w.pth", "--out: nothing is written with --score-only"),
     ],
 )
