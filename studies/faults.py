@@ -14,8 +14,8 @@ forked from a process that has imported everything, half of those with a fault b
     python studies/faults.py --seed 2 --minutes 5 --only "SIGINT once" --out /tmp/faults
 
 Results: `studies/results/faults.{jsonl,md}`; rows accumulate over runs, and a run continues the sample of the same seed
-and kinds. The exit code is 1 if a check failed. It needs
-Linux; what needs root is left out without it, and the table says so.
+and kinds; `--again`, after a fault of nbt has been mended, repeats the tries that found it. The exit code is 1 if a
+check failed. It needs Linux; what needs root is left out without it, and the table says so.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -35,7 +36,20 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 from faults.campaign import Campaign  # noqa: E402 - the number of threads must be set before NumPy is imported
 from faults.inputs import INPUTS, BadInputs  # noqa: E402
 from faults.kinds import KINDS  # noqa: E402
-from faults.table import append_rows, read_rows, table  # noqa: E402
+from faults.table import append_rows, read_rows, table, write_rows  # noqa: E402
+
+
+def run_again(campaign: Campaign, seed: int, file: Path) -> list[dict[str, Any]]:
+    """Runs the faults of a seed that had problems again, and replaces their rows, which it returns."""
+    rows = read_rows(file)
+    repeated = []
+    for index, row in enumerate(rows):
+        if row["seed"] == seed and row["problems"] and row["kind"] != INPUTS:
+            repeated.append(campaign.attempt(row["try"]))
+            rows[index] = {**repeated[-1], "before": row["problems"]}
+            write_rows(file, rows)
+            print(f"{row['try']:4} {row['kind']}: {'; '.join(rows[index]['problems']) or 'ok'}", flush=True)
+    return repeated
 
 
 def main() -> int:
@@ -44,6 +58,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     parser.add_argument("--minutes", type=float, default=5.0, help="duration of the faults; the bad inputs follow")
+    parser.add_argument(
+        "--again", action="store_true", help="run again the tries with problems, in place of their rows"
+    )
     parser.add_argument("--only", action="append", choices=names, metavar="KIND", help="; ".join(names))
     parser.add_argument("--inputs", type=int, default=500, help="number of bad inputs")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the results")
@@ -55,13 +72,15 @@ def main() -> int:
         folder = args.keep or Path(temporary)
         only = tuple(args.only or names)
         campaign = Campaign(folder, args.seed, only)
-        if campaign.kinds:
+        if args.again:
+            rows += run_again(campaign, args.seed, out)
+        elif campaign.kinds:
             done = [row["try"] for row in read_rows(out) if row["seed"] == args.seed and row["kind"] != INPUTS]
             for row in campaign.run(60.0 * args.minutes, first=max(done, default=-1) + 1):
                 rows.append(row)
                 append_rows(out, [row])
                 print(f"{row['try']:4} {row['kind']}, {row['phase']}: {'; '.join(row['problems']) or 'ok'}", flush=True)
-        if INPUTS in only:
+        if INPUTS in only and not args.again:
             good = campaign.warm_up()
             for row in BadInputs(folder, args.seed, good.report / "model", good.database).run(args.inputs):
                 rows.append(row)

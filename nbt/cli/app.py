@@ -5,12 +5,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted with all finished w
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -57,6 +59,13 @@ class _CommandGroup(click.Group):
 
 
 # The marker \b keeps click from rewrapping the lines that follow.
+# Errors of a disk for which no part of nbt has a message of its own -> remedy.
+_DISK_ERRORS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "make the folder writable",
+    errno.EIO: "check the disk",
+}
 _EXAMPLES = """\b
 Examples:
   nbt search --dataset numbers --shots 8 --budget 12   complete search, embedded images
@@ -104,9 +113,10 @@ def run(arguments: Sequence[str]) -> int:
         # The reader has closed the pipe, so the interpreter must not flush the rest of the output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        return _fail(_disk_message(error) or _unexpected_message(error, out), FAILED, trace=out.verbose)
     except Exception as error:
-        hint = "" if out.verbose else " (run again with -v for the traceback)"
-        return _fail(f"{type(error).__name__}: {error}{hint}", FAILED, trace=out.verbose)
+        return _fail(_unexpected_message(error, out), FAILED, trace=out.verbose)
 
 
 def _fail(message: str, code: int, *, trace: bool = False) -> int:
@@ -114,6 +124,19 @@ def _fail(message: str, code: int, *, trace: bool = False) -> int:
         print_to_stderr(redact_uri(traceback.format_exc().rstrip()))
     print_to_stderr("error:", redact_uri(" ".join(message.split())))
     return code
+
+
+def _disk_message(error: OSError) -> str:
+    """Returns what to do about a disk that takes no more files; "" for another error."""
+    if error.errno not in _DISK_ERRORS or error.filename is None:
+        return ""
+    folder = Path(os.fsdecode(error.filename)).parent
+    return f"{folder}: {os.strerror(error.errno)}; {_DISK_ERRORS[error.errno]} and run the same command again"
+
+
+def _unexpected_message(error: Exception, out: Output) -> str:
+    hint = "" if out.verbose else " (run again with -v for the traceback)"
+    return f"{type(error).__name__}: {error}{hint}"
 
 
 def _usage_message(error: click.ClickException) -> str:

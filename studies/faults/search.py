@@ -93,7 +93,8 @@ class Search:
         return ("--storage", self.storage) if self.storage else ()
 
     def prepare(self) -> None:
-        """Creates the folders; the tables of MLflow, which takes seconds to create them, are copied from a template."""
+        """Creates the folders anew; MLflow's tables, which it takes seconds to create, are copied from a template."""
+        shutil.rmtree(self.folder, ignore_errors=True)
         self.work.mkdir(parents=True)
         for name in ("cache", "temporary", "logs"):
             (self.folder / name).mkdir()

@@ -19,6 +19,11 @@ def append_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         opened.writelines(json.dumps(row) + "\n" for row in rows)
 
 
+def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces a file of JSON lines."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """Returns the rows of a file of JSON lines; none if it is missing."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
@@ -34,13 +39,15 @@ def table(rows: Sequence[Mapping[str, Any]], skipped: Mapping[str, str]) -> str:
     faults = [row for row in rows if row["kind"] != INPUTS]
     inputs = [row for row in rows if row["kind"] == INPUTS]
     met = [row for row in faults if row["hit"]]
+    mended = sum("before" in row for row in rows)
     seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
     return "\n".join(
         [
             "# Faults and bad inputs",
             "",
             f"{len(faults)} tries (seeds {seeds}), in {len(met)} of which the fault met the running search, and "
-            f"{len(inputs)} bad inputs. `studies/faults.py` describes what is checked after each.",
+            f"{len(inputs)} bad inputs. `studies/faults.py` describes what is checked after each. "
+            f"{mended} tries found a problem that has been mended since, and were run again.",
             "",
             "| kind of fault | tries | met | " + " | ".join(PHASES) + " | 2 workers | with problems |",
             "|---|---|---|" + "---|" * (len(PHASES) + 2),

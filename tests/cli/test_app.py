@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -168,6 +169,16 @@ def _raise(error: BaseException) -> Any:
         (UsageError("wrong thing"), 2, "error: wrong thing\n"),
         (NbtError("broke\ndown"), 1, "error: broke down\n"),
         (ValueError("odd"), 1, "error: ValueError: odd (run again with -v for the traceback)\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/out/model/README.md.1.tmp"),
+            1,
+            "error: /out/model: No space left on device; free some space and run the same command again\n",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "odd"),
+            1,
+            "error: FileNotFoundError: [Errno 2] No such file: 'odd' (run again with -v for the traceback)\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted: 0 trials stored; to continue, run the same command\n"),
     ],
 )
