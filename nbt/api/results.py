@@ -16,6 +16,7 @@ from nbt.report.formatting import pluralise
 from nbt.report.metric_text import value_text
 from nbt.report.settings_table import recipe_summary
 from nbt.report.study.backbones import candidates_json
+from nbt.report.study.headline import verdict_line
 from nbt.report.study.recommendation import current_recommendation
 from nbt.report.study.result_rows import ResultRow, guess_rows, model_rows, study_rows, validation_row
 from nbt.report.study.transfer_evidence import is_transfer_advised, transfer_evidence
@@ -53,8 +54,7 @@ class SearchResult:
         failed = [(result.code, result.message, result.advice) for result in self.checks if result.is_failed]
         rows = [*study_rows(self.record), ("settings", recipe_summary(self.recommended), "")]
         report = ("report", str(self.report_path), "")
-        title = f"{self.record.config.name}: {self.record.verdict}"
-        return table_html(title, [*rows, *failed, report])
+        return table_html(verdict_line(self.record), [*rows, *failed, report])
 
     @property
     def recommended(self) -> TransferSettings:

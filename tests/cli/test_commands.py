@@ -214,7 +214,7 @@ class TestSearch:
         lines = [" ".join(line.split()) for line in captured.out.splitlines()]
         assert captured.err == ""
         assert lines == [
-            "birds: It is better than the default recipe",
+            "birds, final runs on validation images: It is better than the default recipe",
             "test accuracy 79.0 % [73.0, 84.0] 200 images",
             "default recipe 76.0 % [70.0, 82.0] the same images",
             "validation 81.0 % [80.0, 82.0] 5 runs; minus test +2.0 [-3.1, +8.1]",

@@ -18,6 +18,7 @@ from nbt.report.formatting import duration, join_words, one_line, pluralise
 from nbt.report.settings_table import recipe_summary
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
+from nbt.report.study.headline import verdict_line
 from nbt.report.study.recommendation import current_recommendation
 from nbt.report.study.result_rows import ResultRow, study_rows
 from nbt.report.study.transfer_evidence import is_transfer_advised
@@ -45,7 +46,7 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
         table.add_row("", "transfer", "none: the recommended settings train from random weights")
     table.add_row("", "cost", _one_line(_cost(record)))
     return [
-        Text(f"{record.config.name}: {record.verdict or f'{name} is recommended.'}", style="bold"),
+        Text(verdict_line(record), style="bold"),
         _results(study_rows(record)),
         *_check_lines(study_checks(record)),
         table,

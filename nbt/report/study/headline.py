@@ -8,6 +8,7 @@ from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
 from nbt.report.formatting import difference_interval, difference_number, pluralise, score_interval, score_text
 from nbt.report.metric_text import bounds_text, difference_bounds_text, difference_text, guess_text, value_text
 from nbt.report.study.recommendation import StudyRecommendation, default_recipe_trial
+from nbt.report.study.test_section import difference_sentence
 from nbt.report.study.transfer_evidence import is_transfer_advised
 from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
 from nbt.tuning.finals.winner import CHEAPER_REASON
@@ -41,15 +42,57 @@ def _advice_from_scratch(name: str, versus_default: Interval | None) -> str:
     return f"The pretrained weights show no benefit: train from random weights with the settings of {name}"
 
 
+def verdict_line(record: StudyRecord) -> str:
+    """Returns the name of a study and the verdict of its final runs, told from the test results beside it."""
+    if not record.verdict:
+        return f"{record.config.name}: {record.recommended or 'recommended settings'} is recommended."
+    return f"{record.config.name}, final runs on validation images: {record.verdict}"
+
+
 def validation_sentences(record: StudyRecord, recommendation: StudyRecommendation | None) -> tuple[str, ...]:
-    """Returns the validation of the recommended settings and its difference to the test result, if there is one."""
+    """Returns the validation of the recommended settings and its difference to the test result, if there is one.
+
+    Where final runs and test images do not agree on the default recipe, a sentence says which says what.
+    """
     results = test_results(record)
     if recommendation is None or recommendation.final is None or results is None:
         return ()
     optimism = () if results.optimism is None else (_optimism_sentence(results.recommended.metric, results.optimism),)
     _, begin, rest = (record.verdict or "").partition(CHEAPER_REASON)
-    reason = (f"{begin}{rest}",) if begin else ()
-    return (f"In the final runs: {_validation_text(record, recommendation)}.", *reason, *optimism)
+    reason = (f"In these runs, {begin[:1].lower()}{begin[1:]}{rest}",) if begin else ()
+    return (
+        f"In the final runs: {_validation_text(record, recommendation)}.",
+        *reason,
+        *_disagreement(results, recommendation.final.versus_default),
+        *optimism,
+    )
+
+
+def _disagreement(results: TestResults, versus_default: Interval | None) -> tuple[str, ...]:
+    """Returns a sentence on the test images where they differ beyond chance and the final runs do not, or conversely.
+
+    Args:
+        results: The test results.
+        versus_default: Difference of the scores to the default recipe in the final runs.
+    """
+    if results.difference is None or versus_default is None:
+        return ()
+    on_test = _direction(results.difference)
+    if not METRICS[results.recommended.metric].higher_is_better:
+        on_test = -on_test
+    if on_test == _direction(versus_default):
+        return ()
+    return (
+        f"{difference_sentence(results)} This is one training of each on other images, so that it need not agree with "
+        "the final runs, which decide.",
+    )
+
+
+def _direction(difference: Interval) -> int:
+    """Returns 1 or -1 if the whole interval is above or below 0, else 0."""
+    if difference.low is None or difference.high is None or difference.low <= 0.0 <= difference.high:
+        return 0
+    return 1 if difference.mean > 0.0 else -1
 
 
 def _validation_text(record: StudyRecord, recommendation: StudyRecommendation) -> str:

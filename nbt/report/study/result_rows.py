@@ -87,9 +87,9 @@ def _difference_row(metric: str, difference: Interval) -> ResultRow:
     """Returns the difference to the default recipe, and whether the interval excludes 0."""
     value = metric_interval_text(metric, difference, signed=True)
     if difference.low is None or difference.high is None or difference.low <= 0.0 <= difference.high:
-        return ResultRow("difference", value, "this run cannot tell them apart")
+        return ResultRow("difference", value, "undecided on the test images")
     is_better = (difference.mean > 0.0) == METRICS[metric].higher_is_better
-    return ResultRow("difference", value, f"{'better' if is_better else 'worse'} than the default recipe")
+    return ResultRow("difference", value, f"{'better' if is_better else 'worse'} on the test images")
 
 
 def _difference(metric: str, interval: Interval) -> str:

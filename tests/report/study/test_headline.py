@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -69,9 +70,22 @@ def test_the_reason_for_a_cheaper_recipe_follows() -> None:
     record = sample_study(verdict=verdict)
     _, reason, _ = validation_sentences(record, current_recommendation(record))
     assert reason == (
-        "Nothing is better than the default recipe beyond noise, so trial 12 is recommended because it is cheaper: "
-        "about 40 % of the training time of trial 3."
+        "In these runs, nothing is better than the default recipe beyond noise, so trial 12 is recommended because it "
+        "is cheaper: about 40 % of the training time of trial 3."
     )
+
+
+def test_final_runs_and_test_images_that_disagree_are_told_apart() -> None:
+    def text(**changes: Any) -> str:
+        record = evaluated_study(**changes)
+        return " ".join(validation_sentences(record, current_recommendation(record)))
+
+    first, *others = finals()
+    undecided = text(finals=(replace(first, versus_default=interval(0.004, -0.009, 0.017)), *others))
+    assert "In the final runs: 70.6" in undecided and "cannot be distinguished from the default recipe" in undecided
+    assert "On the test images, the recommendation is better than the default recipe: +4.4 points" in undecided
+    assert "need not agree with the final runs" in undecided
+    assert "On the test images" not in text(), "both find an advantage"
 
 
 def test_headline_between_finals_and_test() -> None:

@@ -29,12 +29,12 @@ def difference_row(
 
 
 def test_the_difference_says_whether_it_is_beyond_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert difference_row(monkeypatch, 0.02, 0.08) == ("+5.0 points  [+2.0, +8.0]", "better than the default recipe")
-    unknown = "this run cannot tell them apart"
+    assert difference_row(monkeypatch, 0.02, 0.08) == ("+5.0 points  [+2.0, +8.0]", "better on the test images")
+    unknown = "undecided on the test images"
     assert difference_row(monkeypatch, -0.01, 0.11) == ("+5.0 points  [-1.0, +11.0]", unknown)
     assert difference_row(monkeypatch, None, None) == ("+5.0 points", unknown)
 
 
 def test_a_higher_log_loss_is_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     value, remark = difference_row(monkeypatch, 0.02, 0.08, "log_loss")
-    assert (value, remark) == ("+0.050 nats  [+0.020, +0.080]", "worse than the default recipe")
+    assert (value, remark) == ("+0.050 nats  [+0.020, +0.080]", "worse on the test images")
