@@ -132,9 +132,10 @@ def recommend(
     if epochs is not None:
         require_positive(epochs=epochs)
     searched = unconditional_space(Space.load(space).with_fixed_epochs())
-    target = Target.of({}, profile.to_dict(), epochs or DEFAULT_EPOCHS)
-    surrogate = load_transferred_priors(experience, searched).surrogate(target, searched)
     tuned = tuned_default(epochs)
-    is_tuned = experience is None and searched.can_express(tuned.replace(epochs=target.epochs))
+    is_tuned = experience is None and searched.can_express(tuned)
+    # Priors and tables reason with the length of the training that is recommended.
+    target = Target.of({}, profile.to_dict(), tuned.epochs if is_tuned else epochs or DEFAULT_EPOCHS)
+    surrogate = load_transferred_priors(experience, searched).surrogate(target, searched)
     settings = tuned if is_tuned else recommend_settings(surrogate, searched)
     return Recommendation(settings, surrogate.explain(settings), TUNED_DEFAULT if is_tuned else "")

@@ -102,8 +102,8 @@ def command(
     else:
         from nbt.cli.display.fit_summary import print_profiles, print_recommendations
 
-        print_profiles(out, profiles, plot)
         print_recommendations(out, profiles, recommendations)
+        print_profiles(out, profiles, plot)
 
 
 def _check_option_combination(ctx: click.Context) -> None:

@@ -161,8 +161,10 @@ class TestRecommend:
         name, arguments, options = fake_api.calls[-1]
         assert name == "recommend" and arguments == (fake_api.results["fit"][0],)
         assert options == {"space": "binary", "epochs": 7, "experience": "."}
-        text = " ".join(capsys.readouterr().out.split())
-        assert "recommended settings, before any training" in text and "frozen_depth: 0.5" in text
+        printed = capsys.readouterr().out
+        assert printed.splitlines()[0].endswith(": recommended settings, before any training")
+        assert printed.index("frozen_depth: 0.5") < printed.index("\n\ncub: 20 classes") < printed.index("by unit")
+        text = " ".join(printed.split())
         assert "Reasons enough steps batch_size is at most 32; here 32 (few steps)" in text
         assert "Suggestions that the settings do not follow moderate head rate a low rate; here 0.5 (a test)" in text
         assert "No prior and no recorded task judges stall: neutral values." in text

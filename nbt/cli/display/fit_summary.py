@@ -60,9 +60,12 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
 def print_recommendations(
     out: Output, profiles: Sequence[FitProfile], recommendations: Sequence[Recommendation]
 ) -> None:
-    """Prints the recommended settings of each profile, and which suggestions of profile and experience they follow."""
+    """Prints the recommended settings of each profile, and which suggestions of profile and experience they follow.
+
+    Each has an empty line below it, for the profiles that follow.
+    """
     for name, recommendation in zip(measures.profile_names(profiles), recommendations, strict=False):
-        out.print("", _heading(f"{name}: recommended settings, before any training"))
+        out.print(_heading(f"{name}: recommended settings, before any training"))
         if recommendation.name:
             out.print(Text(f"The {recommendation.name}, {_TUNED_BASIS} nbt search tries it early.\n"))
         out.print(Text(_changes(recommendation.settings)))
@@ -70,14 +73,19 @@ def print_recommendations(
         for heading, followed in ((followed_heading, True), ("Suggestions that the settings do not follow", False)):
             if reasons := _reasons(recommendation.guide["sources"], followed):
                 out.print("", _heading(heading), _definitions(reasons))
-        if recommendation.name:
-            continue
-        unjudged = recommendation.guide["unjudged"]
-        if unjudged:
-            out.print("", Text(f"No prior and no recorded task judges {join_words(unjudged)}: neutral values."))
-        tables = recommendation.guide["tables"]
-        basis = f"the priors and {len(tables)} recorded tasks" if tables else "the priors alone, without recorded tasks"
-        out.print("", Text(f"They are based on {basis}. nbt search runs them after the baseline recipes."))
+        if not recommendation.name:
+            out.print("", *_basis(recommendation.guide))
+        out.print("")
+
+
+def _basis(guide: Mapping[str, Any]) -> list[Text]:
+    """Returns what settings without a name of their own are based on, as sentences."""
+    unjudged, tables = guide["unjudged"], guide["tables"]
+    basis = f"the priors and {len(tables)} recorded tasks" if tables else "the priors alone, without recorded tasks"
+    sentences = [f"They are based on {basis}. nbt search runs them after the baseline recipes."]
+    if unjudged:
+        sentences.insert(0, f"No prior and no recorded task judges {join_words(unjudged)}: neutral values.")
+    return [Text(sentence) for sentence in sentences]
 
 
 def _changes(settings: TransferSettings) -> str:
