@@ -1,10 +1,11 @@
-"""NBT102: the same or nearly the same image in two parts."""
+"""NBT102: identical images or near copies in two parts."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from nbt.checks import Check, CheckResult
+from nbt.data.checks.copies import copies_text, named_together, same_pixels
 from nbt.data.checks.subject import CheckedData
 from nbt.data.checks.wording import counted, share_of
 from nbt.data.splits import Index
@@ -39,11 +40,13 @@ class CopiesAcrossParts(Check[CheckedData]):
         if len(copied):
             share = share_of(len(copied), len(subject.split.test))
             effect = (
-                f"{share} of the test part also occur in training or validation, so that the test metric is too high"
+                f"{share} of the test part have a copy in training or validation, so that the test metric is too high"
             )
+        identical = sum(_is_identical_across(subject, group) for group in across)
+        near = len(across) - identical
         return self.failed(
-            f"{counted(len(across), 'image')} with a copy in another part; {effect}.",
-            "Keep all copies of an image in one part.",
+            f"{copies_text(identical, near)} in two parts; {effect}.",
+            f"Keep all copies of an image{', and all frames of a scene,' if near else ''} in one part.",
             count=len(across),
             examples=[_describe(subject, group) for group in across],
             severity="error" if len(copied) > MAX_SHARE * len(subject.split.test) else None,
@@ -61,7 +64,16 @@ def _parts_of(subject: CheckedData, indices: Index) -> list[str]:
     return [name for name, part in subject.parts.items() if np.isin(indices, part).any()]
 
 
+def _is_identical_across(subject: CheckedData, indices: Index) -> bool:
+    """Returns whether two parts have images with equal pixels among these."""
+    pixels = same_pixels(subject, indices)
+    return any(len(_parts_of(subject, indices[pixels == value])) > 1 for value in np.unique(pixels))
+
+
 def _describe(subject: CheckedData, indices: Index) -> str:
     """Names one image of every part that has some."""
-    firsts = [(name, indices[np.isin(indices, part)]) for name, part in subject.parts.items()]
-    return " = ".join(f"{subject.names[found[0]]} ({name})" for name, found in firsts if len(found))
+    parts = {name: indices[np.isin(indices, part)] for name, part in subject.parts.items()}
+    firsts = {name: int(found[0]) for name, found in parts.items() if len(found)}
+    pixels = same_pixels(subject, np.array(list(firsts.values())))
+    named = [f"{subject.names[first]} ({name})" for name, first in firsts.items()]
+    return named_together(named, identical=len(np.unique(pixels)) == 1)

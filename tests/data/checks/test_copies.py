@@ -92,5 +92,40 @@ def test_a_repeated_image_within_a_part_is_information(folder: Path) -> None:
     copy(folder, "test/a/1.png", "test/a/copy.jpg")
     result = check(folder)["NBT104"]
     assert (result.state, result.severity, result.count) == ("failed", "info", 1)
-    assert result.message == "1 image repeated within a part: 1 in test."
+    assert result.message == "1 near copy (or frame of one scene) within a part: 1 in test."
+    assert result.advice.startswith("Keep one of each group of near copies, or a few frames of a scene")
     assert np.all([name in result.examples[0] for name in ("test/a/1.png", "test/a/copy.jpg")])
+
+
+def duplicate(folder: Path, source: str, target: str) -> None:
+    """Copies a file, so that the pixels are equal."""
+    (folder / target).write_bytes((folder / source).read_bytes())
+
+
+def test_identical_images_are_told_from_near_copies(folder: Path) -> None:
+    duplicate(folder, "test/a/1.png", "test/b/same.png")
+    copy(folder, "test/a/2.png", "test/b/near.jpg")
+    duplicate(folder, "train/a/3.png", "test/a/same.png")
+    copy(folder, "train/a/4.png", "test/a/near.jpg")
+    results = check(folder)
+    assert results["NBT103"].message == (
+        "1 identical copy and 1 near copy (or frame of one scene) under different labels."
+    )
+    assert results["NBT103"].advice.endswith("frames of one scene may show different classes.")
+    assert sorted(" = " in example for example in results["NBT103"].examples) == [False, True]
+    assert results["NBT102"].message.startswith(
+        "1 identical copy and 1 near copy (or frame of one scene) in two parts; 2 of 12 images (16.7 %) of the test"
+    )
+    assert results["NBT102"].advice == "Keep all copies of an image, and all frames of a scene, in one part."
+
+
+def test_the_words_for_identical_images_do_not_speak_of_scenes(folder: Path) -> None:
+    for number in range(2):
+        duplicate(folder, "test/a/1.png", f"test/a/same{number}.png")
+        duplicate(folder, "test/a/1.png", f"test/b/same{number}.png")
+    duplicate(folder, "train/b/1.png", "test/b/same.png")
+    results = check(folder)
+    assert results["NBT103"].message == "1 identical copy under different labels."
+    assert results["NBT104"].message == "4 identical copies within a part: 4 in test."
+    assert results["NBT102"].advice == "Keep all copies of an image in one part."
+    assert not any("scene" in result.message + result.advice for result in results.values())
