@@ -112,7 +112,7 @@ class SearchController:
         states = [trial.user_attrs[codec.SAMPLER] for trial in trials if codec.SAMPLER in trial.user_attrs]
         if states and isinstance(store.study.sampler, BayesianSampler):
             store.study.sampler.random_state = states[-1]
-        self._closed, self._min_gain = False, budget.min_gain
+        self._closed, self._has_trained, self._min_gain = False, False, budget.min_gain
         self._gain: tuple[int, float | None] = (-1, None)  # number of finished trials, and the gain expected after them
         if budget.min_gain is not None:
             store.put(codec.ENDED, "")
@@ -141,7 +141,7 @@ class SearchController:
             return None
         self._queue.remove_first()
         run = queued.run or self._start(queued)
-        self._running[run.spec.key] = run
+        self._running[run.spec.key], self._has_trained = run, True
         if queued.plan is None:
             required = run.plan.settings.epochs * run.plan.epoch_cost
         self._account.reserve(run.spec.key, self._available(required))
@@ -340,8 +340,8 @@ class SearchController:
         self._observers.trial_finished(record)
 
     def _write_seconds(self, min_interval: float = 0.0) -> None:
-        """Stores the time spent, unless it was stored less than `min_interval` seconds ago."""
-        if self._clock() - self._last_write_at >= min_interval:
+        """Stores the time spent, unless no trial has started or it was stored less than `min_interval` seconds ago."""
+        if self._has_trained and self._clock() - self._last_write_at >= min_interval:
             self._last_write_at = self._clock()
             self._store.put(codec.SECONDS, self.seconds)
 

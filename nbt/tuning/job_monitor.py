@@ -16,6 +16,9 @@ _SECONDS_BETWEEN_WRITES = 10.0
 class JobMonitor(StudyObserver):
     """Observes a study to store the seconds of its phases and to refine the estimate of the whole.
 
+    The seconds of a session that resumes a study count from its first training on, those before it included: a session
+    that finds everything done adds nothing.
+
     Args:
         store: The study, locked by this driver.
         clock: The clock of the search, with the seconds of earlier sessions.
@@ -25,6 +28,7 @@ class JobMonitor(StudyObserver):
     Attributes:
         clock: The clock of the search.
         estimator: Estimates the whole, or None.
+        is_counted: Whether the seconds of this session count.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class JobMonitor(StudyObserver):
         self._store, self._observer = store, observer
         self._settings: dict[int, TransferSettings] = {}
         self._last_write_at = 0.0
+        self.is_counted = not clock.earlier
         self._first_estimate = None if estimator is None else estimator.estimate(clock).total
         self._update(write=True)
 
@@ -42,8 +47,13 @@ class JobMonitor(StudyObserver):
         self.clock.enter(phase)
         self._update(write=True)
 
+    def training_starts(self) -> None:
+        """Counts the seconds of this session; trials and final runs call this themselves."""
+        self.is_counted = True
+
     def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
         """Remembers the settings of the trial."""
+        self.training_starts()
         self._settings[number] = settings
 
     def epoch_finished(self, number: int, result: EpochResult, spent: float) -> None:
@@ -58,6 +68,7 @@ class JobMonitor(StudyObserver):
 
     def finals_started(self, runs: int) -> None:
         """Refines the estimate by the number of final runs."""
+        self.training_starts()
         if self.estimator is not None:
             self.estimator.start_finals(runs)
         self._update()
@@ -72,6 +83,6 @@ class JobMonitor(StudyObserver):
         """Passes the estimate on, and stores the seconds at the end of a phase or if that was long ago."""
         if self.estimator is not None:
             self._observer.job_estimated(self.estimator.estimate(self.clock))
-        if write or self.clock.total - self._last_write_at >= _SECONDS_BETWEEN_WRITES:
+        if self.is_counted and (write or self.clock.total - self._last_write_at >= _SECONDS_BETWEEN_WRITES):
             self._last_write_at = self.clock.total
             self._store.put(codec.CLOCK, {**self.clock.seconds(), "estimate": self._first_estimate})

@@ -225,6 +225,16 @@ class TestBudget:
         assert record.seconds_spent <= 20
         assert record.counts()["complete"] == 3
 
+    def test_a_session_without_trials_takes_no_time(self, tmp_path: Path) -> None:
+        clock = FakeClock()
+        before = run_search(tmp_path, "3", FakeEngine(clock=clock), clock=clock).seconds_spent
+        with open_fake_study(tmp_path, "3") as store:
+            controller = make_controller(store, "3", clock=clock)
+            clock.now += 30.0
+            FakeEngine(clock=clock).run(controller)
+            controller.close()
+            assert store.record().seconds_spent == before > 0
+
     def test_time_survives_a_kill(self, tmp_path: Path) -> None:
         clock = FakeClock()
         store = open_fake_study(tmp_path, "1h")

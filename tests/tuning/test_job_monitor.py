@@ -42,8 +42,27 @@ def test_seconds_and_first_estimate_are_stored_and_sessions_add_up(tmp_path: Pat
     with open_fake_study(tmp_path) as store:
         clock = JobClock(time, earlier=store.record().clock, phase=FINALS)
         time.now += 4.0
-        JobMonitor(store, clock, None, StudyObserver())
+        monitor = JobMonitor(store, clock, None, StudyObserver())
+        monitor.finals_started(2)
+        monitor.enter(FINALS)
         assert store.record().clock[FINALS] == 9.0
+
+
+def test_a_session_that_trains_nothing_adds_no_seconds(tmp_path: Path) -> None:
+    time = FakeClock()
+    with open_fake_study(tmp_path) as store:
+        monitor = JobMonitor(store, JobClock(time), None, StudyObserver())
+        time.now += 2.0
+        monitor.enter(TRIALS)
+    with open_fake_study(tmp_path) as store:
+        before = store.record().clock
+        monitor = JobMonitor(store, JobClock(time, earlier=before), None, StudyObserver())
+        time.now += 60.0
+        monitor.enter(FINALS)
+        assert store.record().clock == before and not monitor.is_counted
+        monitor.training_starts()
+        monitor.enter(FINALS)
+        assert store.record().clock[PREPARE] == 62.0, "the time until the training counts with it"
 
 
 def test_each_epoch_refines_the_estimate(tmp_path: Path) -> None:
