@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from nbt.amounts import parse_amount
 from nbt.errors import UsageError, nearest, with_python_names
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.paths import absolute_path
@@ -41,6 +43,15 @@ REQUIRED = ("dataset", "budget")
 AUTO = "auto"
 """Value of an option that is chosen from the resources of the machine or cluster."""
 
+AUTO_BUDGET = "auto, at most "
+"""Beginning of the text of a budget "auto" with its limit."""
+
+OTHER_BUDGETS = ", or auto"
+"""What `--budget` takes besides an amount, for messages."""
+
+IMAGE_SIZES = (8, 1024)
+"""Smallest and largest accepted image size in pixels."""
+
 KINDS = (
     *("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers", "codes", "beliefs"),
     "backbones",
@@ -59,11 +70,13 @@ class Option:
             stored.
         help: One sentence for help texts.
         metavar: What stands for the value in help texts.
-        low: Least value of a whole number; None where it depends on the dataset or has an explanation of its own.
+        low: Least value of a whole number; None where `rule` says it.
         positive: Whether a number must be above 0.
         choices: The values of a choice.
         when_none: What None means, for help texts; "" where None is not a value or needs no words.
         flag: Name on the command line where it is not the field's own, as "--no-heuristics" for a flag that is on.
+        rule: Further check, called with the name and a value of the right type; it raises UsageError. What depends on
+            the dataset or on other options is checked elsewhere.
     """
 
     kind: str
@@ -75,6 +88,7 @@ class Option:
     choices: tuple[str, ...] = ()
     when_none: str = ""
     flag: str = ""
+    rule: Callable[[str, Any], None] | None = None
 
     def check(self, name: str, value: Any) -> Any:
         """Returns the value in its canonical type.
@@ -82,6 +96,12 @@ class Option:
         Raises:
             UsageError: The value is of another type or out of range; the message names the option.
         """
+        checked = self._check_type(name, value)
+        if self.rule is not None:
+            self.rule(name, checked)
+        return checked
+
+    def _check_type(self, name: str, value: Any) -> Any:
         match self.kind:
             case "whole":
                 return self._check_whole(name, value)
@@ -136,6 +156,118 @@ class Option:
                 f"{name}: expected text, got {value!r}; numbers and dates that are meant as text need quotes"
             )
         return os.fspath(value)
+
+
+def check_number(name: str, value: int | None, low: int, high: int | None, reason: str = "") -> None:
+    """Checks that a number, unless it is None, is a whole one from `low` to `high`.
+
+    Args:
+        name: Name of the option.
+        value: The number.
+        low: Least value.
+        high: Greatest value; None for any.
+        reason: Why these are the bounds, for the message.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if value is None:
+        return
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not is_integer or value < low or (high is not None and value > high):
+        bound = f"{low} or more" if high is None else f"{low} ... {high}"
+        raise UsageError(f"{name} {value!r}: expected a whole number, {bound}{f'; {reason}' if reason else ''}")
+
+
+def check_image_size(name: str, value: int | None) -> None:
+    """Checks the side length of images in pixels; None passes.
+
+    Raises:
+        UsageError: It is not in `IMAGE_SIZES`.
+    """
+    check_number(name, value, *IMAGE_SIZES)
+
+
+def check_classes(name: str, value: int | None) -> None:
+    """Checks a number of classes, whatever the dataset has; None passes.
+
+    Raises:
+        UsageError: It is below 2.
+    """
+    check_number(name, value, 2, None)
+
+
+def check_shots(name: str, value: int | None) -> None:
+    """Checks a number of labelled images per class; None passes.
+
+    Raises:
+        UsageError: It is below 2.
+    """
+    check_number(name, value, 2, None, "a class needs one image to train and one to validate on")
+
+
+def is_auto_budget(text: str | int) -> bool:
+    """Returns whether a budget is "auto", with or without its limit."""
+    normalised = str(text).strip().lower()
+    return normalised == AUTO or normalised.startswith(AUTO_BUDGET)
+
+
+def check_budget(name: str, text: str) -> None:
+    """Checks a budget.
+
+    Raises:
+        UsageError: It is neither an amount nor "auto".
+    """
+    if not is_auto_budget(text):
+        parse_amount(text, name, OTHER_BUDGETS)
+
+
+def check_max_budget(name: str, text: str) -> None:
+    """Checks the limit of the budget "auto".
+
+    Raises:
+        UsageError: It is no amount.
+    """
+    parse_amount(text, name)
+
+
+def check_gpus_per_trial(name: str, gpus: float | str) -> None:
+    """Checks the share of a GPU per trial.
+
+    Raises:
+        UsageError: It is neither "auto" nor a number from 0 to 1.
+    """
+    if isinstance(gpus, str):
+        if gpus != AUTO:
+            raise UsageError(f"{name} {gpus}: expected a number, such as 0.5, or auto")
+    elif not 0 <= gpus <= 1:
+        raise UsageError(f"{name} {gpus:g}: expected 0 ... 1, because a trial trains on one GPU, or auto")
+
+
+def check_ray_address(name: str, address: str) -> None:
+    """Checks the address of a Ray cluster.
+
+    Raises:
+        UsageError: It has another form than "auto", "HOST:PORT" or "ray://HOST:PORT".
+    """
+    if address == AUTO:
+        return
+    match = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
+    if match is None or not 0 < int(match[2]) < 65536:
+        raise UsageError(f"{name} {address}: expected auto, HOST:PORT (often port 6379) or ray://HOST:10001")
+
+
+def check_final_seeds(name: str, folds: int) -> None:
+    """Checks the number of folds of the final runs.
+
+    Raises:
+        UsageError: It is below 2.
+    """
+    if folds < 2:
+        raise UsageError(
+            f"{name}: {folds} final run per recipe gives no interval, so that no difference could be told from "
+            "noise; give 2 or more"
+        )
 
 
 _REQUIRED: Any = None
@@ -220,6 +352,7 @@ class SearchConfig:
         help="Side length of the images.",
         when_none="that of dataset and backbone",
         low=None,
+        rule=check_image_size,
     )
     classes: int | None = _option(
         None,
@@ -228,6 +361,7 @@ class SearchConfig:
         role="task",
         metavar="N",
         help="Use only the first N classes.",
+        rule=check_classes,
         when_none="all",
     )
     shots: int | None = _option(
@@ -237,6 +371,7 @@ class SearchConfig:
         role="task",
         metavar="N",
         help="Use only N labelled images per class.",
+        rule=check_shots,
         when_none="all",
     )
     resize: str = _option(
@@ -252,9 +387,15 @@ class SearchConfig:
         role="search",
         metavar="N|30m|2h|auto",
         help="Cost of N trials of the default recipe, or wall-clock time; auto: until a further trial is not worth it.",
+        rule=check_budget,
     )
     max_budget: str = _option(
-        "100", kind="budget", role="search", metavar="N|30m|2h", help="With --budget auto: the limit."
+        "100",
+        kind="budget",
+        role="search",
+        metavar="N|30m|2h",
+        help="With --budget auto: the limit.",
+        rule=check_max_budget,
     )
     min_gain: float = _option(
         0.1,
@@ -296,6 +437,7 @@ class SearchConfig:
         role="run",
         metavar="auto|HOST:PORT|ray://...",
         help="Running Ray cluster to connect to.",
+        rule=check_ray_address,
         when_none="a new Ray on this machine",
     )
     gpus_per_trial: float | str | None = _option(
@@ -304,6 +446,7 @@ class SearchConfig:
         role="run",
         metavar="F|auto",
         help="With Ray: share of a GPU per trial, 0 ... 1; auto derives it from measured memory.",
+        rule=check_gpus_per_trial,
         when_none="1, or an equal share if the workers outnumber the GPUs",
     )
     cpus_per_trial: float | None = _option(
@@ -410,6 +553,7 @@ class SearchConfig:
         metavar="N",
         help="Maximum number of folds of the final runs, 2 or more; as many are used as take, with the last training, "
         "at most half of what the trials took, but at least 3, or this maximum if it is lower.",
+        rule=check_final_seeds,
     )
     ignore: str | None = _option(
         None,
@@ -452,14 +596,13 @@ class SearchConfig:
         A list of one backbone is the same as that backbone.
 
         Raises:
-            UsageError: Dataset or budget are missing, there is only one fold, or an option needs or excludes another
-                one.
+            UsageError: Dataset or budget are missing, or an option needs or excludes another one.
         """
         for name in REQUIRED:
             if getattr(self, name) is None:
                 raise UsageError(f"missing {flag_of(name)}; see nbt search --help")
         is_guided = self.heuristics and self.scenario is None
-        is_auto = str(self.budget).strip().lower().startswith(AUTO)
+        is_auto = is_auto_budget(self.budget)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         unused = [flag_of(name) for name in ("max_budget", "min_gain") if getattr(self, name) != defaults[name]]
         if unused and not is_auto:
@@ -471,7 +614,6 @@ class SearchConfig:
             )
         if self.beliefs is not None and not is_guided:
             raise UsageError("beliefs need the model of the priors: leave out --no-heuristics and --scenario")
-        check_final_seeds(self.final_seeds)
         return self if self.backbones is None else self._check_backbones()
 
     def _check_backbones(self) -> SearchConfig:
@@ -586,19 +728,6 @@ class SearchConfig:
         """Returns the command line of this search, quoted for a shell, as it may be shown."""
         words = [word for option in self.command_options().items() for word in option if word]
         return shlex.join(["nbt", "search", *words])
-
-
-def check_final_seeds(folds: int) -> None:
-    """Checks the number of folds of the final runs.
-
-    Raises:
-        UsageError: It is below 2.
-    """
-    if folds < 2:
-        raise UsageError(
-            f"--final-seeds: {folds} final run per recipe gives no interval, so that no difference could be told from "
-            "noise; give 2 or more"
-        )
 
 
 def check_workers(workers: int | str) -> None:

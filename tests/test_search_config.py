@@ -20,8 +20,10 @@ _text = st.text(string.ascii_letters + string.digits + " ./:=(),'\"-_é", min_si
 
 def _values(name: str) -> st.SearchStrategy[Any]:
     option = option_fields()[name]
+    if name == "ray_address":
+        return st.sampled_from(["auto", "head:6379", "ray://head:10001"])
     return {
-        "whole": st.integers(option.low, 10**6),
+        "whole": st.integers(8, 1024) if option.low is None else st.integers(option.low, 10**6),
         "number": st.floats(1e-3, 64.0),
         "choice": st.sampled_from(option.choices or ("",)),
         "flag": st.booleans(),
@@ -34,7 +36,7 @@ def _values(name: str) -> st.SearchStrategy[Any]:
             unique_by=lambda belief: belief["dimension"],
         ),
         "backbones": st.lists(st.sampled_from(["resnet18", "squeezenet1_0"]), min_size=1, unique=True),
-        "gpus": st.one_of(st.just("auto"), st.floats(0.0, 8.0)),
+        "gpus": st.one_of(st.just("auto"), st.floats(0.0, 1.0)),
     }.get(option.kind, _text)
 
 
@@ -95,9 +97,15 @@ def test_names_may_be_written_as_on_the_command_line() -> None:
         ("budget: 1.5\n", r"line 1: budget: expected a whole number of trials or a text such as '2h', got 1.5"),
         ("storage: [a]\n", r"line 1: storage: expected text, got \['a'\]"),
         ("seed: 1\nseed: 2\n", r"mine.yaml, line 2: not valid YAML \('seed' is given twice\)"),
-        ("final_seeds: 1\nfinal-seeds: 2\n", r"line 2: option 'final-seeds' is given twice"),
+        ("final_seeds: 3\nfinal-seeds: 2\n", r"line 2: option 'final-seeds' is given twice"),
         ("- dataset\n", r"mine.yaml: expected a mapping"),
         ("cpus_per_trial: .nan\n", r"line 1: cpus_per_trial: expected a number"),
+        ("seed: 1\nfinal_seeds: 1\n", r"mine.yaml, line 2: final_seeds: 1 final run per recipe gives no interval"),
+        ("budget: 0\n", r"mine.yaml, line 1: budget '0': it must be positive"),
+        ("max-budget: auto\n", r"mine.yaml, line 1: max-budget 'auto': give a number of trials such as 20"),
+        ("gpus_per_trial: 2\n", r"mine.yaml, line 1: gpus_per_trial 2: expected 0 ... 1"),
+        ("ray-address: head\n", r"mine.yaml, line 1: ray-address head: expected auto, HOST:PORT"),
+        ("shots: 1\n", r"mine.yaml, line 1: shots 1: expected a whole number, 2 or more; a class needs"),
     ],
 )
 def test_wrong_files_are_named_with_key_and_line(text: str, message: str) -> None:
@@ -125,11 +133,35 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ({"max_latency": float("inf")}, "^max_latency: expected a number, got inf"),
         ({"min_gain": -1}, "^min_gain: -1 is not above 0"),
         ({"heuristics": "no"}, "^heuristics: expected true or false, got 'no'"),
+        ({"final_seeds": 1}, "^final_seeds: 1 final run per recipe gives no interval"),
+        ({"budget": "2.5"}, r"^budget '2\.5': the number of trials must be an integer"),
+        ({"budget": "twenty"}, "^budget 'twenty': give a number of trials such as 20, .* or auto$"),
+        ({"max_budget": "0h"}, "^max_budget '0h': it must be positive"),
+        ({"gpus_per_trial": 2}, "^gpus_per_trial 2: expected 0 ... 1, because a trial trains on one GPU, or auto"),
+        ({"gpus_per_trial": "all"}, "^gpus_per_trial all: expected a number, such as 0.5, or auto"),
+        ({"ray_address": "http://head:1"}, "^ray_address http://head:1: expected auto"),
+        ({"image_size": 4}, "^image_size 4: expected a whole number, 8 ... 1024"),
+        ({"classes": 1}, "^classes 1: expected a whole number, 2 or more"),
+        ({"shots": 1}, "^shots 1: expected a whole number, 2 or more"),
     ],
 )
 def test_wrong_arguments_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         SearchConfig.from_options(changes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"budget": text} for text in (20, "1.5h", "auto", "auto, at most 30")),
+        {"budget": "auto", "max_budget": "2h"},
+        {"final_seeds": 2, "gpus_per_trial": "auto", "ray_address": "ray://head:10001"},
+        {"gpus_per_trial": 0, "image_size": 8, "classes": 2, "shots": 2},
+    ],
+)
+def test_values_at_the_bounds_are_taken(options: dict[str, Any]) -> None:
+    config = SearchConfig(**options)
+    assert config.to_dict() == {name: str(v) if name == "budget" else v for name, v in options.items()}
 
 
 def test_the_command_line_names_the_option() -> None:

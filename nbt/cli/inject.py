@@ -98,7 +98,7 @@ def _check(teachers: Sequence[str], student: str, score_only: bool, file: str | 
     """
     from nbt.models.backbone_spec import parse_backbone
     from nbt.models.teacher import absolute_teacher_name, parse_teacher
-    from nbt.task.options import IMAGE_SIZES
+    from nbt.search_config import IMAGE_SIZES
 
     names = [absolute_teacher_name(teacher) for teacher in teachers]
     for teacher, name in zip(teachers, names, strict=True):

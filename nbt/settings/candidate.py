@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -41,6 +41,7 @@ class Candidate:
         image_size: Height and width of its images in pixels; that of the search when None.
         licence: Licence of the weights, for reports.
         text: Remark for reports.
+        place: File and line of its weights, or of the candidate, as in "list.yaml, line 3"; "" outside of files.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Candidate:
     image_size: int | None = None
     licence: str = ""
     text: str = ""
+    place: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, value: Any) -> Candidate:
@@ -81,7 +83,7 @@ class Candidate:
     def to_dict(self) -> dict[str, Any]:
         """Returns the candidate as an item of `backbones`, without what is not given."""
         neutral = asdict(Candidate(name=""))
-        return {key: value for key, value in asdict(self).items() if value != neutral[key]}
+        return {key: value for key, value in asdict(self).items() if value != neutral[key] and key in _KEYS}
 
 
 def parse_candidates(value: Any, checks: Checks = _NO_CHECKS) -> tuple[Candidate, ...]:
@@ -105,7 +107,7 @@ def parse_candidates(value: Any, checks: Checks = _NO_CHECKS) -> tuple[Candidate
     if not isinstance(value, list | tuple):
         raise UsageError(f"backbones: expected a list or a file, got {value!r:.80}")
     items = [({"": f"backbones, item {number}"}, item) for number, item in enumerate(value, start=1)]
-    return _checked("backbones", items, checks)
+    return tuple(candidate for candidate, _ in _checked("backbones", items, checks))
 
 
 def candidates_text(value: Any) -> str:
@@ -123,7 +125,10 @@ def _read_file(path: Path, checks: Checks) -> tuple[Candidate, ...]:
             "of backbones, the path of one, or a single backbone as --backbone"
         ) from error
     found = _checked(str(path), parse_yaml_list(text, source=str(path), items="backbones"), checks)
-    return tuple(_with_absolute_weights(candidate, path.parent) for candidate in found)
+    return tuple(
+        replace(_with_absolute_weights(candidate, path.parent), place=places.get("weights", places[""]))
+        for candidate, places in found
+    )
 
 
 def _with_absolute_weights(candidate: Candidate, folder: Path) -> Candidate:
@@ -133,9 +138,11 @@ def _with_absolute_weights(candidate: Candidate, folder: Path) -> Candidate:
     return replace(candidate, weights=str(path))
 
 
-def _checked(source: str, items: Iterable[tuple[Mapping[str, str], Any]], checks: Checks) -> tuple[Candidate, ...]:
-    """Returns the candidates of items with their places, see `nbt.yaml_loader.parse_yaml_list`."""
-    found: dict[Candidate, None] = {}
+def _checked(
+    source: str, items: Iterable[tuple[Mapping[str, str], Any]], checks: Checks
+) -> list[tuple[Candidate, Mapping[str, str]]]:
+    """Returns the candidates of items, each with its places; see `nbt.yaml_loader.parse_yaml_list`."""
+    found: dict[Candidate, Mapping[str, str]] = {}
     for places, item in items:
         key = ""
         try:
@@ -147,7 +154,7 @@ def _checked(source: str, items: Iterable[tuple[Mapping[str, str], Any]], checks
             raise UsageError(f"{places.get(key, places[''])}: {error}") from error
         if candidate in found:
             raise UsageError(f"{places['']}: {candidate.name} is given twice")
-        found[candidate] = None
+        found[candidate] = places
     if not found:
         raise UsageError(f"{source}: expected at least one backbone")
-    return tuple(found)
+    return list(found.items())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,10 @@ from nbt.errors import UsageError
 from nbt.models.backbone_spec import BackboneSpec, MissingTimmError, parse_backbone
 from nbt.models.teacher import parse_teacher
 from nbt.paths import absolute_path
-from nbt.search_config import option_fields
+from nbt.search_config import check_image_size, check_number, check_shots, option_fields
 from nbt.settings.candidate import Candidate, parse_candidates
 
-IMAGE_SIZES = (8, 1024)
-"""Smallest and largest accepted image size in pixels."""
+_log = logging.getLogger("nbt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +68,10 @@ def check_task_options(
     """
     source = resolve(dataset, data_dir)
     n_classes = source.spec.classes
-    _check_number("--image-size", image_size, *IMAGE_SIZES)
-    _check_number(
-        "--classes", classes, 2, n_classes, f"{source.spec.name} has {n_classes} classes" if n_classes else ""
-    )
-    _check_number("--shots", shots, 2, None, "a class needs one image to train and one to validate on")
-    _check_number("--seed", seed, 0, 2**63 - 1)
+    check_image_size("--image-size", image_size)
+    check_number("--classes", classes, 2, n_classes, f"{source.spec.name} has {n_classes} classes" if n_classes else "")
+    check_shots("--shots", shots)
+    check_number("--seed", seed, 0, 2**63 - 1)
     option_fields()["resize"].check("--resize", resize)
     if teacher is not None:
         parse_teacher(teacher)
@@ -93,6 +92,8 @@ def check_task_options(
 def check_candidates(value: Any) -> tuple[Candidate, ...]:
     """Returns the backbones of a list, with names and image sizes checked; their files, and timm, may be missing.
 
+    Missing weights are logged with their line if the list is a file; the search will leave their backbones out.
+
     Raises:
         UsageError: As in `parse_candidates`, or a backbone is unknown, or an image size out of range.
     """
@@ -101,19 +102,13 @@ def check_candidates(value: Any) -> tuple[Candidate, ...]:
         with suppress(MissingTimmError):
             parse_backbone(name)
 
-    def check_image_size(size: int | None) -> None:
-        _check_number("image_size", size, *IMAGE_SIZES)
-
-    return parse_candidates(value, {"name": check_name, "image_size": check_image_size})
-
-
-def _check_number(option: str, value: int | None, low: int, high: int | None, reason: str = "") -> None:
-    if value is None:
-        return
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if not is_integer or value < low or (high is not None and value > high):
-        bound = f"{low} or more" if high is None else f"{low} ... {high}"
-        raise UsageError(f"{option} {value!r}: expected a whole number, {bound}{f'; {reason}' if reason else ''}")
+    found = parse_candidates(value, {"name": check_name, "image_size": partial(check_image_size, "image_size")})
+    for candidate in found:
+        is_file = candidate.weights not in ("default", "none")
+        if candidate.place and is_file and not os.path.isfile(candidate.weights):  # noqa: PTH113 - as below
+            where, weights, name = candidate.place, candidate.weights, candidate.name
+            _log.warning("%s: weights %s: no such file, so that %s will be left out", where, weights, name)
+    return found
 
 
 def _check_weights(weights: str | Path) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from nbt.amounts import parse_amount
 from nbt.errors import UsageError
+from nbt.search_config import AUTO, AUTO_BUDGET, OTHER_BUDGETS, is_auto_budget
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
-_MAX_AMOUNT = 1e9
-_AUTO = "auto"
-_AUTO_TEXT = "auto, at most "
 DEFAULT_MAX_BUDGET, DEFAULT_MIN_GAIN = "100", 0.1
 OUT_OF_TIME = "time budget used up"
 OUT_OF_EPOCHS = "epoch budget used up"
@@ -49,42 +45,18 @@ class Budget:
         Raises:
             UsageError: The text has another form, or the amount is 0 or exceeds 1e9 trials or seconds.
         """
-        normalised = str(text).strip().lower()
-        if normalised == _AUTO or normalised.startswith(_AUTO_TEXT):
+        if is_auto_budget(text):
             if not min_gain > 0:
                 raise UsageError(f"minimum gain {min_gain:g}: give points above 0, such as 0.1")
-            limit = cls._parse_amount(
-                normalised.removeprefix(_AUTO_TEXT) if normalised != _AUTO else max_budget, "--max-budget", ""
-            )
-            return replace(limit, text=_AUTO_TEXT + limit.text, min_gain=min_gain)
-        return cls._parse_amount(text, "--budget", ", or auto")
-
-    @classmethod
-    def _parse_amount(cls, text: str | int, option: str, others: str) -> Budget:
-        """Parses a number of trials or a time; `others` are further values of the option, for messages."""
-        normalised = str(text).strip().lower()
-        match = None if isinstance(text, bool) else _PATTERN.fullmatch(normalised)
-        if match is None:
-            problem = f"give a number of trials such as 20, or a time such as 30m or 2h{others}"
-            raise UsageError(f"{option} {str(text)!r}: {problem}")
-        number, unit = match.groups()
-        problem = ""
-        if float(number) <= 0:
-            problem = "it must be positive: give at least 1 trial, or a time such as 30m"
-        elif float(number) * _UNITS.get(unit, 1.0) > _MAX_AMOUNT:
-            problem = "it is too large: give at most 1e9 trials or seconds"
-        elif "." in number and not unit:
-            problem = "the number of trials must be an integer; a time needs a unit, as in 1.5h"
-        if problem:
-            raise UsageError(f"{option} {str(text)!r}: {problem}")
-        if unit:
-            return cls(normalised, seconds=float(number) * _UNITS[unit])
-        return cls(str(int(number)), trials=int(number))
+            normalised = str(text).strip().lower()
+            limit = parse_amount(max_budget if normalised == AUTO else normalised[len(AUTO_BUDGET) :], "--max-budget")
+            return cls(AUTO_BUDGET + limit.text, limit.trials, limit.seconds, min_gain)
+        return cls(*parse_amount(text, "--budget", OTHER_BUDGETS))
 
     @property
     def option(self) -> str:
         """The budget as an option: "auto" without its limit, which is an option of its own."""
-        return self.text if self.min_gain is None else _AUTO
+        return self.text if self.min_gain is None else AUTO
 
     def total_epochs(self, length: int) -> int | None:
         """Returns the budget in epochs of the default recipe, for trials of `length` epochs; None for a time budget."""

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from nbt.errors import UsageError
+from nbt.settings.candidate import candidates_text
 from nbt.task.options import check_candidates
 
 
@@ -25,7 +27,13 @@ def test_wrong_values_of_a_list_name_file_and_line(wrong: str, message: str, tmp
         check_candidates(file)
 
 
-def test_files_of_weights_may_be_missing(tmp_path: Path) -> None:
-    file = tmp_path / "list.yaml"
-    file.write_text("- conv3\n- {name: conv4, weights: missing.pth}\n")
-    assert [item.weights for item in check_candidates(file)] == ["default", str(tmp_path / "missing.pth")]
+def test_files_of_weights_may_be_missing_and_their_line_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, missing = tmp_path / "list.yaml", tmp_path / "missing.pth"
+    file.write_text("- conv3\n- name: conv4\n  weights: missing.pth\n- {name: conv3, weights: list.yaml}\n")
+    with caplog.at_level(logging.WARNING, logger="nbt"):
+        found = check_candidates(file)
+    assert [item.weights for item in found] == ["default", str(missing), str(file)]
+    assert caplog.messages == [f"{file}, line 3: weights {missing}: no such file, so that conv4 will be left out"]
+    assert "line " not in candidates_text(file), "places are for messages only"

@@ -58,7 +58,7 @@ class Finals(TrialSource):
         checkpoints: Path | None = None,
         observers: Sequence[StudyObserver] = (),
     ) -> None:
-        check_final_seeds(seeds)
+        check_final_seeds("--final-seeds", seeds)
         record = store.record()
         *challengers, default = choose_finalists(record, MAX_FINALISTS, surrogate)
         plan = _plan(record, challengers, seeds, max_cost)

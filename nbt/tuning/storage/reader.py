@@ -176,7 +176,17 @@ def _read_search(attributes: Mapping[str, Any]) -> SearchConfig | None:
         return SearchConfig.from_options(stored) if stored else None
     except UsageError as error:
         _log.warning("the stored options of the search are damaged (%s); they are ignored", error)
-        return None
+    valid = {name: value for name, value in stored.items() if _is_valid_option(name, value)}
+    return SearchConfig.from_options(valid) if valid else None
+
+
+def _is_valid_option(name: str, value: Any) -> bool:
+    """Returns whether a search of this version takes an option; earlier versions took a single final run."""
+    try:
+        SearchConfig.from_options({name: value})
+    except UsageError:
+        return False
+    return True
 
 
 def summarise(name: str, attributes: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> StudySummary | None:

@@ -13,6 +13,7 @@ import pytest
 
 from nbt.data.contents import Contents
 from nbt.errors import NbtError, UsageError
+from nbt.search_config import SearchConfig
 from nbt.training.results import EpochResult
 from nbt.tuning.storage import codec, database
 from nbt.tuning.storage.database import check_separate_databases, check_writable_storage
@@ -184,6 +185,14 @@ class TestOpen:
             store.put(codec.PROFILE, {**codec.encode_profile(profile_dict()), **damage})
             assert store.record().profile is None
         assert "fit profile" in caplog.text
+
+    def test_stored_options_of_earlier_versions_are_read_without_what_is_refused_now(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with open_fake_study(tmp_path) as store:
+            store.put(codec.SEARCH, {"dataset": "digits", "budget": "3", "final_seeds": 1, "workers": 2})
+            assert store.record().search == SearchConfig(dataset="digits", budget="3", workers=2)
+        assert "final_seeds: 1 final run per recipe" in caplog.text
 
     def test_a_note_is_added_once(self, tmp_path: Path) -> None:
         with open_fake_study(tmp_path, notes=["a"]) as store:

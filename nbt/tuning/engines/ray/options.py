@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbt.errors import UsageError
+from nbt.search_config import check_gpus_per_trial, check_ray_address
 
 MIN_RAY_VERSION = (2, 60)
 CLIENT_PREFIX = "ray://"
@@ -34,14 +35,11 @@ class RayOptions:
     cpus_per_trial: float | None = None
 
     def __post_init__(self) -> None:
-        if self.address is not None:
-            _check_address(self.address)
         gpus, cpus = self.gpus_per_trial, self.cpus_per_trial
-        if isinstance(gpus, str):
-            if gpus != "auto":
-                raise UsageError(f"--gpus-per-trial {gpus}: expected a number, such as 0.5, or auto")
-        elif gpus is not None and not 0 <= gpus <= 1:
-            raise UsageError(f"--gpus-per-trial {gpus:g}: expected 0 ... 1, because a trial trains on one GPU, or auto")
+        if self.address is not None:
+            check_ray_address("--ray-address", self.address)
+        if gpus is not None:
+            check_gpus_per_trial("--gpus-per-trial", gpus)
         if cpus is not None and not (math.isfinite(cpus) and cpus > 0):
             raise UsageError(f"--cpus-per-trial {cpus}: expected a number above 0")
 
@@ -53,14 +51,6 @@ class RayOptions:
             "--cpus-per-trial": self.cpus_per_trial,
         }
         return [name for name, value in values.items() if value is not None]
-
-
-def _check_address(address: str) -> None:
-    if address == "auto":
-        return
-    match = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})/?", address)
-    if match is None or not 0 < int(match[2]) < 65536:
-        raise UsageError(f"--ray-address {address}: expected auto, HOST:PORT (often port 6379) or ray://HOST:10001")
 
 
 def check_ray_installed() -> None:
