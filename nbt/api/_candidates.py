@@ -28,6 +28,18 @@ _MAX_REASON_LENGTH = 400
 _DATA_FIELDS = ("data_dir", "classes", "shots", "resize", "seed")
 
 
+class _BoundError(UsageError):
+    """A backbone exceeds a bound of the search.
+
+    Attributes:
+        reason: The message without the name of the backbone.
+    """
+
+    def __init__(self, backbone: str, reason: str) -> None:
+        super().__init__(f"{backbone} {reason}")
+        self.reason = f"it {reason}"
+
+
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """The backbones of a search that can be used.
@@ -148,7 +160,10 @@ def _load_all(
             if any(_identity(task) == _identity(other) for _, other in loaded):
                 raise UsageError(f"--backbones: {_label(item)} is given twice")
             loaded.append((item, task))
-    reasons = {name: one_line_message(error, _MAX_REASON_LENGTH) for name, error in errors.items()}
+    reasons = {
+        name: error.reason if isinstance(error, _BoundError) else one_line_message(error, _MAX_REASON_LENGTH)
+        for name, error in errors.items()
+    }
     if not loaded:
         kind = UsageError if all(isinstance(error, UsageError) for error in errors.values()) else NbtError
         shown = "; ".join(f"{name}: {reason}" for name, reason in {**skipped, **reasons}.items())
@@ -189,8 +204,8 @@ def check_parameters(backbone: BackboneSpec, image_size: int | None, config: Sea
     size = image_size or default_image_size(backbone)
     parameters = parameter_count(build_backbone(backbone, 2, image_size=size))
     if parameters > config.max_parameters:
-        raise UsageError(
-            f"{backbone.text} has {parameters} parameters, more than --max-parameters {config.max_parameters}"
+        raise _BoundError(
+            backbone.text, f"has {parameters:,} parameters, more than the {config.max_parameters:,} of --max-parameters"
         )
 
 
@@ -206,9 +221,10 @@ def check_latency(task: Task, config: SearchConfig) -> None:
         return
     latency, size = measure_latency(task.build_model(), task.image_size), task.image_size
     if latency > config.max_latency:
-        raise UsageError(
-            f"{task.backbone.text} takes {latency:.3g} ms for an image of {size} px on this device, longer than "
-            f"--max-latency {config.max_latency:g}"
+        raise _BoundError(
+            task.backbone.text,
+            f"takes {latency:.3g} ms for an image of {size} px on this device, longer than the {config.max_latency:g} "
+            "ms of --max-latency",
         )
 
 

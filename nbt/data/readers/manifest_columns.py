@@ -159,7 +159,7 @@ def read_splits(values: Sequence[str], numbers: Sequence[int], column: str, sour
             f"{column!r} has these unknown values: {listed}{more}; correct them, or rename the column if it is no split"
         )
     if column not in (*_YES_NO_COLUMNS, *_OTHER_YES_NO_COLUMNS):
-        _check_one_name_per_split(splits, source)
+        _check_one_name_per_split(splits, values, numbers, source)
     return [splits[value] or "" for value in values]
 
 
@@ -209,17 +209,27 @@ def _stem(key: str) -> str:
     return re.sub(r"(set|split|data|images)$", "", key)
 
 
-def _check_one_name_per_split(splits: Mapping[str, str | None], source: str) -> None:
+def _check_one_name_per_split(
+    splits: Mapping[str, str | None], values: Sequence[str], numbers: Sequence[int], source: str
+) -> None:
     """Checks that no split has two names in one file, as folders must not have.
 
+    Args:
+        splits: The split of each value.
+        values: As in `read_splits`.
+        numbers: As in `read_splits`.
+        source: As in `read_splits`.
+
     Raises:
-        UsageError: Two values that differ in more than their spelling mean the same split.
+        UsageError: Two values that differ in more than their spelling mean the same split; the message names the line
+            of the second one.
     """
     names: dict[str, tuple[str, str]] = {}
-    for value in sorted(filter(None, splits)):
+    for value in filter(None, dict.fromkeys(values)):
         split, stem = splits[value] or "", _stem(_key(value))
         first, other = names.setdefault(split, (stem, value))
         if first != stem:
             raise UsageError(
-                f"{source}: {other!r} and {value!r} are both {split}; give each split one name, and other images none"
+                f"{source}, line {numbers[values.index(value)]}: {value!r} and {other!r} of line "
+                f"{numbers[values.index(other)]} are both {split}; give each split one name, and other images none"
             )
