@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from nbt.fit.fit_profile import FitProfile
-from nbt.report.fit.measures import accuracy_text, images, knee_unit_count
+from nbt.report.fit.measures import accuracy_text, has_random_weights, images, knee_unit_count, weights_names
 from nbt.report.formatting import one_line, percent, truncated
 
 HEIGHT = 8
@@ -41,17 +41,18 @@ def draw_columns(profile: FitProfile, width: int) -> list[Text]:
             text.append(column_character(pretrained[unit], top, row), style=_PRETRAINED)
             text.append(column_character(random[unit], top, row), style=_RANDOM)
         rows.append(text)
-    return [*rows, *_axis_and_legend(shown, knee, n_units)]
+    return [*rows, *_axis_and_legend(shown, knee, n_units, weights_names(profile))]
 
 
 def draw_bars(profile: FitProfile) -> list[str]:
-    """Returns the ridge probe by unit as lines of text: # for random weights, = for the gain of pretrained ones."""
+    """Returns the ridge probe by unit as lines of text: # for random weights, = for the gain of the measured ones."""
     pretrained, random = curves(profile)
     knee, n = knee_unit_count(profile), images(profile)
     units = [truncated(one_line(str(unit)), _MAX_NAME_LENGTH) for unit in profile.layers["unit"]]
     name_width = max(map(len, ["unit", *units]))
     top = axis_maximum([*pretrained, *random])
-    lines = [f"{'unit':<{name_width}}  {'pretrained':>13}  {'random':>13}"]
+    heads = ("measured", "other random") if has_random_weights(profile) else ("pretrained", "random")
+    lines = [f"{'unit':<{name_width}}  {heads[0]:>13}  {heads[1]:>13}"]
     for i, unit in enumerate(units):
         bar = bar_text(pretrained[i], random[i], top)
         mark = "  <- knee" if knee == i + 1 else ""
@@ -123,13 +124,13 @@ def evenly_spaced(count: int, limit: int, keep: int) -> list[int]:
     return sorted(set(chosen))
 
 
-def _axis_and_legend(shown: Sequence[int], knee: int | None, units: int) -> list[Text]:
-    """Returns the axis, the mark of the knee below it, and the legend."""
+def _axis_and_legend(shown: Sequence[int], knee: int | None, units: int, weights: tuple[str, str]) -> list[Text]:
+    """Returns the axis, the mark of the knee below it, and the legend with the names of the two kinds of weights."""
     axis = Text(" " * _LEFT_MARGIN + "─" * (_UNIT_WIDTH * len(shown) + 1), style="dim")
     caption = Text(" " * (_LEFT_MARGIN + 1))
-    caption.append("█ pretrained", style=_PRETRAINED)
+    caption.append(f"█ {weights[0].removesuffix(' weights')}", style=_PRETRAINED)
     caption.append("  ")
-    caption.append("█ random weights", style=_RANDOM)
+    caption.append(f"█ {weights[1]}", style=_RANDOM)
     selection = "" if len(shown) == units else f", {len(shown)} of {units} units shown"
     caption.append(f"  one pair per unit, from the input on{selection}", style="dim")
     if not knee:

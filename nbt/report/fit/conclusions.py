@@ -17,6 +17,7 @@ from nbt.report.fit.measures import (
     gain_of_unit,
     gain_text,
     has_measure,
+    has_random_weights,
     images,
     knee_unit_count,
     profile_names,
@@ -50,7 +51,7 @@ def suggestions(profile: FitProfile) -> list[str]:
     """Returns the suggestions of one profile as sentences, based on ridge probes and their standard errors."""
     if not has_measure(profile, GAIN):
         return ["The profile has no ridge probe of the features and makes no suggestion."]
-    if profile.facts.get("weights") == "none":
+    if has_random_weights(profile):
         return [
             _separation_sentence(profile),
             "These weights are random: there is nothing pretrained to measure.",
@@ -141,7 +142,7 @@ def _separation_sentence(profile: FitProfile) -> str:
     pretrained, random_init = (
         float(profile.layers[name].iloc[-1]) for name in ("ridge_accuracy", "ridge_accuracy_random")
     )
-    features = "features" if profile.facts.get("weights") == "none" else "pretrained features"
+    features = "features" if has_random_weights(profile) else "pretrained features"
     class_text = "the classes" if classes is None else f"the {int(classes)} classes"
     chance = "" if majority is None else f" (always predicting the largest class: {percent(majority)})"
     return (

@@ -54,7 +54,7 @@ MEASURES = (
     Measure(
         "advantage",
         "advantage",
-        "share of the probe's errors at random weights that the pretrained weights remove; below 0 if they add errors; "
+        "share of the probe's errors at random weights that the measured weights remove; below 0 if they add errors; "
         "higher is better",
         "share",
     ),
@@ -142,6 +142,18 @@ _ADDITIONAL_MEASURES = (
 """Further measures in the table of a single profile."""
 
 MEASURE_LABELS = {measure.name: measure.label for measure in (*MEASURES, *_ADDITIONAL_MEASURES)}
+
+
+def has_random_weights(profile: FitProfile) -> bool:
+    """Returns whether the measured weights are random themselves, as with `--weights none`."""
+    return profile.facts.get("weights") == "none"
+
+
+def weights_names(profile: FitProfile) -> tuple[str, str]:
+    """Returns what the measured weights are called, and the random ones that they are compared with."""
+    if has_random_weights(profile):
+        return "measured weights (random)", "other random weights"
+    return "pretrained weights", "random weights"
 
 
 def images(profile: FitProfile) -> int:

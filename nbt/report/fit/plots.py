@@ -12,7 +12,7 @@ from nbt.files import atomic_file
 from nbt.fit.fit_profile import FitProfile
 from nbt.report import svg
 from nbt.report.figures import LIGHT_COLORS, light_style, notebook_figure
-from nbt.report.fit.measures import accuracy_text, gain_of_unit, images, knee_unit_count, profile_names
+from nbt.report.fit.measures import accuracy_text, gain_of_unit, images, knee_unit_count, profile_names, weights_names
 from nbt.report.formatting import one_line, truncated
 from nbt.tuning.intervals import accuracy_standard_error
 
@@ -30,7 +30,7 @@ _MAX_NAME_LENGTH = 44
 
 
 def layer_curves(profile: FitProfile) -> str | None:
-    """Draws the ridge probe of every unit at pretrained and at random weights, with bands of one standard error.
+    """Draws the ridge probe of every unit at the measured and at random weights, with bands of one standard error.
 
     Returns:
         Inline SVG that takes its colours from the page; None for a profile without units.
@@ -38,13 +38,14 @@ def layer_curves(profile: FitProfile) -> str | None:
     if not len(profile.layers):
         return None
     n, knee = images(profile), knee_unit_count(profile)
+    measured, random = weights_names(profile)
     units = [one_line(str(unit)) for unit in profile.layers["unit"]]
 
     def draw(axes: Axes) -> dict[str, Any]:
         numbers = range(1, len(units) + 1)
         styles: tuple[tuple[str, str, str, Any, str], ...] = (
-            ("ridge_accuracy_random", "random weights", svg.DEFAULT, _DASHED, "s"),
-            ("ridge_accuracy", "pretrained weights", svg.BEST, "-", "o"),
+            ("ridge_accuracy_random", random, svg.DEFAULT, _DASHED, "s"),
+            ("ridge_accuracy", measured, svg.BEST, "-", "o"),
         )
         handles: dict[str, Any] = {}
         for column, label, color, dashes, marker in styles:
@@ -63,7 +64,7 @@ def layer_curves(profile: FitProfile) -> str | None:
         svg.percent_axis(axes.yaxis)
         return handles
 
-    return svg.render_svg("fit", "Ridge probe accuracy of each unit, pretrained and random weights", 3.2, draw)
+    return svg.render_svg("fit", f"Ridge probe accuracy of each unit, {measured} and {random}", 3.2, draw)
 
 
 def check_plot_file(file: str | Path) -> Path:

@@ -18,6 +18,7 @@ from nbt.report.study.reproduce import train_command
 from nbt.report.study.test_section import classes_frame, confusion_frame
 from nbt.report.study.trials_frame import trials_frame
 from nbt.training.export.model_folder import was_trained_with
+from nbt.tuning.baseline_recipes import is_from_scratch
 from nbt.tuning.storage.records import FinalRecord, StudyRecord
 
 SETTINGS_FILE = "recommended.yaml"
@@ -91,7 +92,10 @@ def settings_file(record: StudyRecord, recommendation: StudyRecommendation) -> s
     article = "the " if recommendation.is_default else ""
     lines = [f"Settings of {article}{recommendation.name}, study {config.name}"]
     chosen = config.with_backbone_of(recommendation.settings)
-    lines.append(f"dataset {config.dataset}, backbone {chosen.backbone}, weights {chosen.weights}")
+    weights = f"weights {chosen.weights}"
+    if is_from_scratch(recommendation.settings) and chosen.weights != "none":
+        weights = f"random weights: nothing of the {weights} is transferred"
+    lines.append(f"dataset {config.dataset}, backbone {chosen.backbone}, {weights}")
     if config.scenario is None:
         lines.append(f"train a model with them: {train_command(record, Path(SETTINGS_FILE))}")
     if recommendation.final is None:

@@ -28,6 +28,16 @@ def test_columns_of_known_height() -> None:
     assert any(line.strip() == "knee: unit 2 of 2 ▲" or line.strip() == "▲ knee: unit 2 of 2" for line in lines)
 
 
+def test_random_weights_are_not_called_pretrained() -> None:
+    for weights, names in (("default", ("pretrained", "random")), ("none", ("measured", "other random"))):
+        profile = make_profile(weights=weights)
+        lines = draw_bars(profile)
+        assert tuple(lines[0].split(None, 2)[1:]) == names
+        caption = draw_columns(profile, 120)[-1].plain
+        assert ("pretrained" in caption) == (weights == "default")
+    assert "█ measured weights (random)  █ other random weights" in caption
+
+
 def test_the_mark_is_below_the_column_of_the_knee() -> None:
     profile = make_profile(pretrained=(0.1, *(0.6,) * 30), random=(0.1,) * 31, knee_depth=10 / 31)
     lines = [text.plain for text in draw_columns(profile, 120)]

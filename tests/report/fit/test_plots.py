@@ -24,6 +24,11 @@ def test_every_unit_has_a_tooltip_and_the_knee_is_marked() -> None:
     assert "var(--best)" in svg and "stroke-dasharray" in svg
 
 
+def test_random_weights_are_not_called_pretrained() -> None:
+    svg = layer_curves(make_profile(weights="none")) or ""
+    assert "pretrained" not in svg and ">measured weights (random)<" in svg and ">other random weights<" in svg
+
+
 def test_without_a_knee_there_is_no_mark() -> None:
     assert ">knee<" not in (layer_curves(make_profile(pretrained=(0.3, 0.3), random=(0.3, 0.3))) or "")
 

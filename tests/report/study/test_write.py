@@ -20,7 +20,16 @@ from nbt.training.export.model_folder import CARD_FILE, WEIGHTS_FILE
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import make_profile, profile_dict
 from tests.report.study.backbone_study import OTHER, REFERENCE, backbone_study
-from tests.sample_study import BEST, DEFAULT, empty_study, evaluated_study, sample_study, unfinished_study, with_config
+from tests.sample_study import (
+    BEST,
+    DEFAULT,
+    empty_study,
+    evaluated_study,
+    finals,
+    sample_study,
+    unfinished_study,
+    with_config,
+)
 
 NAME = "cub-mobilenet_v2-non_binary"
 ALL = {"report.html", "report.md", "recommended.yaml", "trials.csv"}
@@ -60,6 +69,14 @@ def test_default_recipe_can_be_recommended(tmp_path: Path) -> None:
     folder = write_report(sample_study(recommended="default recipe"), tmp_path).parent
     assert TransferSettings.load(folder / "recommended.yaml") == DEFAULT
     assert "better than" not in (folder / "recommended.yaml").read_text()
+
+
+def test_the_settings_of_a_training_from_scratch_say_that_the_weights_were_random(tmp_path: Path) -> None:
+    first, *others = finals()
+    scratch = replace(first, settings=first.settings.replace(transfer_depth=0.0))
+    folder = write_report(sample_study(finals=(scratch, *others)), tmp_path).parent
+    text = (folder / "recommended.yaml").read_text()
+    assert "backbone mobilenet_v2(width_mult=0.35), random weights: nothing of the weights default is " in text
 
 
 def test_without_recommendation_there_is_no_settings_file(tmp_path: Path) -> None:
