@@ -196,8 +196,21 @@ def has_intact_weights(folder: Path, card: Mapping[str, Any]) -> bool:
 
 def was_trained_with(folder: Path, settings: TransferSettings) -> bool:
     """Returns whether a folder holds an undamaged model whose card has the given settings, after repair."""
+    return not model_problem(folder, settings)
+
+
+def model_problem(folder: Path, settings: TransferSettings) -> str:
+    """Returns why a folder does not hold the undamaged model of some settings, after repair.
+
+    Returns:
+        "is missing", "is damaged" or "has other settings"; "" if the folder holds it.
+    """
+    if not folder.is_dir():
+        return "is missing"
     try:
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        return TransferSettings.from_dict(card["settings"]) == repair(settings) and has_intact_weights(folder, card)
+        is_other = TransferSettings.from_dict(card["settings"]) != repair(settings)
+        is_damaged = not has_intact_weights(folder, card)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+        is_other, is_damaged = False, True
+    return "is damaged" if is_damaged else "has other settings" if is_other else ""

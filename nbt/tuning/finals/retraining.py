@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nbt.errors import NbtError
 from nbt.settings import TransferSettings
-from nbt.training.export.model_folder import was_trained_with
+from nbt.training.export.model_folder import model_problem
 from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import default_recipe
 from nbt.tuning.engines.base import TrialSource
@@ -17,6 +18,8 @@ from nbt.tuning.finals.finals import recommended_final
 from nbt.tuning.intervals import wilson_interval
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.study_store import StudyStore
+
+_log = logging.getLogger("nbt")
 
 RECOMMENDED = "recommended"
 BASELINE = "baseline"
@@ -27,7 +30,7 @@ class Retraining(TrialSource):
 
     If the default recipe is recommended, a single run serves as both. Each recipe is tested once per finished search:
     if the recommendation is unchanged, nothing runs, except that the recommended model is trained again, without a test
-    evaluation, if the exported model is missing or has other settings.
+    evaluation, if the exported model is missing, is damaged or has other settings; the log says so.
 
     Args:
         store: The study, locked by this driver, with finished finals.
@@ -48,6 +51,11 @@ class Retraining(TrialSource):
         unchanged = stored.get("recipes") == self._recipes
         self._results: dict[str, Any] = dict(stored["results"]) if unchanged else {}
         self._pending = self._specs(recipes)
+
+    @property
+    def pending(self) -> int:
+        """Number of runs that have not started."""
+        return len(self._pending)
 
     def next_trial(self) -> TrialSpec | None:
         """Returns the next training run, or None if there is none."""
@@ -76,11 +84,11 @@ class Retraining(TrialSource):
         self._pending.insert(0, spec)
 
     def _specs(self, recipes: Mapping[str, TransferSettings]) -> list[TrialSpec]:
-        """Returns the runs without test results, and the recommended one if its model is missing or outdated."""
+        """Returns the runs without test results, and the recommended one if its model is not as it was exported."""
         same_recipe = self._recipes[RECOMMENDED] == self._recipes[BASELINE]
         names: Sequence[str] = (RECOMMENDED,) if same_recipe else (RECOMMENDED, BASELINE)
         specs = [self._spec(name, recipes[name]) for name in names]
-        return [spec for spec in specs if spec.evaluate_test or not _is_exported(spec)]
+        return [spec for spec in specs if spec.evaluate_test or _must_export_again(spec)]
 
     def _spec(self, name: str, settings: TransferSettings) -> TrialSpec:
         key = f"retrain-{name}"
@@ -114,9 +122,12 @@ class Retraining(TrialSource):
         self._store.put(codec.TEST, {"recipes": self._recipes, "results": self._results})
 
 
-def _is_exported(spec: TrialSpec) -> bool:
-    """Returns whether the folder of a specification, if it has one, contains a model with its settings.
+def _must_export_again(spec: TrialSpec) -> bool:
+    """Returns whether the folder of a specification, if it has one, lacks the model of its settings; logs the reason.
 
     An existing folder may contain an earlier recommendation.
     """
-    return spec.export is None or was_trained_with(spec.export, spec.settings)
+    problem = "" if spec.export is None else model_problem(spec.export, spec.settings)
+    if problem:
+        _log.warning("the model in %s %s: it is trained again", spec.export, problem)
+    return bool(problem)

@@ -15,6 +15,7 @@ from nbt.training.export.model_folder import (
     DIGEST_KEY,
     WEIGHTS_FILE,
     check_export,
+    model_problem,
     replace_folder,
     was_trained_with,
     weights_digest,
@@ -143,6 +144,7 @@ def test_a_model_is_identified_by_its_settings(tmp_path: Path) -> None:
     write_card(tmp_path, {"settings": SETTINGS.to_dict()})
     assert was_trained_with(tmp_path, SETTINGS)
     assert not was_trained_with(tmp_path, SETTINGS.replace(epochs=8))
+    assert model_problem(tmp_path, SETTINGS.replace(epochs=8)) == "has other settings"
     assert not was_trained_with(tmp_path, SETTINGS.replace(head_lr=0.01234567891))
 
 
@@ -151,9 +153,10 @@ def test_a_model_with_damaged_weights_is_none(tmp_path: Path) -> None:
     write_card(tmp_path, {"settings": SETTINGS.to_dict(), DIGEST_KEY: weights_digest(tmp_path)})
     assert was_trained_with(tmp_path, SETTINGS)
     (tmp_path / WEIGHTS_FILE).write_text("weightz")
-    assert not was_trained_with(tmp_path, SETTINGS)
+    assert model_problem(tmp_path, SETTINGS) == "is damaged"
     (tmp_path / WEIGHTS_FILE).unlink()
-    assert not was_trained_with(tmp_path, SETTINGS)
+    assert model_problem(tmp_path, SETTINGS) == "is damaged"
+    assert model_problem(tmp_path / "nowhere", SETTINGS) == "is missing"
 
 
 def test_settings_are_compared_after_repair(tmp_path: Path) -> None:

@@ -89,14 +89,30 @@ def test_a_finished_study_is_not_tested_again(tmp_path: Path) -> None:
     assert engine.specs == []
 
 
-def test_a_missing_model_is_trained_again_without_a_test_evaluation(tmp_path: Path) -> None:
+def test_a_missing_model_is_trained_again_without_a_test_evaluation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     search_and_finals(tmp_path)
     first = retrain(tmp_path, FakeEngine())
+    assert caplog.messages == []
     shutil.rmtree(tmp_path / "model")
     engine = FakeEngine()
     assert retrain(tmp_path, engine) == first
+    assert caplog.messages == [f"the model in {tmp_path / 'model'} is missing: it is trained again"]
     assert [(spec.key, spec.evaluate_test) for spec in engine.specs] == [("retrain-recommended", False)]
     assert (tmp_path / "model").is_dir()
+
+
+def test_a_damaged_model_is_trained_again_and_one_line_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    search_and_finals(tmp_path)
+    first = retrain(tmp_path, FakeEngine())
+    (tmp_path / "model" / CARD_FILE).write_text("{")
+    engine = FakeEngine()
+    assert retrain(tmp_path, engine) == first
+    assert len(engine.specs) == 1
+    assert caplog.messages == [f"the model in {tmp_path / 'model'} is damaged: it is trained again"]
 
 
 def test_a_model_of_other_settings_is_trained_again_without_a_test_evaluation(tmp_path: Path) -> None:
