@@ -274,13 +274,12 @@ def _open_search(
     from nbt.task.summary import labelled_images_per_class
     from nbt.tuning.job_monitor import JobMonitor
     from nbt.tuning.observers import ObserverGroup
-    from nbt.tuning.storage.studies import find_study, open_study, resolve_storage
+    from nbt.tuning.storage.studies import find_study, fresh_name, open_study, resolve_storage
     from nbt.tuning.target import Target
 
     facts = _describe_data(task)
     url, fresh = resolve_storage(prepared.options.storage), prepared.options.fresh
-    if not fresh:
-        _check_output_folders(prepared, prepared.config.name)
+    _check_output_folders(prepared, fresh_name(url, prepared.config.name) if fresh else prepared.config.name)
     engine = prepared.engine.make(task, prepared.progress)
     found = None if fresh else find_study(url, prepared.config.name)
     if found is None:  # a budget that is refused leaves no study behind
@@ -300,8 +299,6 @@ def _open_search(
     )
     store.put_classes(task.class_names, labelled_images_per_class(task))
     store.put_search(prepared.options.replace(study=store.config.name, fresh=False))
-    if fresh:  # the name of a new study is known only now
-        _check_output_folders(prepared, store.config.name)
     if found is not None:
         record = store.record()
         if record.profile is None:
@@ -353,9 +350,7 @@ def _measure_fit(task: Task, store: StudyStore, progress: Progress | None) -> No
     except Exception as error:  # a failed measurement must not end the search
         _log.debug("fit profile", exc_info=error)
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        store.add_note(
-            f"The fit of the pretrained weights could not be measured ({reason}); the search does not use it"
-        )
+        store.add_note(f"The fit of the weights could not be measured ({reason}); the search does not use it")
     else:
         store.put_profile(profile.to_dict())
 

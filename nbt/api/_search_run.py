@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nbt")
 
+_INTERRUPTED = "interrupted: %s still written; another Ctrl-C ends the search at once, and no trial is lost"
+
 
 @dataclass(frozen=True, eq=False)
 class SearchRun:
@@ -60,24 +62,30 @@ class SearchRun:
         """
         try:
             self._run_phases((self.prepared.out / self.store.config.name / "model").resolve())
-        except BaseException:
-            self._report_interrupted()
+        except BaseException as error:
+            self._report_interrupted(is_interrupt=isinstance(error, KeyboardInterrupt))
             raise
         path = self._report()
         return SearchResult(self.store.record(), path)
 
-    def _report_interrupted(self) -> None:
+    def _report_interrupted(self, *, is_interrupt: bool) -> None:
         """Writes the report of an interrupted search; its errors must not hide the cause of the interruption."""
         with suppress(NbtError):
             if not self.store.record().trials:
                 return
+            if is_interrupt:
+                _log.warning(_INTERRUPTED, "the report is")
             try:
-                self._report()
+                self._report(is_interrupt=is_interrupt)
             except NbtError as error:
                 _log.warning("%s", error)
 
-    def _report(self) -> Path:
-        """Writes the report and returns its path; the observers are notified of the end even if this fails."""
+    def _report(self, *, is_interrupt: bool = False) -> Path:
+        """Writes the report and returns its path; the observers are notified of the end even if this fails.
+
+        Args:
+            is_interrupt: Whether the search was interrupted: another interrupt ends it at once.
+        """
         from nbt.report.study.write import write_report
 
         self.monitor.enter(REPORT)
@@ -85,10 +93,23 @@ class SearchRun:
             self.prepared.progress("writing the report", 0, 0)
         record = self.store.record()
         try:
-            return write_report(record, self.prepared.out).resolve()
-        finally:
-            clock = {**record.clock, **self.monitor.clock.seconds()}
+            path = write_report(record, self.prepared.out).resolve()
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                if is_interrupt:
+                    raise
+                _log.warning(_INTERRUPTED, "the MLflow runs are")
+            self._notify_of_end(record)
+            raise
+        self._notify_of_end(record)
+        return path
+
+    def _notify_of_end(self, record: StudyRecord) -> None:
+        """Notifies the observers of the end of the search, and stores the seconds of the report."""
+        try:
+            clock = {**record.clock, **(self.monitor.clock.seconds() if self.monitor.is_counted else {})}
             self.observers.study_finished(dataclasses.replace(record, clock=clock))
+        finally:
             self.monitor.enter(REPORT)  # stores its seconds
 
     def _controller_arguments(self) -> dict[str, Any]:
@@ -168,6 +189,8 @@ class SearchRun:
         monitor.enter(TRAIN)
         # The result of a search over streams is a recipe; there is no single model to predict with.
         retraining = Retraining(self.store, export=None if config.scenario else export, checkpoints=checkpoints)
+        if retraining.pending:
+            monitor.training_starts()
         self.engine.run(ProgressTrialSource(retraining, self.prepared.progress))
         if config.scenario is None:
             _complete_model_folder(export, self.store.record())

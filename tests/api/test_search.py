@@ -262,6 +262,9 @@ def test_the_search_runs_the_settings_recommended_before_training(task: Task) ->
     ]
     tuned = api.recommend(FitProfile.from_dict(record.profile), epochs=2)
     assert (tuned.name, tuned.settings) == (TUNED_DEFAULT, record.trials[4].settings), "without tables of one's own"
+    longer = api.recommend(FitProfile.from_dict(record.profile))
+    reasons = str(longer.guide["sources"])
+    assert longer.settings.epochs == 24 and "24 epochs" in reasons and "12 epochs" not in reasons
     binary = api.recommend(FitProfile.from_dict(record.profile), space="binary")
     assert binary.name == "" and binary.settings.epochs == 12, "a space that does not contain the tuned default"
     with pytest.raises(UsageError, match="epochs: 0"):
@@ -454,6 +457,50 @@ class FailingObserver(StudyObserver):
 
     def study_finished(self, record: Any) -> None:
         self.finished += 1
+
+
+@pytest.mark.parametrize("is_fresh", [False, True])
+def test_a_folder_that_cannot_hold_the_model_leaves_no_study(task: Task, own_folder: Path, is_fresh: bool) -> None:
+    if is_fresh:
+        nbt.search(task, budget=3, **QUICK)
+    name = "s-2" if is_fresh else "s"
+    (own_folder / "reports" / name / "model" / "mine").mkdir(parents=True)
+    with pytest.raises(UsageError, match="is not a model folder"):
+        nbt.search(task, budget=3, fresh=is_fresh, **QUICK)
+    assert [study.name for study in list_studies(resolve_storage(None))] == ["s"] * is_fresh
+
+
+class InterruptingReport:
+    """Stands for the writing of the report: each call is a Ctrl-C."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, *_: Any) -> Path:
+        self.calls += 1
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_during_the_report_still_notifies_the_observers_and_says_how_to_end(
+    task: Task, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observer, report = FailingObserver(), InterruptingReport()
+    monkeypatch.setattr("nbt.report.study.write.write_report", report)
+    with pytest.raises(KeyboardInterrupt):
+        nbt.search(task, budget=3, observers=[observer], **QUICK)
+    assert (observer.finished, report.calls) == (1, 1)
+    assert caplog.text.count("interrupted: the MLflow runs are still written; another Ctrl-C ends the") == 1
+
+
+def test_a_second_interrupt_ends_the_search_at_once(
+    task: Task, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observer, report = FailingObserver(KeyboardInterrupt()), InterruptingReport()
+    monkeypatch.setattr("nbt.report.study.write.write_report", report)
+    with pytest.raises(KeyboardInterrupt):
+        nbt.search(task, budget=3, observers=[observer], **QUICK)
+    assert (observer.finished, report.calls) == (0, 1), "nothing is written after the second one"
+    assert caplog.text.count("interrupted: the report is still written; another Ctrl-C ends the search at once") == 1
 
 
 def test_observers_are_notified_of_the_end_if_the_report_fails(task: Task) -> None:

@@ -32,6 +32,7 @@ from nbt.tuning.storage.trial_tables import in_memory_study, read_bytes, read_tr
 __all__ = [
     "check_not_running",
     "find_study",
+    "fresh_name",
     "list_studies",
     "open_study",
     "read_study",
@@ -148,6 +149,18 @@ def find_study(url: str, name: str) -> StudyRecord | None:
         return read_study(url, name)
     except UsageError:
         return None
+
+
+def fresh_name(url: str, name: str) -> str:
+    """Returns the name that `open_study` with `fresh` would give a new study now; nothing is written.
+
+    Raises:
+        UsageError: The name is invalid.
+        NbtError: The database cannot be used.
+    """
+    check_study_name(name)
+    with _open_to_read(url) as storage:
+        return unused_name(name, [] if storage is None else [study.study_name for study in storage.get_all_studies()])
 
 
 def list_studies(url: str) -> list[StudySummary]:
