@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nbt")
 
-_INTERRUPTED = "interrupted: %s still written; another Ctrl-C ends the search at once, and no trial is lost"
+_INTERRUPTED = "interrupted: %s still being written; another Ctrl-C ends the search at once, and no trial is lost"
 
 
 @dataclass(frozen=True, eq=False)

@@ -489,7 +489,7 @@ def test_an_interrupt_during_the_report_still_notifies_the_observers_and_says_ho
     with pytest.raises(KeyboardInterrupt):
         nbt.search(task, budget=3, observers=[observer], **QUICK)
     assert (observer.finished, report.calls) == (1, 1)
-    assert caplog.text.count("interrupted: the MLflow runs are still written; another Ctrl-C ends the") == 1
+    assert caplog.text.count("interrupted: the MLflow runs are still being written; another Ctrl-C ends") == 1
 
 
 def test_a_second_interrupt_ends_the_search_at_once(
@@ -500,7 +500,7 @@ def test_a_second_interrupt_ends_the_search_at_once(
     with pytest.raises(KeyboardInterrupt):
         nbt.search(task, budget=3, observers=[observer], **QUICK)
     assert (observer.finished, report.calls) == (0, 1), "nothing is written after the second one"
-    assert caplog.text.count("interrupted: the report is still written; another Ctrl-C ends the search at once") == 1
+    assert caplog.text.count("interrupted: the report is still being written; another Ctrl-C ends the search") == 1
 
 
 def test_observers_are_notified_of_the_end_if_the_report_fails(task: Task) -> None:

@@ -231,6 +231,28 @@ def test_the_exit_code_of_an_interrupt_while_a_text_is_executed(tmp_path: Path) 
     assert subprocess.run([sys.executable, "-m", "interrupted"], env=environment, check=False).returncode == 130
 
 
+SLOW_END = """
+import atexit, sys, time, nbt.cli.app as app
+
+class Slow:
+    def __del__(self):
+        time.sleep(30)
+
+kept = Slow()
+atexit.register(print, "exit handler")
+app.run = lambda arguments: print("flushed", end=" ") or int(sys.argv[1])
+from nbt.cli import main
+main()
+"""
+
+
+def test_an_interrupted_command_runs_its_exit_handlers_but_does_not_wait_for_the_end_of_the_interpreter() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_END, "130"], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "flushed exit handler\n")
+
+
 DROPPED_INTERRUPT = """
 import signal, sys, time, weakref
 

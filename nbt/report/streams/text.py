@@ -19,7 +19,7 @@ _METHOD_DESCRIPTIONS = {
     "penalty by the curvature of past tasks",
     "ewc": "ewc (elastic weight consolidation) trains the network with a penalty by its diagonal Fisher information",
     "finetune": "finetune trains on one task after another without a measure against forgetting",
-    "l2sp": "l2sp penalises the distance to the pretrained weights",
+    "l2sp": "l2sp penalises the distance to the weights that the training starts from",
     "zap": "zap resets the head every few epochs",
     "probe": "probe is a ridge regression on frozen features, whose result does not depend on the order of the tasks",
     "joint": "joint trains on the images of all tasks so far and serves as a reference",

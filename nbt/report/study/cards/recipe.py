@@ -35,7 +35,8 @@ class Recipe(Card):
         units = len(mappings_at(profile or {}, "layers")) or None
         weights = config.with_backbone_of(recommendation.settings).weights
         settings = config.per_task_settings(recommendation.settings)
-        rows = setting_rows(settings, config.per_task_settings(default_recipe_settings(config)))
+        default = config.per_task_settings(default_recipe_settings(config))
+        rows = setting_rows(settings, default, pretrained=weights != "none")
         effects = setting_effects(study.record, recommendation.settings, default_recipe_settings(study.record.config))
         changed = [
             row(Cell(r.meaning, note=r.name), r.value, r.default, *_effect(effects, r.setting, study))
@@ -82,8 +83,16 @@ def _effect(effects: Mapping[str, Interval], setting: str, study: StudyView) -> 
     return difference_number(effect.mean, study.metric, 1.0), difference_interval(effect, study.metric, 1.0)
 
 
-def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple[TemplateData, ...]:
-    """Returns name, setting, value, default value, meaning and whether both differ, for every entry of the settings."""
+def setting_rows(
+    settings: TransferSettings, default: TransferSettings, *, pretrained: bool = True
+) -> tuple[TemplateData, ...]:
+    """Returns name, setting, value, default value, meaning and whether both differ, for every entry of the settings.
+
+    Args:
+        settings: The settings.
+        default: The default recipe.
+        pretrained: Whether the backbone has pretrained weights, rather than `--weights none`.
+    """
     base, meanings = flat_settings(default), setting_descriptions()
     settings_of = {column: item.name for item in SETTINGS.values() for column in item.columns}
     return tuple(
@@ -93,7 +102,7 @@ def setting_rows(settings: TransferSettings, default: TransferSettings) -> tuple
             value=format_number(value),
             default=format_number(base[name]),
             changed=value != base[name],
-            meaning=meanings[name],
+            meaning=meanings[name] if pretrained else meanings[name].replace("pretrained weights", "initial weights"),
         )
         for name, value in flat_settings(settings).items()
     )

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 from nbt.report.study.cards.recipe import Recipe
+from nbt.tuning.storage.records import StudyRecord
 from tests.report.study.cards.views import content, reason, rendered, texts
 from tests.sample_study import DEFAULT, empty_study, sample_study, unfinished_study, with_config
 
@@ -25,6 +26,16 @@ def test_only_settings_that_differ_are_shown_and_all_are_folded() -> None:
     assert rows["sp_mix"][0].startswith("Share of the decay"), "settings are named in words"
     listed = {texts(row)[0]: row for row in card.all.rows}
     assert len(listed) > 30 and listed["frozen_depth"].chosen and not listed["momentum"].chosen
+
+
+def test_weights_that_are_random_are_not_called_pretrained() -> None:
+    def meanings(record: StudyRecord) -> dict[str, str]:
+        return {texts(row)[0]: texts(row)[-1] for row in content(Recipe(), record).all.rows}
+
+    assert "keep the pretrained weights" in meanings(sample_study())["transfer_depth"]
+    random = meanings(with_config(sample_study(), weights="none"))
+    assert "keep the initial weights" in random["transfer_depth"]
+    assert "pretrained weights" not in " ".join(random.values())
 
 
 def test_default_recipe_has_the_length_of_the_study() -> None:
