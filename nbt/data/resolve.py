@@ -52,12 +52,22 @@ def resolve(dataset: str | Path, data_dir: str | Path | None = None) -> DatasetS
     folder = None if data_dir is None else _existing_folder(data_dir)
     if text in dataset_names():
         return _resolve_name(dataset_spec(text), folder)
-    path = absolute_path(text)
-    if not text.strip() or not os.path.exists(path):  # noqa: PTH110 - pathlib raises where a name is too long
-        raise UsageError(_explain_unknown(text))
+    path = check_exists(text)
     if folder is not None:
         raise UsageError(f"--data-dir is for datasets known by name; --dataset {text} is a path already")
     return _resolve_folder(path) if path.is_dir() else _resolve_file(path)
+
+
+def check_exists(dataset: str) -> Path:
+    """Returns the absolute path of a dataset that is not known by name.
+
+    Raises:
+        UsageError: There is no such file or folder.
+    """
+    path = absolute_path(dataset)
+    if not dataset.strip() or not os.path.exists(path):  # noqa: PTH110 - pathlib raises where a name is too long
+        raise UsageError(_explain_unknown(dataset))
+    return path
 
 
 def _existing_folder(data_dir: str | Path) -> Path:

@@ -79,7 +79,7 @@ def check_task_options(
     return TaskOptions(
         source=source,
         backbone=parse_backbone(spec) if isinstance(spec, str) else spec,
-        weights=_check_weights(weights),
+        weights=check_weights(weights),
         data_dir=None if data_dir is None else str(absolute_path(data_dir)),
         image_size=image_size,
         classes=classes,
@@ -111,7 +111,12 @@ def check_candidates(value: Any) -> tuple[Candidate, ...]:
     return found
 
 
-def _check_weights(weights: str | Path) -> str:
+def check_weights(weights: str | Path) -> str:
+    """Returns "default", "none" or the absolute path of a file of weights.
+
+    Raises:
+        UsageError: There is no such file.
+    """
     if str(weights) in ("default", "none"):
         return str(weights)
     path = absolute_path(weights)

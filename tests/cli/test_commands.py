@@ -162,6 +162,35 @@ class TestSearch:
         assert run(["search", "--config", str(file)]) == 2
         assert "missing --budget; see nbt search --help" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("wrong", "right", "message"),
+        [
+            ("final_seeds: 1", "", "final_seeds: 1 final run per recipe gives no interval"),
+            ("gpus_per_trial: 2", "", "gpus_per_trial 2: expected 0 ... 1"),
+            ("dataset: nowhere", "--dataset digits", "unknown dataset 'nowhere'"),
+            ("backbone: conv9", "--backbone conv3", "unknown backbone 'conv9'; did you mean conv"),
+            ("backbone: conv9", "--backbones [conv3,conv4]", "unknown backbone 'conv9'"),
+            ("weights: missing.pth", "--weights none", "--weights missing.pth: no such file"),
+            ("teacher: conv9", "--teacher conv4=w.pth", "unknown backbone 'conv9'"),
+            ("space: binry", "--space binary", "unknown search space 'binry'; did you mean binary"),
+            ("study: a/b", "--study a-b", "study name 'a/b': use at most 120 letters"),
+            ("experience: nowhere", "--experience .", "--experience nowhere: no such folder"),
+            ("ignore: [NBT999]", "--ignore NBT203", "ignore 'NBT999': no check has this code"),
+        ],
+    )
+    def test_wrong_values_of_the_file_name_its_line_unless_they_are_overridden(
+        self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str], wrong: str, right: str, message: str
+    ) -> None:
+        Path("w.pth").touch()
+        Path("c.yaml").write_text(f"budget: 3\nepochs: 2\n{wrong}\n")
+        others = [] if wrong.startswith("dataset") else ["--dataset", "digits"]
+        assert run(["search", *others, "--config", "c.yaml"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: c.yaml, line 3: {message}") and error.count("\n") == 1
+        assert fake_api.calls == []
+        if right:
+            assert run(["search", *others, "--config", "c.yaml", *right.split(), "-q"]) == 0
+
     def test_errors_of_beliefs_name_the_line_of_the_file(
         self, fake_api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

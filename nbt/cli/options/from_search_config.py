@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from nbt.cli.options.checks import pair_backbones_with_weights
+from nbt.cli.options.checks import check_experience, pair_backbones_with_weights
 from nbt.cli.options.common import PARAMETER_NAMES, REPEATED_BACKBONES, Function, config_option
 from nbt.errors import UsageError
 from nbt.search_config import REQUIRED, SearchConfig, option_fields
-from nbt.task.options import check_candidates
+from nbt.settings.candidate import Checks
+from nbt.task.options import check_candidates, check_weights
 
 
 def search_config_options(function: Function) -> Function:
@@ -31,12 +32,12 @@ def read_config(ctx: click.Context) -> SearchConfig:
         UsageError: The configuration file or a value is wrong, or the dataset or the budget is missing.
     """
     file = ctx.params["config_file"]
-    values = {} if file is None else SearchConfig.load(file, {"backbones": check_candidates}).to_dict()
     given = {
         name: ctx.params[PARAMETER_NAMES.get(name, name)]
         for name in option_fields()
         if ctx.get_parameter_source(PARAMETER_NAMES.get(name, name)) is ParameterSource.COMMANDLINE
     }
+    values = {} if file is None else SearchConfig.load(file, _file_checks(given)).to_dict()
     repeated = _backbones(given.pop("backbone", ()), given.pop("weights", ()), values.get("backbone"))
     if "backbones" in repeated.keys() & given.keys():
         raise UsageError("--backbones lists backbones with their weights: leave out --backbone")
@@ -47,6 +48,35 @@ def read_config(ctx: click.Context) -> SearchConfig:
     elif "backbone" in given:
         values.pop("backbones", None)
     return SearchConfig.from_options({**values, **given}).check_complete()
+
+
+def _file_checks(given: Collection[str]) -> Checks:
+    """Returns further checks of options by name, so that errors in a configuration file name its line.
+
+    Args:
+        given: Options of the command line, which override those of the file: these are not checked.
+    """
+    from nbt.data.catalog import dataset_names
+    from nbt.data.resolve import check_exists
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.models.teacher import parse_teacher
+    from nbt.report.study.checks.registry import check_ignored
+    from nbt.tuning.space.space import Space
+    from nbt.tuning.storage.study_names import check_study_name
+
+    overridden = {*given, *(("backbone", "weights") if "backbones" in given else ())}
+    checks: Checks = {
+        "dataset": lambda dataset: dataset in dataset_names() or check_exists(dataset),
+        "backbone": parse_backbone,
+        "weights": check_weights,
+        "backbones": check_candidates,
+        "teacher": parse_teacher,
+        "space": Space.load,
+        "study": check_study_name,
+        "experience": check_experience,
+        "ignore": lambda codes: check_ignored(option_fields()["ignore"].check("ignore", codes)),
+    }
+    return {name: check for name, check in checks.items() if name not in overridden}
 
 
 def _backbones(backbones: Sequence[str], weights: Sequence[str], before: str | None) -> dict[str, Any]:
