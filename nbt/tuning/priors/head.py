@@ -31,5 +31,5 @@ def stall_while_the_head_is_random(target: Target) -> PriorSuggestion | None:
     small_head = at_most(_HEAD_SCALE, 0.001, 0.7, advantage)
     return PriorSuggestion(
         (Either(small_head, at_least(_STALL, _STALL_SHARE, 0.07, advantage)), at_most(_STALL, _STALL_SHARE, 0.15)),
-        f"the features are good: pretraining removes {100 * advantage:.0f} % of the probe's errors",
+        f"the features are good: the probe makes {100 * advantage:.0f} % fewer errors than with random weights",
     )
