@@ -145,6 +145,7 @@ def search(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         "estimate": result["clock"].get("estimate"),
         "trials": result["trials"],
         "recommended": result["recommended"],
+        "failed_checks": [check["code"] for check in result["checks"] if check["state"] == "failed"],
         "load": round(os.getloadavg()[2], 1),
         "machine": machine(),
     }
