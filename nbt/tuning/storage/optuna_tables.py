@@ -32,7 +32,12 @@ class OptunaTables:
             self._study: int = connection.execute(query).scalar_one()
 
     def add_running(self, connection: sqlalchemy.Connection, trials: Sequence[FrozenTrial]) -> None:
-        """Adds new trials as running ones, with their parameters."""
+        """Adds new trials as running ones, with their parameters; those that the tables have already are left out.
+
+        A transaction may have been committed although its connection was lost before the answer.
+        """
+        known = self._ids(connection, trials) if trials else {}
+        trials = [trial for trial in trials if trial.number not in known]
         if not trials:
             return
         rows = [
@@ -74,6 +79,8 @@ class OptunaTables:
             if trial.state is TrialState.COMPLETE
         ]
         if values:
+            written = self._values.c.trial_id.in_([row["trial_id"] for row in values])
+            connection.execute(sqlalchemy.delete(self._values).where(written))
             connection.execute(sqlalchemy.insert(self._values), values)
 
     def _ids(self, connection: sqlalchemy.Connection, trials: Sequence[FrozenTrial]) -> dict[int, int]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from nbt.training.metrics import Predictions
-from nbt.tuning.storage.database import convert_errors, engine_to_read
+from nbt.tuning.storage.database import engine_to_read
+from nbt.tuning.storage.outage import OutageRetry
 from nbt.tuning.storage.trial_tables import read_bytes
 
 _log = logging.getLogger("nbt")
@@ -35,10 +36,12 @@ class PredictionReader:
 
     def _read(self, run: str) -> Predictions | None:
         try:
-            with convert_errors(self._url):
-                engine = engine_to_read(self._url)
-                content = None if engine is None else read_bytes(engine, self._study, run)
+            content = OutageRetry(self._url).run(lambda: self._read_bytes(run))
             return None if content is None else Predictions.from_bytes(content)
         except ValueError as error:
             _log.warning("run %s: %s; they are ignored", run, error)
             return None
+
+    def _read_bytes(self, run: str) -> bytes | None:
+        engine = engine_to_read(self._url)
+        return None if engine is None else read_bytes(engine, self._study, run)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from typing import Any
 
@@ -13,9 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nbt.errors import NbtError
 from nbt.tuning.storage import codec
-from nbt.tuning.storage.database import close, convert_errors
+from nbt.tuning.storage.database import close
 from nbt.tuning.storage.locks import StudyLock
 from nbt.tuning.storage.optuna_tables import OptunaTables
+from nbt.tuning.storage.outage import OutageRetry
 from nbt.tuning.storage.records import INTERRUPTED
 from nbt.tuning.storage.trial_tables import in_memory_study, read_trials, write_bytes, write_trials
 
@@ -45,6 +47,7 @@ class StudyWriter:
 
     def __init__(self, stored: optuna.Study, storage: optuna.storages.RDBStorage, lock: StudyLock) -> None:
         self._stored, self._storage, self._lock = stored, storage, lock
+        self._retry = OutageRetry(str(storage.url))
         self.flush_seconds = FLUSH_SECONDS
         # The first lock is held during writing, the second one, never for long, by changes of the fields below it.
         self._write_lock, self._change_lock = threading.RLock(), threading.Lock()
@@ -61,10 +64,6 @@ class StudyWriter:
         self.study = in_memory_study(stored.study_name, [_without_rungs(trial) for trial in trials])
         self._write(dict.fromkeys(self._unfinished, 0))
 
-    def convert_errors(self) -> AbstractContextManager[None]:
-        """Returns a context that converts exceptions of the database to NbtError."""
-        return convert_errors(self._storage.url)
-
     @property
     def url(self) -> str:
         """URL of the database."""
@@ -72,20 +71,15 @@ class StudyWriter:
 
     def attributes(self) -> dict[str, Any]:
         """Returns the attributes of the study from the database, where another driver may write its lease."""
-        with self.convert_errors():
-            return self._stored.user_attrs
+        return self._retry.run(lambda: self._stored.user_attrs)
 
     def put(self, name: str, value: Any) -> None:
         """Stores an attribute of the study at once."""
-        self._lock.check()
-        with self._write_lock, self.convert_errors():
-            self._stored.set_user_attr(name, value)
+        self._execute(lambda: self._stored.set_user_attr(name, value))
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """Stores bytes at once; see `nbt.tuning.storage.trial_tables.write_bytes`."""
-        self._lock.check()
-        with self._write_lock, self.convert_errors():
-            write_bytes(self._storage.engine, self._stored.study_name, key, content)
+        self._execute(lambda: write_bytes(self._storage.engine, self._stored.study_name, key, content))
 
     def change_trial(self, number: int, first_epoch: int) -> None:
         """Schedules the writing of a trial.
@@ -147,23 +141,35 @@ class StudyWriter:
         if not first_epochs:
             return
         try:
-            self._lock.check()
-            with self._write_lock, self.convert_errors():
-                trials = self.study.get_trials(deepcopy=False)
-                new = trials[self._n_stored : max(first_epochs) + 1]
-                unfinished = self._unfinished | {trial.number for trial in new}
-                ended = {number for number in unfinished & first_epochs.keys() if trials[number].state.is_finished()}
-                with self._storage.engine.begin() as connection:
-                    self._optuna_tables.add_running(connection, new)
-                    write_trials(connection, self._stored.study_name, trials, first_epochs)
-                    self._optuna_tables.end(connection, [trials[number] for number in sorted(ended)])
-                self._n_stored, self._unfinished = self._n_stored + len(new), unfinished - ended
+            self._execute(lambda: self._write_trials(first_epochs))
             self._error = None
         except BaseException:
             with self._change_lock:
                 for number, epoch in first_epochs.items():
                     self._first_epochs[number] = min(epoch, self._first_epochs.get(number, epoch))
             raise
+
+    def _execute(self, operation: Callable[[], None]) -> None:
+        """Runs a write if this driver still holds the study; see `OutageRetry.run`."""
+
+        def checked() -> None:
+            self._lock.check()
+            with self._write_lock:
+                operation()
+
+        self._retry.run(checked)
+
+    def _write_trials(self, first_epochs: dict[int, int]) -> None:
+        """Writes trials in one transaction."""
+        trials = self.study.get_trials(deepcopy=False)
+        new = trials[self._n_stored : max(first_epochs) + 1]
+        unfinished = self._unfinished | {trial.number for trial in new}
+        ended = {number for number in unfinished & first_epochs.keys() if trials[number].state.is_finished()}
+        with self._storage.engine.begin() as connection:
+            self._optuna_tables.add_running(connection, new)
+            write_trials(connection, self._stored.study_name, trials, first_epochs)
+            self._optuna_tables.end(connection, [trials[number] for number in sorted(ended)])
+        self._n_stored, self._unfinished = self._n_stored + len(new), unfinished - ended
 
     def _flush_in_background(self) -> None:
         try:
