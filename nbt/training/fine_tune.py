@@ -68,6 +68,7 @@ def fine_tune(
     context: WorkerContext | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
+    known_epochs: int | None = None,
     stage: StageContext | None = None,
 ) -> Generator[EpochResult, bool | None, FineTuneResult]:
     """Fine-tunes a backbone on a task and yields after every epoch.
@@ -82,11 +83,13 @@ def fine_tune(
         context: Worker context to share between trials; None creates one for this trial.
         checkpoint: File to resume from, if it exists, and to write to; None writes no checkpoint.
         checkpoint_seconds: Minimum time between two writes; there is no write after the last epoch.
+        known_epochs: Number of epochs before a resume that the caller has; those of the checkpoint after them are
+            yielded, too. None: the caller has all of them.
         stage: The stage of a stream that this training is part of; None for a separate training.
 
     Yields:
-        One `EpochResult` per new epoch. If the loss is not finite, the last one has `diverged` set and the trial ends.
-        Sending True ends the trial after the current epoch.
+        One `EpochResult` per epoch that the caller does not have. If the loss is not finite, the last one has
+        `diverged` set and the trial ends. Sending True ends the trial after the current epoch.
 
     Returns:
         A `FineTuneResult`, the value of the generator (`result = yield from fine_tune(...)`, or `StopIteration.value`).
@@ -132,7 +135,8 @@ def fine_tune(
     setup_seconds = time.perf_counter() - started
     predictions: Predictions | None = None
 
-    while not state.finished:
+    stopped = yield from _restored_epochs(state, known_epochs)
+    while not (stopped or state.finished):
         clock, epoch = _EpochClock(), len(state.curve) + 1
         with context.fork_global_rng():
             context.seed_global_rng(seed, "epoch", epoch)
@@ -158,6 +162,15 @@ def fine_tune(
     model.eval()
     model.zero_grad(set_to_none=True)
     return FineTuneResult(network, settings, tuple(state.curve), setup_seconds, predictions, optimizer_facts(groups))
+
+
+def _restored_epochs(state: TrialState, known_epochs: int | None) -> Generator[EpochResult, bool | None, bool]:
+    """Yields the epochs of a checkpoint that the caller does not have; returns whether it ended the trial at one."""
+    for index in range(len(state.curve) if known_epochs is None else known_epochs, len(state.curve)):
+        if (yield state.curve[index]):
+            del state.curve[index + 1 :]
+            return True
+    return False
 
 
 class _EpochClock:

@@ -120,6 +120,8 @@ class TrialSpec:
         train_on_all: Whether to train on training and validation images.
         evaluate_test: Whether to evaluate the model on the test images, once, at the end.
         checkpoint: File to write the state to and to resume from; None writes no checkpoint.
+        known_epochs: Number of epochs before a resume that the driver has; those of the checkpoint after them are
+            reported again, because a killed process may not have stored them. None reports no epoch again.
         export: Folder to write the model to, for `nbt predict`; None writes no model.
         keep_predictions: Whether the outcome has predictions.
     """
@@ -133,6 +135,7 @@ class TrialSpec:
     train_on_all: bool = False
     evaluate_test: bool = False
     checkpoint: Path | None = None
+    known_epochs: int | None = None
     export: Path | None = None
     keep_predictions: bool = False
 

@@ -28,7 +28,8 @@ def run_trial(spec: TrialSpec, context: WorkerContext, on_epoch: OnEpoch) -> Tri
     Args:
         spec: Specification of the trial.
         context: The worker's context.
-        on_epoch: Called after every new epoch; returns the reason to stop the trial, or None to continue.
+        on_epoch: Called after every epoch that the driver does not have; returns the reason to stop the trial, or None
+            to continue.
 
     Returns:
         The outcome. Only exceptions such as KeyboardInterrupt and SystemExit are raised.
@@ -65,7 +66,14 @@ def _run(spec: TrialSpec, context: WorkerContext, on_epoch: OnEpoch) -> TrialOut
 
 
 def _run_fine_tuning(spec: TrialSpec, task: Task, context: WorkerContext, on_epoch: OnEpoch) -> TrialOutcome:
-    trial = fine_tune(task, spec.settings, spec.seed, context=context, checkpoint=spec.checkpoint)
+    trial = fine_tune(
+        task,
+        spec.settings,
+        spec.seed,
+        context=context,
+        checkpoint=spec.checkpoint,
+        known_epochs=spec.known_epochs,
+    )
     result, reason = _run_to_end(trial, on_epoch)
     outcome = TrialOutcome(
         curve=result.curve,
@@ -78,7 +86,13 @@ def _run_fine_tuning(spec: TrialSpec, task: Task, context: WorkerContext, on_epo
 def _run_stream(spec: TrialSpec, task: Task, context: WorkerContext, on_epoch: OnEpoch) -> TrialOutcome:
     evaluate_on = "test" if spec.evaluate_test else "val"
     trial = stream_trial(
-        task, spec.settings, spec.seed, context=context, checkpoint=spec.checkpoint, evaluate_on=evaluate_on
+        task,
+        spec.settings,
+        spec.seed,
+        context=context,
+        checkpoint=spec.checkpoint,
+        known_epochs=spec.known_epochs,
+        evaluate_on=evaluate_on,
     )
     stream_result, reason = _run_to_end(trial, on_epoch)
     outcome = TrialOutcome(curve=stream_result.curve, stopped=reason, facts=_run_facts(context))

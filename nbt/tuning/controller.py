@@ -276,7 +276,11 @@ class SearchController:
         plan = queued.plan or self._plan(queued, trial)
         self._store.write_plan(trial, plan, queued.curve)
         spec = TrialSpec(
-            key=f"trial-{trial.number:04d}", settings=plan.settings, seed=plan.seed, checkpoint=self._checkpoint(plan)
+            key=f"trial-{trial.number:04d}",
+            settings=plan.settings,
+            seed=plan.seed,
+            checkpoint=self._checkpoint(plan),
+            known_epochs=len(queued.curve),
         )
         return RunningTrial(trial, plan, spec, list(queued.curve))
 

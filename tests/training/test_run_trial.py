@@ -54,9 +54,11 @@ def test_a_stopped_trial_keeps_its_curve_and_is_neither_tested_nor_exported(
     assert not spec.export.exists()
 
 
-def test_the_curve_of_a_resumed_trial_includes_the_epochs_before_the_resume(
-    context: WorkerContext, tmp_path: Path
+@pytest.mark.parametrize(("known_epochs", "expected"), [(1, [2, 3]), (0, [1, 2, 3]), (2, [2, 3]), (None, [2, 3])])
+def test_a_resumed_trial_reports_the_epochs_that_the_driver_lacks(
+    context: WorkerContext, tmp_path: Path, known_epochs: int | None, expected: list[int]
 ) -> None:
+    """The checkpoint has one epoch; a killed driver may know fewer or, from an earlier attempt, more."""
     from nbt.training.fine_tune import fine_tune
 
     path = tmp_path / "a.pt"
@@ -64,11 +66,27 @@ def test_the_curve_of_a_resumed_trial_includes_the_epochs_before_the_resume(
     next(interrupted)
     interrupted.close()
     reported: list[int] = []
-    spec = TrialSpec(key="a", settings=QUICK, checkpoint=path)
+    spec = TrialSpec(key="a", settings=QUICK, checkpoint=path, known_epochs=known_epochs)
     outcome = run_trial(spec, context, lambda result: reported.append(result.epoch))
-    assert reported == [2, 3]
+    assert reported == expected
     assert [result.epoch for result in outcome.curve] == [1, 2, 3]
     assert not path.exists(), "a finished trial needs no checkpoint"
+
+
+def test_a_trial_that_is_stopped_at_an_epoch_of_its_checkpoint_ends_there(
+    context: WorkerContext, tmp_path: Path
+) -> None:
+    from nbt.training.fine_tune import fine_tune
+
+    path = tmp_path / "a.pt"
+    interrupted = fine_tune(context.task, QUICK, context=context, checkpoint=path, checkpoint_seconds=0)
+    next(interrupted), next(interrupted)
+    interrupted.close()
+    outcome = run_trial(
+        TrialSpec(key="a", settings=QUICK, checkpoint=path, known_epochs=0), context, lambda result: "not promising"
+    )
+    assert outcome.stopped == "not promising"
+    assert [result.epoch for result in outcome.curve] == [1]
 
 
 def test_test_images_are_evaluated_only_on_request(context: WorkerContext) -> None:

@@ -40,6 +40,7 @@ def run_continual(
     evaluate_on: str = "test",
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
+    known_tasks: int | None = None,
     progress: Progress | None = None,
     export: Path | None = None,
 ) -> Generator[TaskScore, bool | None, ContinualResult]:
@@ -60,12 +61,14 @@ def run_continual(
         checkpoint: File to resume from, if it exists, and to write to after every task; None writes no checkpoint.
             `fine_tune` writes its own checkpoint to the same folder during a task.
         checkpoint_seconds: Minimum time between two writes of the checkpoint of `fine_tune`.
+        known_tasks: Number of tasks before a resume whose scores the caller has; those of the checkpoint after them are
+            yielded, too. None: the caller has all of them.
         progress: Called as progress(description, epochs done, number of epochs) after every epoch and every task.
         export: Folder for the model after the last task, see `export_model`; None writes no model. A diverged model is
             not written.
 
     Yields:
-        One `TaskScore` per newly trained task. Sending True ends the stream.
+        One `TaskScore` per task whose score the caller does not have. Sending True ends the stream.
 
     Returns:
         A `ContinualResult`, the value of the generator.
@@ -83,9 +86,11 @@ def run_continual(
     if stream.recipe.linearized:
         stream.context.check_linearizable()
     run = _StreamRun(stream, evaluate_on, checkpoint, checkpoint_seconds, progress, export)
-    for stage in stages[len(run.scores) :]:
-        score = run.learn(stage)
+    restored = len(run.scores)
+    for stage in stages[restored if known_tasks is None else min(known_tasks, restored) :]:
+        score = run.scores[stage.number - 1] if stage.number <= restored else run.learn(stage)
         if (yield score):
+            del run.scores[stage.number :]
             break
     return run.finish()
 

@@ -38,6 +38,7 @@ def stream_trial(
     *,
     context: WorkerContext,
     checkpoint: Path | None = None,
+    known_epochs: int | None = None,
     evaluate_on: str = "val",
 ) -> Generator[EpochResult, bool | None, StreamTrialResult]:
     """Trains on the stream of a task and yields the epochs of each stage after its training.
@@ -51,10 +52,12 @@ def stream_trial(
         seed: Seed of the training, 0 or more.
         context: Worker context to share between trials.
         checkpoint: As in `run_continual`.
+        known_epochs: As in `fine_tune`.
         evaluate_on: Images that give the accuracies, "val" or "test".
 
     Yields:
-        One `EpochResult` per new epoch. Sending True ends the trial after the current stage.
+        One `EpochResult` per epoch of the stages that the caller does not have. Sending True ends the trial after the
+        current stage.
 
     Returns:
         A `StreamTrialResult`, the value of the generator.
@@ -74,6 +77,7 @@ def stream_trial(
         context=context,
         evaluate_on=evaluate_on,
         checkpoint=checkpoint,
+        known_tasks=None if known_epochs is None else known_epochs // epochs_per_stage,
     )
     stop = False
     try:
@@ -84,7 +88,7 @@ def stream_trial(
             score = stream.send(stop)
     except StopIteration as end:
         result = end.value
-    # Stages before a resume were not yielded, but are part of the curve.
+    # Stages that the caller has were not yielded, but are part of the curve.
     curve = [epoch for score in result.scores for epoch in _stage_epochs(score, epochs_per_stage, task.tasks)]
     return StreamTrialResult(tuple(curve), result)
 

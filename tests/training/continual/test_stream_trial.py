@@ -74,6 +74,11 @@ def test_a_resumed_stream_has_the_complete_curve(stream: Task, tmp_path: Path) -
     trial.close()
     new_epochs, resumed = run_to_end(stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file))
     assert len(new_epochs) < 4
+    for _ in range(2):
+        next(trial := stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file))
+        trial.close()
+    lacking = stream_trial(stream, SETTINGS, context=WorkerContext(stream), checkpoint=file, known_epochs=0)
+    assert [result.epoch for result in run_to_end(lacking)[0]] == [1, 2, 3, 4]
     assert [r.train_loss for r in resumed.curve] == [r.train_loss for r in whole.curve]
     assert resumed.result.matrix.tolist() == whole.result.matrix.tolist()
 
