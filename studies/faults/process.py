@@ -134,8 +134,8 @@ def start(
     try:
         _enter(folder, logs, {**environment, MARKS: str(logs / "marks")})
         if not fork:
-            path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "studies")])
-            os.environ["PYTHONPATH"] = path
+            given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+            os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "studies"), *given])
             os.execv(sys.executable, [sys.executable, "-m", "faults.child", *arguments])
         code = _run(arguments, setup)
     except BaseException:
