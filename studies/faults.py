@@ -39,14 +39,16 @@ from faults.kinds import KINDS  # noqa: E402
 from faults.table import append_rows, read_rows, table, write_rows  # noqa: E402
 
 
-def run_again(campaign: Campaign, seed: int, file: Path) -> list[dict[str, Any]]:
-    """Runs the faults of a seed that had problems again, and replaces their rows, which it returns."""
-    rows = read_rows(file)
-    repeated = []
+def run_again(campaign: Campaign, folder: Path, seed: int, file: Path) -> list[dict[str, Any]]:
+    """Repeats the tries and inputs of a seed that had problems, and replaces their rows, which it returns."""
+    rows, repeated = read_rows(file), []
+    good = campaign.warm_up()
+    inputs = BadInputs(folder, seed, good.report / "model", good.database)
     for index, row in enumerate(rows):
-        if row["seed"] == seed and row["problems"] and row["kind"] != INPUTS:
-            repeated.append(campaign.attempt(row["try"]))
-            rows[index] = {**repeated[-1], "before": row["problems"]}
+        if row["seed"] == seed and row["problems"]:
+            run = inputs.attempt if row["kind"] == INPUTS else campaign.attempt
+            rows[index] = {**run(row["try"]), "before": row["problems"]}
+            repeated.append(rows[index])
             write_rows(file, rows)
             print(f"{row['try']:4} {row['kind']}: {'; '.join(rows[index]['problems']) or 'ok'}", flush=True)
     return repeated
@@ -73,7 +75,7 @@ def main() -> int:
         only = tuple(args.only or names)
         campaign = Campaign(folder, args.seed, only)
         if args.again:
-            rows += run_again(campaign, args.seed, out)
+            rows += run_again(campaign, folder, args.seed, out)
         elif campaign.kinds:
             done = [row["try"] for row in read_rows(out) if row["seed"] == args.seed and row["kind"] != INPUTS]
             for row in campaign.run(60.0 * args.minutes, first=max(done, default=-1) + 1):

@@ -39,13 +39,15 @@ class BadInputs:
     def run(self, number: int) -> Iterator[dict[str, Any]]:
         """Yields the rows of so many inputs, of all kinds in turn."""
         for index in range(number):
-            yield self._try(index)
+            yield self.attempt(index)
 
-    def _try(self, number: int) -> dict[str, Any]:
+    def attempt(self, number: int) -> dict[str, Any]:
+        """Tries one input and returns its row."""
         names = list(GENERATORS)
         kind = names[number % len(names)]
         outer = self._folder / f"input-{number:04d}"
         folder = outer / "inner" / "work"
+        shutil.rmtree(outer, ignore_errors=True)
         folder.mkdir(parents=True)
         sandbox = Sandbox(folder, self._model, self._store, random.Random(f"{self._seed}-{number}"))
         case = GENERATORS[kind](sandbox)

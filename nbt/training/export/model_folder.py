@@ -15,6 +15,7 @@ from nbt._version import __version__
 from nbt.errors import UsageError
 from nbt.files import machine_code
 from nbt.paths import check_writable_folder
+from nbt.search_config import IMAGE_SIZES
 from nbt.settings import TransferSettings, repair
 
 CARD_FILE = "model.json"
@@ -97,6 +98,8 @@ def check_card(card: Any, source: str) -> dict[str, Any]:
             f"{source}: format {card_format!r} cannot be read by nbt {__version__}, which reads formats {known}"
         )
     wrong = [name for name, kind in _ENTRIES.items() if not isinstance(card.get(name), kind)]
+    if "image_size" not in wrong and not IMAGE_SIZES[0] <= card["image_size"] <= IMAGE_SIZES[1]:
+        wrong.append("image_size")
     if wrong or len(card["mean"]) != 3 or len(card["std"]) != 3 or not card["class_names"]:
         raise UsageError(
             f"{source}: the card is damaged ({', '.join(wrong) or 'wrong number of values'}); export the model again"

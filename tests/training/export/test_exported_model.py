@@ -167,7 +167,9 @@ class Code:
         return Path.touch, (self.marker,)
 
 
-@pytest.mark.parametrize("damage", ["code", "an entry", "the classes", "another shape", "a number"])
+@pytest.mark.parametrize(
+    "damage", ["code", "an entry", "the classes", "another shape", "a type", "huge images", "no image"]
+)
 def test_a_damaged_or_dangerous_folder_gives_one_line_and_runs_nothing(
     trained: tuple[Task, WorkerContext, Path], tmp_path: Path, damage: str
 ) -> None:
@@ -187,7 +189,7 @@ def test_a_damaged_or_dangerous_folder_gives_one_line_and_runs_nothing(
     elif damage == "another shape":
         card["mean"] = [0.5]
     else:
-        card["image_size"] = "28"
+        card["image_size"] = {"a type": "28", "huge images": 10**9, "no image": 0}[damage]
         message += r" \(image_size\)"
     if damage != "code":
         (copy / "model.json").write_text(json.dumps(card))
