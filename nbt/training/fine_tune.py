@@ -83,8 +83,8 @@ def fine_tune(
         context: Worker context to share between trials; None creates one for this trial.
         checkpoint: File to resume from, if it exists, and to write to; None writes no checkpoint.
         checkpoint_seconds: Minimum time between two writes; there is no write after the last epoch.
-        known_epochs: Number of epochs before a resume that the caller has; those of the checkpoint after them are
-            yielded, too. None: the caller has all of them.
+        known_epochs: Number of epochs whose results the caller already has. On a resume, later epochs of the checkpoint
+            are yielded again. If None, no epoch of the checkpoint is yielded.
         stage: The stage of a stream that this training is part of; None for a separate training.
 
     Yields:

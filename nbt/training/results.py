@@ -120,8 +120,8 @@ class TrialSpec:
         train_on_all: Whether to train on training and validation images.
         evaluate_test: Whether to evaluate the model on the test images, once, at the end.
         checkpoint: File to write the state to and to resume from; None writes no checkpoint.
-        known_epochs: Number of epochs before a resume that the driver has; those of the checkpoint after them are
-            reported again, because a killed process may not have stored them. None reports no epoch again.
+        known_epochs: Number of epochs whose results the driver already has. On a resume, later epochs of the checkpoint
+            are reported again, because a killed process may not have stored them. If None, none is reported again.
         export: Folder to write the model to, for `nbt predict`; None writes no model.
         keep_predictions: Whether the outcome has predictions.
     """

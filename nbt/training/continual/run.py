@@ -61,8 +61,8 @@ def run_continual(
         checkpoint: File to resume from, if it exists, and to write to after every task; None writes no checkpoint.
             `fine_tune` writes its own checkpoint to the same folder during a task.
         checkpoint_seconds: Minimum time between two writes of the checkpoint of `fine_tune`.
-        known_tasks: Number of tasks before a resume whose scores the caller has; those of the checkpoint after them are
-            yielded, too. None: the caller has all of them.
+        known_tasks: Number of tasks whose scores the caller already has. On a resume, later scores of the checkpoint
+            are yielded again. If None, no score of the checkpoint is yielded.
         progress: Called as progress(description, epochs done, number of epochs) after every epoch and every task.
         export: Folder for the model after the last task, see `export_model`; None writes no model. A diverged model is
             not written.

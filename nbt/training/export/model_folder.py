@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -100,11 +101,18 @@ def check_card(card: Any, source: str) -> dict[str, Any]:
     wrong = [name for name, kind in _ENTRIES.items() if not isinstance(card.get(name), kind)]
     if "image_size" not in wrong and not IMAGE_SIZES[0] <= card["image_size"] <= IMAGE_SIZES[1]:
         wrong.append("image_size")
+    wrong += [name for name in ("std", "temperature") if name not in wrong and not _are_positive(card.get(name, 1.0))]
     if wrong or len(card["mean"]) != 3 or len(card["std"]) != 3 or not card["class_names"]:
         raise UsageError(
             f"{source}: the card is damaged ({', '.join(wrong) or 'wrong number of values'}); export the model again"
         )
     return card
+
+
+def _are_positive(values: Any) -> bool:
+    """Returns whether a value, or each value of a list, is a finite number above 0."""
+    items = values if isinstance(values, list) else [values]
+    return all(isinstance(item, int | float) and math.isfinite(item) and item > 0 for item in items)
 
 
 def check_export(folder: str | Path, name: str = "export") -> Path:

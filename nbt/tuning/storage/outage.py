@@ -16,14 +16,15 @@ from nbt.tuning.storage.database import convert_errors, sqlite_file
 _log = logging.getLogger("nbt")
 
 OUTAGE_SECONDS = 60.0
-"""Longest outage in seconds that is waited for; a lease (`nbt.tuning.storage.locks.LeaseLock`) outlives it."""
+"""Longest outage in seconds that a search waits for. It is shorter than the validity of a lease
+(`nbt.tuning.storage.locks.LEASE_EXPIRY_SECONDS`), so that no other driver takes the study meanwhile."""
 _RETRY_SECONDS = 1.0
 
 T = TypeVar("T")
 
 
 class OutageRetry:
-    """Repeats operations on the database of a study; those on a file are not repeated.
+    """Repeats operations on a database on a server; operations on an SQLite file are not repeated.
 
     Args:
         url: URL of the database.
@@ -60,7 +61,7 @@ class OutageRetry:
             time.sleep(_RETRY_SECONDS)
 
     def _note(self, error: NbtError | None) -> None:
-        """Logs the begin and the end of an outage once, though several threads may find them."""
+        """Logs the beginning and the end of an outage once, also if several threads notice them."""
         with self._lock:
             if self._is_out == (error is not None):
                 return
