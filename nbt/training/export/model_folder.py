@@ -16,7 +16,7 @@ from nbt._version import __version__
 from nbt.errors import UsageError
 from nbt.files import machine_code
 from nbt.paths import check_writable_folder
-from nbt.search_config import IMAGE_SIZES
+from nbt.search_config import IMAGE_SIZES, RESIZE_MODES
 from nbt.settings import TransferSettings, repair
 
 CARD_FILE = "model.json"
@@ -102,6 +102,8 @@ def check_card(card: Any, source: str) -> dict[str, Any]:
     if "image_size" not in wrong and not IMAGE_SIZES[0] <= card["image_size"] <= IMAGE_SIZES[1]:
         wrong.append("image_size")
     wrong += [name for name in ("std", "temperature") if name not in wrong and not _are_positive(card.get(name, 1.0))]
+    wrong += ["resize"] if card.get("resize", "crop") not in RESIZE_MODES else []
+    wrong += ["value_ranges"] if not isinstance(card.get("value_ranges", {}), dict) else []
     if wrong or len(card["mean"]) != 3 or len(card["std"]) != 3 or not card["class_names"]:
         raise UsageError(
             f"{source}: the card is damaged ({', '.join(wrong) or 'wrong number of values'}); export the model again"

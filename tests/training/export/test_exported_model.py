@@ -169,7 +169,19 @@ class Code:
 
 @pytest.mark.parametrize(
     "damage",
-    ["code", "an entry", "the classes", "another shape", "temperature", "std", "a type", "huge images", "no image"],
+    [
+        "code",
+        "an entry",
+        "the classes",
+        "another shape",
+        "temperature",
+        "std",
+        "resize",
+        "value_ranges",
+        "a type",
+        "huge images",
+        "no image",
+    ],
 )
 def test_a_damaged_or_dangerous_folder_gives_one_line_and_runs_nothing(
     trained: tuple[Task, WorkerContext, Path], tmp_path: Path, damage: str
@@ -187,8 +199,8 @@ def test_a_damaged_or_dangerous_folder_gives_one_line_and_runs_nothing(
     elif damage == "the classes":
         card["class_names"] = card["class_names"][:-1]
         message = r"weights\.safetensors: the weights cannot be loaded .*size mismatch for head"
-    elif damage in ("temperature", "std"):
-        card[damage] = {"temperature": 0, "std": [0.5, 0.0, 0.5]}[damage]
+    elif damage in ("temperature", "std", "resize", "value_ranges"):
+        card[damage] = {"temperature": 0, "std": [0.5, 0.0, 0.5], "resize": "foo", "value_ranges": [1]}[damage]
         message += rf" \({damage}\)"
     elif damage == "another shape":
         card["mean"] = [0.5]
