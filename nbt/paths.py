@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from nbt.errors import NbtError, UsageError
@@ -96,8 +97,12 @@ def _check_writable(label: str, folder: Path) -> None:
     existing = nearest_existing(folder)
     if not os.path.isdir(existing):  # noqa: PTH112 - pathlib raises where it lacks permission
         raise UsageError(f"{label}: {existing} is no folder; give another path, or move it away")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"{label}: {existing} cannot be written; give another path")
+    try:
+        # `os.access` says yes to the superuser, also where no file can be created.
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UsageError(f"{label}: {existing} cannot be written ({error.strerror}); give another path") from error
 
 
 def nearest_existing(folder: Path) -> Path:

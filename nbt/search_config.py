@@ -24,6 +24,7 @@ from nbt.paths import absolute_path
 from nbt.settings.belief import BeliefError, beliefs_text
 from nbt.settings.candidate import Checks, candidates_text, parse_candidates
 from nbt.settings.continual import SCENARIOS
+from nbt.settings.teacher_names import teacher_names_text
 from nbt.uris import redact_uri
 from nbt.yaml_loader import dump_yaml_mapping, key_lines, line_of, parse_yaml_mapping
 
@@ -54,7 +55,7 @@ IMAGE_SIZES = (8, 1024)
 
 KINDS = (
     *("text", "path", "uri", "whole", "number", "choice", "flag", "budget", "gpus", "workers", "codes", "beliefs"),
-    "backbones",
+    *("backbones", "teachers"),
 )
 
 
@@ -65,7 +66,7 @@ class Option:
     Attributes:
         kind: One of `KINDS`. "budget" is a whole number or a text such as "2h", "gpus" a number or "auto", "workers" a
             whole number or "auto", "codes" a list of codes or a text with commas between them, "beliefs" a list of
-            mappings or a text of one, "backbones" such a list, or a file of one.
+            mappings or a text of one, "backbones" such a list, or a file of one, "teachers" a text or a list of texts.
         role: "task" for what is transferred to what, "search" for what the search does, "run" for where it runs and is
             stored.
         help: One sentence for help texts.
@@ -129,6 +130,8 @@ class Option:
                 return beliefs_text(value)
             case "backbones":
                 return candidates_text(value)
+            case "teachers":
+                return teacher_names_text(value)
             case "codes":
                 parts = value if isinstance(value, list | tuple) else [value]
                 return ",".join(
@@ -410,10 +413,10 @@ class SearchConfig:
     )
     teacher: str | None = _option(
         None,
-        kind="text",
+        kind="teachers",
         role="task",
         metavar="BACKBONE[=FILE]",
-        help="Backbone whose weights trials may inject into theirs; see nbt inject.",
+        help="Backbone whose weights trials may inject into theirs, see nbt inject; repeat it to choose among several.",
         when_none="none",
     )
     engine: str = _option(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,13 +56,21 @@ def test_a_folder_is_no_file() -> None:
 
 
 def test_folders_without_write_permission_are_refused(working_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The tests may run as root, for whom permissions are not checked.
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != working_folder / "folder")
+    create = tempfile.TemporaryFile
+
+    def refuse(*, dir: Path) -> object:  # noqa: A002 - the tests may run as root, for whom all is permitted
+        if Path(dir) == working_folder / "folder":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return create(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     check_writable_folder("--out", "new")
     for check, path in (
         (check_writable_folder, "folder"),
         (check_writable_folder, "folder/deep"),
         (check_writable_file, "folder/a.csv"),
     ):
-        with pytest.raises(UsageError, match=f"^--out {path}: {working_folder / 'folder'} cannot be written"):
+        message = rf"^--out {path}: {working_folder / 'folder'} cannot be written \(Permission denied\)"
+        with pytest.raises(UsageError, match=message):
             check("--out", path)
+    assert list((working_folder / "folder").iterdir()) == [], "nothing is left behind"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -26,7 +27,8 @@ class TaskOptions(TypedDict, total=False):
         image_size: Height and width in pixels; the default of dataset and backbone when None.
         classes: Number of classes to use, from the first on; all when None.
         shots: Maximum number of labelled images per class; all when None.
-        teacher: Backbone whose weights a trial may inject, "BACKBONE" or "BACKBONE=FILE"; no injection when None.
+        teacher: Backbone whose weights a trial may inject, "BACKBONE" or "BACKBONE=FILE", or a list of such; no
+            injection when None.
         resize: How images become square: "crop", "pad" or "squash".
         seed: Seed of the train/validation split and of the shots, and of the search or training; 0 or more.
         progress: Whether to show the progress: None on a terminal and in a notebook, False never, True everywhere; or
@@ -40,7 +42,7 @@ class TaskOptions(TypedDict, total=False):
     classes: int | None
     shots: int | None
     resize: str
-    teacher: str | None
+    teacher: str | Sequence[str] | None
     seed: int
     progress: ProgressCallback | bool | None
 

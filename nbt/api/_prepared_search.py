@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from nbt.metrics import DEFAULT_METRIC
 from nbt.progress import Progress
 from nbt.search_config import SearchConfig
+from nbt.settings.teacher_names import teacher_names_text
 from nbt.tuning.budget import Budget
 from nbt.tuning.engines.factory import EngineFactory
 from nbt.tuning.storage.candidates import CandidateConfig
@@ -17,6 +19,7 @@ from nbt.tuning.storage.records import StudyConfig
 
 if TYPE_CHECKING:
     from nbt.api._candidates import Candidates
+    from nbt.models.teacher import Teacher
     from nbt.task.task import Task
     from nbt.tuning.space.space import Space
     from nbt.tuning.transferred_priors import TransferredPriors
@@ -74,7 +77,6 @@ def make_study_config(
         metric: Name of the metric to optimise.
         candidates: As in `StudyConfig`.
     """
-    from nbt.models.weights import hash_weights
     from nbt.tuning.storage.study_names import default_study_name
 
     derived = default_study_name(task.dataset, task.backbone.text, space.name)
@@ -93,11 +95,25 @@ def make_study_config(
         data_dir=task.data_dir,
         classes=task.classes,
         shots=task.shots,
-        teacher=None if task.teacher is None else task.teacher.name,
-        teacher_hash=None if task.teacher is None else hash_weights(task.teacher.w0, task.teacher.stale_statistics),
+        teacher=_teacher_text(task.teachers),
+        teacher_hash=_hash_teachers(task.teachers),
         scenario=task.scenario,
         tasks=task.tasks or 1,
         content_hash=task.content_hash,
         metric=metric,
         candidates=tuple(candidates),
     )
+
+
+def _teacher_text(teachers: Sequence[Teacher]) -> str | None:
+    return teacher_names_text([teacher.name for teacher in teachers]) if teachers else None
+
+
+def _hash_teachers(teachers: Sequence[Teacher]) -> str | None:
+    """Returns the fingerprint of the teachers' weights, which does not depend on the order of several teachers."""
+    from nbt.models.weights import hash_weights
+
+    hashes = sorted(hash_weights(teacher.w0, teacher.stale_statistics) for teacher in teachers)
+    if len(hashes) < 2:
+        return hashes[0] if hashes else None
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()

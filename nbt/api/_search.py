@@ -193,7 +193,7 @@ def _task_options(task: Task) -> dict[str, Any]:
         "classes": task.classes,
         "shots": task.shots,
         "resize": task.resize,
-        "teacher": None if task.teacher is None else task.teacher.name,
+        "teacher": [teacher.name for teacher in task.teachers] or None,
         "seed": task.seed,
     }
 
@@ -251,20 +251,27 @@ def _resolve(
 
 
 def _describe_data(task: Task) -> dict[str, Any]:
-    """Returns the facts of the dataset, and the similarity of the teacher if there is one, in JSON types."""
+    """Returns the facts of the dataset, and the similarities of the teachers if there are any, in JSON types."""
     from nbt.task.summary import dataset_summary
-    from nbt.tuning.storage.codec import CHECKS, COPIED_TEST_IMAGES, TLI_SIMILARITY
+    from nbt.tuning.storage.codec import CHECKS, COPIED_TEST_IMAGES
 
     facts = {**dataset_summary(task), CHECKS: [result.to_dict() for result in task.checks]}
     if task.copied_test:
         facts[COPIED_TEST_IMAGES] = list(task.copied_test)
-    if task.teacher is not None:
-        from nbt.transfer.injection.outline import outline_of
-        from nbt.transfer.injection.weight_injection import tli_similarity
+    return facts | _describe_teachers(task)
 
-        student = outline_of(task.backbone, task.image_size)
-        facts[TLI_SIMILARITY] = round(tli_similarity(student, outline_of(task.teacher.spec)), 4)
-    return facts
+
+def _describe_teachers(task: Task) -> dict[str, Any]:
+    """Returns the similarities of the teachers; nothing without one."""
+    if not task.teachers:
+        return {}
+    from nbt.transfer.injection.outline import outline_of
+    from nbt.transfer.injection.weight_injection import tli_similarity
+    from nbt.tuning.storage.codec import TLI_SIMILARITIES, TLI_SIMILARITY
+
+    student = outline_of(task.backbone, task.image_size)
+    values = {teacher.name: round(tli_similarity(student, outline_of(teacher.spec)), 4) for teacher in task.teachers}
+    return {TLI_SIMILARITY: max(values.values())} | ({TLI_SIMILARITIES: values} if len(values) > 1 else {})
 
 
 def _open_search(

@@ -18,8 +18,10 @@ from nbt.errors import NbtError
 from nbt.files import remove_leftovers
 from nbt.paths import cache_root
 from nbt.settings import TransferSettings, repair
+from nbt.settings.teacher_names import parse_teacher_names
 from nbt.tuning.baseline_recipes import FROM_SCRATCH, baseline_recipes, from_scratch_recipe
 from nbt.tuning.job_clock import FINALS, REPORT, TRAIN, TRIALS
+from nbt.tuning.storage.codec import TLI_SIMILARITIES
 from nbt.tuning.storage.records import StudyObserver, StudyRecord
 
 if TYPE_CHECKING:
@@ -113,12 +115,12 @@ class SearchRun:
             self.monitor.enter(REPORT)  # stores its seconds
 
     def _controller_arguments(self) -> dict[str, Any]:
-        """Returns sampler, pruner and recommended settings of the controller; a teacher adds an injection."""
+        """Returns sampler, pruner and recommended settings of the controller; teachers add an injection."""
         from nbt.tuning.relative_cost import cost_model
 
         record = self.store.record()
         arguments = self.strategy.arguments(self.prepared.space, cost_model(record))
-        teacher, epochs = self.prepared.config.teacher, self.prepared.config.epochs
+        epochs = self.prepared.config.epochs
         if self.strategy.surrogate is not None:
             # Of several backbones, only the default recipe runs in any case; the others where they may gain enough.
             baselines = baseline_recipes(epochs)[: None if self.prepared.candidates is None else 1]
@@ -126,7 +128,10 @@ class SearchRun:
             if self.strategy.surrogate.target.has_clear_advantage is False and len(record.trials) < 2:
                 baselines.insert(1, (FROM_SCRATCH, from_scratch_recipe(epochs)))
             arguments["baselines"] = baselines
-        if teacher is not None:
+        teachers = parse_teacher_names(self.prepared.config.teacher)
+        if teachers:
+            similarities = record.dataset.get(TLI_SIMILARITIES, {})
+            teacher = max(teachers, key=lambda name: similarities.get(name, 0.0))
             settings = repair(TransferSettings(init="inject", teacher=teacher, epochs=epochs))
             arguments["recommended"] = [("injection", settings), *arguments.get("recommended", [])]
         return arguments

@@ -63,8 +63,8 @@ class PlannedStream:
         from nbt.training.recipe.checks import check_recipe, check_starting_weights
 
         task, recipe = self.task, self.config.settings.recipe
-        teacher = None if task.teacher is None else task.teacher.name
-        check_starting_weights(recipe, task.backbone, task.dataset, task.weights, teacher=teacher)
+        teachers = [teacher.name for teacher in task.teachers]
+        check_starting_weights(recipe, task.backbone, task.dataset, task.weights, teachers=teachers)
         for stage in self.stages:
             check_recipe(recipe, len(stage.train))
         check_curvature_memory(self.task, self.config.settings)

@@ -167,8 +167,8 @@ def _make_source(loaded: Task, recipe: TransferSettings, seeds: int, model: Path
 
     if model is not None:
         check_outside("--export", model, loaded.dataset)
-    teacher = None if loaded.teacher is None else loaded.teacher.name
-    check_starting_weights(recipe, loaded.backbone, loaded.dataset, loaded.weights, teacher=teacher)
+    teachers = [teacher.name for teacher in loaded.teachers]
+    check_starting_weights(recipe, loaded.backbone, loaded.dataset, loaded.weights, teachers=teachers)
     check_recipe(recipe, len(loaded.split.train))
     return _SeedTrialSource(repair(recipe.replace(backbone="")), seeds, loaded.seed, model)
 

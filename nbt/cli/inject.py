@@ -87,6 +87,7 @@ def command(
         return
     if len(ranking) > 1:
         _print_ranking(out, ranking)
+        _warn_of_tie(ranking)
     _print(out, report, path)
 
 
@@ -97,18 +98,12 @@ def _check(teachers: Sequence[str], student: str, score_only: bool, file: str | 
         UsageError: A value is invalid.
     """
     from nbt.models.backbone_spec import parse_backbone
-    from nbt.models.teacher import absolute_teacher_name, parse_teacher
-    from nbt.search_config import IMAGE_SIZES
+    from nbt.models.teacher import parse_teachers
+    from nbt.search_config import check_image_size
 
-    names = [absolute_teacher_name(teacher) for teacher in teachers]
-    for teacher, name in zip(teachers, names, strict=True):
-        parse_teacher(teacher)
-        if names.count(name) > 1:
-            raise UsageError(f"--teacher {teacher} is given twice")
+    parse_teachers(teachers)
     parse_backbone(student)
-    low, high = IMAGE_SIZES
-    if image_size is not None and not low <= image_size <= high:
-        raise UsageError(f"--image-size {image_size}: expected {low} ... {high}")
+    check_image_size("--image-size", image_size)
     if file is None:
         return
     if score_only:
@@ -184,18 +179,17 @@ def _measures(report: InjectionReport) -> dict[str, float]:
 
 
 def _warn_if_dissimilar(similarity: float) -> None:
-    from nbt.transfer.injection.thresholds import HARMFUL_SIMILARITY, MIN_SAFE_SIMILARITY, SCALE_DIFFERENCE
+    from nbt.transfer.injection.thresholds import HARMFUL_SIMILARITY, MIN_SAFE_SIMILARITY
 
     if similarity >= MIN_SAFE_SIMILARITY:
         return
     evidence = (
-        f"below {HARMFUL_SIMILARITY:g}, every published injection was worse than random weights"
+        f"every published injection below {HARMFUL_SIMILARITY:g} was worse than random weights"
         if similarity < HARMFUL_SIMILARITY
-        else f"between {HARMFUL_SIMILARITY:g} and {MIN_SAFE_SIMILARITY:g}, most published injections gained little"
+        else f"most published injections from {HARMFUL_SIMILARITY:g} to {MIN_SAFE_SIMILARITY:g} gained little"
     )
     logging.getLogger("nbt").warning(
-        f"similarity {similarity:.2f} is below {MIN_SAFE_SIMILARITY:g}: {evidence} (published similarities are "
-        f"{SCALE_DIFFERENCE:g} higher); compare with --weights none, or choose a more similar teacher"
+        f"similarity {similarity:.2f}: {evidence}; compare with random weights, or choose a more similar teacher"
     )
 
 
@@ -209,6 +203,17 @@ def _print_ranking(out: Output, ranking: Mapping[str, InjectionReport]) -> None:
     out.print("")
 
 
+def _warn_of_tie(ranking: Mapping[str, InjectionReport]) -> None:
+    """Warns if the similarity of the architectures does not decide between the first teachers."""
+    first, *others = ranking
+    ties = [name for name in others if ranking[name].similarity == ranking[first].similarity]
+    if ties:
+        logging.getLogger("nbt").warning(
+            f"{', '.join(ties)}: as similar as {first}, which was given before; similarity compares architectures and "
+            "not weights: compare the weights in a search, with --teacher for each"
+        )
+
+
 def _print(out: Output, report: InjectionReport, path: Path | None) -> None:
     """Prints the transferred tensors and a summary."""
     from rich.text import Text
@@ -217,13 +222,15 @@ def _print(out: Output, report: InjectionReport, path: Path | None) -> None:
 
     out.print(Text(f"{report.student} from {report.teacher}"), "")
     out.print_rows(report.to_table(), right_aligned=["score"], empty_text="")
-    untransferred, statistics = len(report.left), len(report.statistics)
+    others = f" and {pluralise(len(report.left), 'other tensor')}" if report.left else ""
     out.print(
         "",
         Text(f"similarity {report.similarity:.3f}, coverage {percent(report.coverage)} of the parameters without head"),
-        Text(f"not transferred: the head and {pluralise(untransferred, 'other tensor')}, which keep initial weights"),
-        Text(f"running statistics to re-estimate on target images: {pluralise(statistics, 'normalisation layer')}"),
+        Text(f"not transferred: the head{others}, with initial weights instead"),
     )
+    if report.statistics:
+        layers = pluralise(len(report.statistics), "normalisation layer")
+        out.print(Text(f"running statistics to re-estimate on target images: {layers}"))
     if path is not None:
         usage = f"nbt search --dataset ... --backbone '{report.student}' --weights {path}"
         out.print("", Text(f"weights: {path}"), Text(f"usage: {usage}"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import BackboneSpec, parse_backbone
 from nbt.paths import absolute_path
+from nbt.settings.teacher_names import parse_teacher_names
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +23,7 @@ class Teacher:
     """A pretrained backbone without its head.
 
     Attributes:
-        name: "BACKBONE", or "BACKBONE=FILE" with an absolute path.
+        name: As `canonical_teacher_name` returns it.
         spec: The architecture.
         w0: State of the units, keys "units.I....".
         stale_statistics: As in `nbt.models.weights.PretrainedWeights`.
@@ -42,20 +44,40 @@ def parse_teacher(text: str) -> tuple[BackboneSpec, str]:
     Raises:
         UsageError: The syntax is wrong, the backbone is unknown, or the file does not exist.
     """
-    name, sign, file = _split_at_equals_sign(text)
-    if not name.strip() or (sign and not file.strip()):
-        raise UsageError(f"teacher {text!r}: {_SYNTAX_HELP}")
-    spec = parse_backbone(name)
-    path = absolute_path(file.strip())
-    if sign and not path.is_file():
-        raise UsageError(f"teacher {text!r}: no file {file.strip()}; {_SYNTAX_HELP}")
-    return spec, str(path) if sign else "default"
+    spec, weights = _parse(text)
+    if weights != "default" and not Path(weights).is_file():
+        raise UsageError(f"teacher {text!r}: no file {Path(weights).name}; {_SYNTAX_HELP}")
+    return spec, weights
 
 
-def absolute_teacher_name(text: str) -> str:
-    """Returns a teacher's name with the path of its file made absolute."""
-    name, sign, file = _split_at_equals_sign(text)
-    return f"{name}={absolute_path(file.strip())}" if sign and file.strip() else text
+def parse_teachers(value: Any) -> tuple[str, ...]:
+    """Returns the names of teachers in their canonical form, without importing PyTorch.
+
+    Args:
+        value: As in `nbt.settings.teacher_names.parse_teacher_names`.
+
+    Raises:
+        UsageError: The value is not a list of names, `parse_teacher` fails for one of them, or two are the same.
+    """
+    names: dict[str, str] = {}
+    for text in parse_teacher_names(value):
+        parse_teacher(text)
+        name = canonical_teacher_name(text)
+        if name in names:
+            same = "" if names[name] == text else f", also as {names[name]}"
+            raise UsageError(f"--teacher {text} is given twice{same}")
+        names[name] = text
+    return tuple(names)
+
+
+def canonical_teacher_name(text: str) -> str:
+    """Returns "BACKBONE" or "BACKBONE=FILE" with a canonical specification and the absolute path of the file.
+
+    Raises:
+        UsageError: The syntax is wrong, or the backbone is unknown.
+    """
+    spec, weights = _parse(text)
+    return spec.text if weights == "default" else f"{spec.text}={weights}"
 
 
 def load_teacher(text: str) -> Teacher:
@@ -74,7 +96,15 @@ def load_teacher(text: str) -> Teacher:
     from nbt.models.weights import load_pretrained_weights
 
     pretrained = load_pretrained_weights(spec, weights, image_size=default_image_size(spec))
-    return Teacher(absolute_teacher_name(text), spec, pretrained.w0, pretrained.stale_statistics)
+    return Teacher(canonical_teacher_name(text), spec, pretrained.w0, pretrained.stale_statistics)
+
+
+def _parse(text: str) -> tuple[BackboneSpec, str]:
+    """Returns the architecture, and "default" or the absolute path of a file, which may be missing."""
+    name, sign, file = _split_at_equals_sign(text)
+    if not name.strip() or (sign and not file.strip()):
+        raise UsageError(f"teacher {text!r}: {_SYNTAX_HELP}")
+    return parse_backbone(name), str(absolute_path(file.strip())) if sign else "default"
 
 
 def _split_at_equals_sign(text: str) -> tuple[str, str, str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.models.backbone_spec import ENCODER_NAMES, BackboneSpec, parse_backbone
-from nbt.models.teacher import load_teacher
+from nbt.models.teacher import load_teacher, parse_teachers
 from nbt.task.options import TaskOptions, check_task_options
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def load_task(
     image_size: int | None = None,
     classes: int | None = None,
     shots: int | None = None,
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     resize: str = "crop",
     seed: int = 0,
     pretrained: PretrainedProvider | None = None,
@@ -49,7 +49,8 @@ def load_task(
         image_size: Height and width in pixels; the default of dataset and backbone when None.
         classes: Number of classes, of which the first are used; all when None.
         shots: Maximum number of labelled images per class, for training and validation together.
-        teacher: The teacher whose weights can be injected: "BACKBONE" (the library's weights) or "BACKBONE=FILE".
+        teacher: The teacher whose weights can be injected, or several: "BACKBONE" (the library's weights) or
+            "BACKBONE=FILE".
         resize: How images become square: "crop", "pad" or "squash".
         seed: Seed of the train/validation split and of the shots.
         pretrained: Provides the default weights of backbones that nbt pretrains itself.
@@ -78,7 +79,7 @@ def load_task(
 
     selection = select_images(options, progress)
     size, source_weights = _load_weights(options, pretrained)
-    loaded_teacher = None if teacher is None else load_teacher(teacher)
+    teachers = tuple(map(load_teacher, parse_teachers(teacher)))
     data = decode_selection(selection, options, size, progress)
     contents = Contents.of(data.listing, (f"--resize {resize}",))
     return Task(
@@ -95,7 +96,7 @@ def load_task(
         data_dir=options.data_dir,
         classes=classes,
         shots=shots,
-        teacher=loaded_teacher,
+        teachers=teachers,
         resize=resize,
         checks=data.checks,
         copied_test=tuple(data.copied_test.tolist()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 from nbt.data.resolve import DatasetSource, resolve
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import BackboneSpec, MissingTimmError, parse_backbone
-from nbt.models.teacher import parse_teacher
+from nbt.models.teacher import parse_teachers
 from nbt.paths import absolute_path
 from nbt.search_config import check_image_size, check_number, check_shots, option_fields
 from nbt.settings.candidate import Candidate, parse_candidates
@@ -57,7 +58,7 @@ def check_task_options(
     image_size: int | None = None,
     classes: int | None = None,
     shots: int | None = None,
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     resize: str = "crop",
     seed: int = 0,
 ) -> TaskOptions:
@@ -73,8 +74,7 @@ def check_task_options(
     check_shots("--shots", shots)
     check_number("--seed", seed, 0, 2**63 - 1)
     option_fields()["resize"].check("--resize", resize)
-    if teacher is not None:
-        parse_teacher(teacher)
+    parse_teachers(teacher)
     spec = backbone or source.spec.default_backbone
     return TaskOptions(
         source=source,

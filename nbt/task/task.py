@@ -60,7 +60,7 @@ class Task:
         source_means: Mean features of the source classes for weights trained by nbt; else None.
         stale_statistics: Names of the BatchNorm layers whose running statistics in w0 are unusable; `build_model`
             re-estimates them.
-        teacher: The teacher whose weights can be injected (`settings.init` "inject"); None without one.
+        teachers: The teachers whose weights can be injected (`settings.init` "inject").
         content_hash: Hash of the bytes of the image files; None for images in memory, which `fingerprint` covers.
         scenario: Scenario of a stream of tasks: "data", "task" or "class"; None for a single task.
         tasks: Number of tasks of the stream; 0 without one.
@@ -94,7 +94,7 @@ class Task:
     source_head: Mapping[str, torch.Tensor] | None = None
     source_means: SourceClassMeans | None = None
     stale_statistics: tuple[str, ...] = ()
-    teacher: Teacher | None = None
+    teachers: tuple[Teacher, ...] = ()
     content_hash: str | None = None
     scenario: str | None = None
     tasks: int = 0
@@ -121,7 +121,7 @@ class Task:
             "classes": f"{self.n_classes} classes",
             "image size": f"{self.image_size} px",
             "images": f"{len(split.train)} training, {len(split.val)} validation and {len(split.test)} test images",
-            "teacher": "" if self.teacher is None else f"teacher {self.teacher.name}",
+            "teacher": "" if not self.teachers else f"teacher {', '.join(teacher.name for teacher in self.teachers)}",
             "stream": "" if self.scenario is None else f"{self.tasks} tasks, scenario {self.scenario}",
         }
         return [(name, text) for name, text in facts.items() if text]

@@ -9,7 +9,7 @@ from typing import Any
 
 from nbt.fit.advantage import advantage, is_clear_advantage
 from nbt.metrics import DEFAULT_METRIC
-from nbt.tuning.storage.codec import TLI_SIMILARITY, score_images
+from nbt.tuning.storage.codec import TLI_SIMILARITIES, TLI_SIMILARITY, score_images
 
 _DEFAULT_VALIDATION_IMAGES = 200
 
@@ -113,9 +113,14 @@ class Target:
 
     @property
     def tli_similarity(self) -> float | None:
-        """TLI similarity of the backbone to the teacher of weight injection, 0 ... 1; None without a teacher."""
+        """TLI similarity of the backbone to the most similar teacher, 0 ... 1; None without a teacher."""
         value = self.facts.get(TLI_SIMILARITY)
         return None if value is None else float(value)
+
+    @property
+    def tli_similarities(self) -> Mapping[str, float] | None:
+        """TLI similarity of the backbone to each of several teachers, by name; None with fewer than two."""
+        return self.facts.get(TLI_SIMILARITIES)
 
     def _fact_or_scalar(self, name: str) -> float | None:
         """Returns a value of the dataset's facts or, if it is missing or 0, of the profile."""

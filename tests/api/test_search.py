@@ -222,6 +222,28 @@ def test_a_search_with_a_teacher_tries_an_injection(own_folder: Path) -> None:
         nbt.search("digits", budget=8, **student, **QUICK)
 
 
+def test_a_search_chooses_among_several_teachers(own_folder: Path) -> None:
+    from nbt.models.weights import load_pretrained_weights
+    from nbt.settings.teacher_names import parse_teacher_names
+
+    for width in (9, 40):
+        state = load_pretrained_weights(parse_backbone(f"conv3(width={width})"), "none", image_size=28).w0
+        torch.save(dict(state), own_folder / f"{width}.pth")
+    far, near = (f"conv3(width={width})={own_folder / f'{width}.pth'}" for width in (40, 9))
+    student: dict[str, Any] = {"backbone": "conv3(width=8)", "weights": "none", "shots": 6}
+    record = nbt.search("digits", budget=7, teacher=[far, near], **student, **QUICK).record
+    assert parse_teacher_names(record.config.teacher) == (far, near)
+    similarities = record.dataset["tli_similarities"]
+    assert similarities[near] == record.dataset["tli_similarity"] > similarities[far]
+    injected = next(trial for trial in record.trials if trial.origin == "recommended: injection")
+    assert injected.settings.source.teacher == near, "the most similar teacher is tried first"
+    assert "inject the most similar" in {source["name"] for source in record.prior_diagnostics["sources"]}
+    resumed = nbt.search("digits", budget=8, teacher=[near, far], **student, **QUICK).record
+    assert len(resumed.trials) > len(record.trials), "the order of the teachers does not matter"
+    with pytest.raises(UsageError, match="teacher"):
+        nbt.search("digits", budget=9, teacher=near, **student, **QUICK)
+
+
 def test_without_experience_only_the_priors_guide(task: Task) -> None:
     record = nbt.search(task, budget=4, **QUICK).record
     assert record.prior_diagnostics["tables"] == []

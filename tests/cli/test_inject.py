@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_score_only_needs_no_weights_and_writes_nothing(capsys: pytest.CaptureFi
     assert document["file"] is None
     assert document["left"]
     assert "warning: similarity" in captured.err
-    assert "is below 0.38: below 0.23, every published injection was worse than random weights" in captured.err
+    assert "every published injection below 0.23 was worse than random weights; compare" in captured.err
     assert not list(Path().iterdir())
 
 
@@ -116,6 +117,16 @@ def test_several_teachers_are_ranked_and_the_most_similar_one_is_injected(
     )
 
 
+def test_two_files_of_one_architecture_are_equally_similar(teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name, _, file = teacher.rpartition("=")
+    shutil.copy(file, "copy.pth")
+    options = ["--teacher", teacher, "--teacher", f"{name}=copy.pth", "--student", STUDENT, "--score-only"]
+    assert run(["inject", *options]) == 0
+    captured = capsys.readouterr()
+    assert "not transferred: the head, with initial weights instead" in captured.out
+    assert f"{name}=copy.pth: as similar as {teacher}, which was given before" in captured.err.replace("\n", " ")
+
+
 def test_the_default_file_is_named_after_student_and_teacher(teacher: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inject", "--teacher", teacher, "--student", STUDENT, "--json", "-q"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -133,13 +144,14 @@ def test_the_default_file_is_named_after_student_and_teacher(teacher: str, capsy
         ("--teacher vgg11=nowhere.pth --student conv3", "no file nowhere.pth"),
         ("--teacher vgg11 --student convx", "unknown backbone 'convx'"),
         ("--teacher vgg11 --student conv3 --blend 2", "--blend: 2"),
-        ("--teacher vgg11 --student conv3 --image-size 3", "--image-size 3: expected 8 ... 1024"),
+        ("--teacher vgg11 --student conv3 --image-size 3", "--image-size 3: expected a whole number, 8 ... 1024"),
         (
             "--teacher vgg11 --student conv3 --out w.txt",
             "--out w.txt: expected a name that ends in .safetensors or .pth",
         ),
         ("--teacher vgg11 --student conv3 --out no/w.pth", "the folder no does not exist"),
         ("--teacher vgg11 --teacher vgg11 --student conv3", "--teacher vgg11 is given twice"),
+        ("--teacher vgg11 --student conv3 --out /proc/w.pth", "--out /proc/w.pth: /proc cannot be written"),
         ("--teacher vgg11 --teacher vgg12 --student conv3", "unknown backbone 'vgg12'"),
         ("--teacher vgg11 --student conv3 --score-only --out w.pth", "--out: nothing is written with --score-only"),
     ],

@@ -12,7 +12,7 @@ import torch
 
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import parse_backbone
-from nbt.models.teacher import absolute_teacher_name, load_teacher, parse_teacher
+from nbt.models.teacher import canonical_teacher_name, load_teacher, parse_teacher, parse_teachers
 from nbt.models.weights import random_unit_state
 
 
@@ -60,8 +60,38 @@ def test_the_path_of_a_file_is_made_absolute(weights: Path, tmp_path: Path, monk
     written = f"conv3(width=4)= {weights.name}"
     full = f"conv3(width=4)={weights}"
     assert parse_teacher(written) == (parse_backbone("conv3(width=4)"), str(weights))
-    assert load_teacher(written).name == absolute_teacher_name(written) == absolute_teacher_name(full) == full
-    assert [absolute_teacher_name(text) for text in ("", "conv3", "conv3=")] == ["", "conv3", "conv3="]
+    assert load_teacher(written).name == canonical_teacher_name(written) == canonical_teacher_name(full) == full
+    assert canonical_teacher_name("mobilenet_v2(width_mult = .5)") == "mobilenet_v2(width_mult=0.5)"
+
+
+def test_several_teachers_are_one_text_or_a_list(weights: Path) -> None:
+    assert parse_teachers(None) == ()
+    names = ("vgg11", f"conv3(width=4)={weights}")
+    for value in (names, list(names), str(list(names)), [f"[vgg11, '{names[1]}']"]):
+        assert parse_teachers(value) == names
+    assert parse_teachers("vgg11") == ("vgg11",)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (["vgg11", "vgg11"], "--teacher vgg11 is given twice$"),
+        (
+            ["mobilenet_v2(width_mult=0.5)", "mobilenet_v2(width_mult=.5)"],
+            r"--teacher mobilenet_v2\(width_mult=.5\) is given twice, also as mobilenet_v2\(width_mult=0.5\)",
+        ),
+        (["vgg11", "vgg12"], "unknown backbone 'vgg12'"),
+        ([], "expected BACKBONE"),
+        ([""], "expected BACKBONE"),
+        (3, "expected BACKBONE"),
+        ({"vgg11": "w.pth"}, "expected BACKBONE"),
+        ("[vgg11, {a: 1}]", "expected BACKBONE"),
+        ("[vgg11", "teacher"),
+    ],
+)
+def test_wrong_lists_of_teachers_are_refused(value: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_teachers(value)
 
 
 def test_a_file_that_does_not_fit_its_architecture_is_refused(weights: Path, tmp_path: Path) -> None:

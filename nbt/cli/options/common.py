@@ -98,7 +98,7 @@ def config_option(name: str, **attributes: Any) -> Callable[[Function], Function
         return click.option(*names, is_flag=True, flag_value=not default, **{**facts, "show_default": False})
     if option.kind == "choice":
         return choice_option(names[0], option.choices, **facts)
-    multiple = {"multiple": True} if option.kind == "codes" else {}
+    multiple = {"multiple": True} if option.kind in ("codes", "teachers") else {}
     return click.option(*names, metavar=option.metavar, type=_type_of(option), **{**multiple, **facts})
 
 

@@ -59,7 +59,7 @@ def _file_checks(given: Collection[str]) -> Checks:
     from nbt.data.catalog import dataset_names
     from nbt.data.resolve import check_exists
     from nbt.models.backbone_spec import parse_backbone
-    from nbt.models.teacher import parse_teacher
+    from nbt.models.teacher import parse_teachers
     from nbt.report.study.checks.registry import check_ignored
     from nbt.tuning.space.space import Space
     from nbt.tuning.storage.study_names import check_study_name
@@ -70,7 +70,7 @@ def _file_checks(given: Collection[str]) -> Checks:
         "backbone": parse_backbone,
         "weights": check_weights,
         "backbones": check_candidates,
-        "teacher": parse_teacher,
+        "teacher": parse_teachers,
         "space": Space.load,
         "study": check_study_name,
         "experience": check_experience,

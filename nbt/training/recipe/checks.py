@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Collection
 
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import ENCODER_NAMES, BackboneSpec
-from nbt.models.teacher import absolute_teacher_name, parse_teacher
+from nbt.models.teacher import canonical_teacher_name, parse_teacher
 from nbt.settings import TransferSettings, repair
 
 _log = logging.getLogger("nbt")
@@ -86,7 +87,7 @@ def check_pretraining(settings: TransferSettings, backbone: BackboneSpec, datase
 
 
 def check_starting_weights(
-    settings: TransferSettings, backbone: BackboneSpec, dataset: str, weights: str, *, teacher: str | None = None
+    settings: TransferSettings, backbone: BackboneSpec, dataset: str, weights: str, *, teachers: Collection[str] = ()
 ) -> None:
     """Checks, without reading images, that the starting weights of a recipe exist.
 
@@ -95,7 +96,7 @@ def check_starting_weights(
         backbone: The task's backbone.
         dataset: The task's dataset: its name or its path.
         weights: The task's weights: "default", "none" or a file.
-        teacher: Absolute name of a teacher that is already loaded.
+        teachers: Names of the teachers that are already loaded.
 
     Raises:
         UsageError: The recipe is for another backbone; it injects weights and has no teacher, an unknown teacher, or
@@ -113,5 +114,5 @@ def check_starting_weights(
         check_pretraining(settings, backbone, dataset, weights)
     elif not settings.source.teacher:
         raise UsageError(MISSING_TEACHER_MESSAGE)
-    elif absolute_teacher_name(settings.source.teacher) != teacher:
+    elif canonical_teacher_name(settings.source.teacher) not in teachers:
         parse_teacher(settings.source.teacher)

@@ -13,7 +13,7 @@ from torch import nn
 from nbt.errors import UsageError
 from nbt.models.backbone import Backbone
 from nbt.models.backbone_spec import BackboneSpec
-from nbt.models.teacher import Teacher, absolute_teacher_name, load_teacher
+from nbt.models.teacher import Teacher, canonical_teacher_name, load_teacher
 from nbt.models.weights import hash_weights, random_unit_state
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
@@ -56,7 +56,7 @@ class StartingWeightsCache:
         self._task, self._to_device, self._model = task, to_device, model
         self._task_weights = StartingWeights(self._copy_units())
         self._cache: OrderedDict[Hashable, StartingWeights] = OrderedDict()
-        self._teachers: dict[str, Teacher] = {} if task.teacher is None else {task.teacher.name: task.teacher}
+        self._teachers: dict[str, Teacher] = {teacher.name: teacher for teacher in task.teachers}
 
     def get(self, settings: TransferSettings) -> StartingWeights:
         """Returns the starting weights of repaired settings.
@@ -99,7 +99,9 @@ class StartingWeightsCache:
     def _get_teacher(self, name: str) -> Teacher:
         if not name:
             raise UsageError(MISSING_TEACHER_MESSAGE)
-        name = absolute_teacher_name(name)
+        if name in self._teachers:
+            return self._teachers[name]
+        name = canonical_teacher_name(name)
         if name not in self._teachers:
             self._teachers[name] = load_teacher(name)
         return self._teachers[name]

@@ -1,19 +1,21 @@
-"""Prior on the injection of a teacher's weights (TLI)."""
+"""Priors on the injection of a teacher's weights (TLI)."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from nbt.tuning.priors.measures import TLI_SIMILARITY
+from nbt.tuning.priors.measures import TLI_SIMILARITIES, TLI_SIMILARITY
 from nbt.tuning.priors.prior import PriorSuggestion, prior
 from nbt.tuning.priors.statement import Choice, setting
 from nbt.tuning.target import Target
 
-_INIT = setting("init")
+_INIT, _TEACHER = setting("init"), setting("teacher")
+_SOURCE = "Czyzewski 2021, arXiv 2101.02757, and 67 pairs in arXiv 2212.13970: gain and similarity correlate 0.83"
+_LOSS_PER_SIMILARITY = 4.0
 
 
 @prior(
-    source="Czyzewski 2021, arXiv 2101.02757, and 67 pairs in arXiv 2212.13970: gain and similarity correlate 0.83",
+    source=_SOURCE,
     dimensions=("init",),
     needs=(TLI_SIMILARITY,),
     strength=0.3,
@@ -24,11 +26,29 @@ def inject_by_similarity(target: Target) -> PriorSuggestion | None:
     from nbt.transfer.injection.thresholds import HARMFUL_SIMILARITY, MIN_SAFE_SIMILARITY
 
     similarity = target.tli_similarity or 0.0
-    slope = float(np.clip(4.0 * (similarity - MIN_SAFE_SIMILARITY), -1.0, 1.0))
+    slope = float(np.clip(_LOSS_PER_SIMILARITY * (similarity - MIN_SAFE_SIMILARITY), -1.0, 1.0))
     if abs(slope) < 0.1:
         return None
     init = "inject" if slope > 0 else "pretrained"
     return PriorSuggestion(
         (Choice(quantity=_INIT, preferred={init: 0.0}, other=abs(slope)),),
         f"TLI similarity {similarity:.2f}; of 67 published pairs, those below {HARMFUL_SIMILARITY:g} lost accuracy",
+    )
+
+
+@prior(source=_SOURCE, dimensions=("teacher",), needs=(TLI_SIMILARITIES,), strength=0.3)
+def inject_the_most_similar(target: Target) -> PriorSuggestion | None:
+    """Prefers, of several teachers, those of which the architecture is more similar."""
+    similarities = target.tli_similarities or {}
+    best = max(similarities, key=lambda name: similarities[name])
+    losses = {
+        name: min(1.0, _LOSS_PER_SIMILARITY * (similarities[best] - value)) for name, value in similarities.items()
+    }
+    if max(losses.values()) < 0.1:
+        return None
+    # Settings that inject nothing have no teacher, and lose nothing.
+    kept = {name: loss for name, loss in losses.items() if loss < 0.1}
+    return PriorSuggestion(
+        (Choice(quantity=_TEACHER, preferred={"": 0.0, **kept}, other=max(losses.values())),),
+        f"{best} has the greatest TLI similarity, {similarities[best]:.2f}",
     )

@@ -13,6 +13,7 @@ ADVANTAGE = "advantage over random weights"
 KNEE = "knee of the gain"
 SIMILARITY = "similarity of source and target"
 TLI_SIMILARITY = "TLI similarity"
+TLI_SIMILARITIES = "TLI similarity of several teachers"
 STATISTICS_SHIFT = "statistics shift by unit"
 
 MEASURES: Mapping[str, Callable[[Target], object]] = {
@@ -23,6 +24,7 @@ MEASURES: Mapping[str, Callable[[Target], object]] = {
     KNEE: lambda target: target.scalars.get("knee_depth"),
     SIMILARITY: lambda target: target.scalars.get("similarity"),
     TLI_SIMILARITY: lambda target: target.tli_similarity,
+    TLI_SIMILARITIES: lambda target: target.tli_similarities,
     STATISTICS_SHIFT: lambda target: target.layer("mean_shift") or None,
 }
 """Functions that return a measure of a target, or None if it is unknown."""

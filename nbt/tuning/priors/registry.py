@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nbt.tuning.priors.depth import freeze_when_images_are_few, transfer_up_to_the_knee
 from nbt.tuning.priors.head import stall_while_the_head_is_random
-from nbt.tuning.priors.injection import inject_by_similarity
+from nbt.tuning.priors.injection import inject_by_similarity, inject_the_most_similar
 from nbt.tuning.priors.linearization import the_expansion_when_images_are_few
 from nbt.tuning.priors.measures import MEASURES
 from nbt.tuning.priors.prior import Prior
@@ -39,6 +39,7 @@ _PRIORS = {
         zap_rarely_when_training_is_short,
         stop_zapping_early,
         inject_by_similarity,
+        inject_the_most_similar,
         the_expansion_when_images_are_few,
     )
 }

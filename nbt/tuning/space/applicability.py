@@ -27,11 +27,11 @@ def applicable_space(space: Space, task: Task) -> Space:
     """Returns the space restricted to the dimensions that a task can vary; every point of it can be trained.
 
     The injection dimensions need a teacher, and the pretraining dimensions need a source model that nbt trains itself.
-    A dimension that does not apply is fixed at its neutral value. With a teacher, the setting `teacher` is fixed at its
-    name.
+    A dimension that does not apply is fixed at its neutral value. With one teacher, the setting `teacher` is fixed at
+    its name; with several, it is a dimension.
 
     Raises:
-        UsageError: The space varies injection but the task has no teacher, or it varies continual-learning methods but
+        UsageError: The space varies injection but the task has no teachers, or it varies continual-learning methods but
             the task is not part of a stream.
     """
     from nbt.training.worker.starting_weights import has_nbt_source
@@ -48,8 +48,8 @@ def applicable_space(space: Space, task: Task) -> Space:
         )
     if not any(d.name == "init" and "inject" in d.choices for d in space.dimensions):
         return space
-    if task.teacher is not None:
-        return space.with_fixed(teacher=task.teacher.name)
+    if task.teachers:
+        return space.with_teachers([teacher.name for teacher in task.teachers])
     if space.name != DEFAULT_SPACE:
         raise UsageError(
             f"space {space.name} varies weight injection, which needs a teacher: give "

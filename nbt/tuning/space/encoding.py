@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +34,8 @@ _KNOT_DEPTHS = np.linspace(0.0, 1.0, len(LAYER_LR_KNOTS))
 _REFERENCE_BATCH = 32
 _MIN_DECAY = 1e-7
 _MIN_PENALTY = 1e-4
+# One coordinate would put every fifth pair of teachers within a tenth of its range.
+_TEACHER_PARTS = 4
 
 BASE_COORDINATES = (
     *("transfer_depth", "frozen_depth", "trained_share", "head_rate", "body_rate", "mean_rate"),
@@ -46,7 +48,8 @@ _TECHNIQUE_COORDINATES = (
     *("zapping", "zap_scale", "head_scale", "stall", "stalled_head_rate"),
     *(f"feature_norm_{norm}" for norm in FEATURE_NORMS),
     *(f"init_{init}" for init in INITS),
-    *("blend", "teacher"),
+    "blend",
+    *(f"teacher_{part}" for part in range(_TEACHER_PARTS)),
     *(f"pretrain_{scheme}" for scheme in PRETRAIN_SCHEMES),
     "pretrain_zapping",
     *("linearized", "squared_error", "target_scale"),
@@ -120,8 +123,7 @@ def _encode_techniques(settings: TransferSettings) -> list[float]:
         *_one_hot(settings.feature_norm, FEATURE_NORMS),
         *_one_hot(settings.source.init, INITS),
         settings.source.blend if injects else 0.0,
-        # Teachers have no order: a checksum separates any two by a distance that is the same in every process.
-        zlib.crc32(settings.source.teacher.encode()) / 2**32 if injects else 0.0,
+        *(_encode_teacher(settings.source.teacher) if injects else [0.0] * _TEACHER_PARTS),
         *_one_hot(settings.source.pretrain_scheme, PRETRAIN_SCHEMES),
         1 / settings.source.pretrain_zap_period if settings.source.pretrain_zap_period else 0.0,
         *_encode_continual(settings),
@@ -130,6 +132,15 @@ def _encode_techniques(settings: TransferSettings) -> list[float]:
         settings.zap_until if settings.zap_period else 1.0,
         settings.zap_warmup if settings.zap_period else 0.0,
     ]
+
+
+def _encode_teacher(name: str) -> list[float]:
+    """Returns the coordinates of a teacher.
+
+    Teachers have no order: the bytes of a digest separate any two by a distance that is the same in every process.
+    """
+    digest = hashlib.sha256(name.encode()).digest()
+    return [byte / 255 - 0.5 for byte in digest[:_TEACHER_PARTS]]
 
 
 def _encode_continual(settings: TransferSettings) -> list[float]:

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from nbt.tuning.space.parser import parse_space_fields
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-EPOCHS, BACKBONE = "epochs", "backbone"
+EPOCHS, BACKBONE, TEACHER = "epochs", "backbone", "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +153,24 @@ class Space:
         )
         return dataclasses.replace(self, dimensions=(*self.dimensions, dimension))
 
+    def with_teachers(self, names: Collection[str]) -> Space:
+        """Returns the space with the setting `teacher` fixed at the only name, or varied over several.
+
+        Args:
+            names: Names of the teachers, in any order.
+        """
+        if len(names) == 1:
+            return self.with_fixed(**{TEACHER: next(iter(names))})
+        choices = tuple(sorted(names))
+        dimension = Dimension(
+            name=TEACHER,
+            kind="categorical",
+            choices=choices,
+            neutral=choices[0],
+            description=SETTINGS[TEACHER].text,
+        )
+        return dataclasses.replace(self, dimensions=(*self.dimensions, dimension))
+
     def default(self, epochs: int) -> TransferSettings:
         """Returns the settings with every dimension at its neutral value."""
         neutral = {name: d.neutral for d in self.dimensions for name in d.parameters}
@@ -193,6 +211,8 @@ class Space:
         params: dict[str, ParamValue] = {}
         for dimension in self.dimensions:
             value = settings.value(dimension.name)
+            if dimension.name == TEACHER and not value:  # reset, because nothing is injected
+                value = dimension.neutral
             if dimension.share_of:
                 whole = settings.value(dimension.share_of)
                 value = min(value / whole, 1.0) if whole else dimension.neutral

@@ -44,8 +44,10 @@ VALIDATION_FIXED = "validation_fixed"
 TEST_IMAGES = "test_images"
 COPIED_TEST_IMAGES = "copied_test_images"
 CHECKS = "checks"
-# Key of the similarity to the teacher of weight injection, see `nbt.transfer.injection.weight_injection`.
+# Keys of the similarity to the most similar teacher of weight injection, see
+# `nbt.transfer.injection.weight_injection`, and, with several teachers, to each of them by name.
 TLI_SIMILARITY = "tli_similarity"
+TLI_SIMILARITIES = "tli_similarities"
 
 # Attributes of a trial.
 SETTINGS = "settings"

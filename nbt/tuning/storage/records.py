@@ -87,8 +87,8 @@ class StudyConfig(TaskConfig):
         space: Name of the search space; a file is an absolute path.
         space_hash: Hash of the content of the search space.
         epochs: Epochs of a full trial; for a stream, of all tasks together.
-        teacher: `--teacher`, if given.
-        teacher_hash: Fingerprint of the teacher's weights.
+        teacher: `--teacher`, if given; of several, as `nbt.settings.teacher_names` writes them.
+        teacher_hash: Fingerprint of the weights of the teachers.
         scenario: `--scenario`, if given; every trial then learns a stream of tasks.
         tasks: Number of tasks of the stream; 1 for a single task.
         content_hash: `Task.content_hash`; None in studies that were stored before it existed.

@@ -71,8 +71,8 @@ def test_an_injection_needs_an_existing_teacher(settings: TransferSettings, mess
 def test_an_existing_or_loaded_teacher_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     check_starting_weights(INJECT.replace(teacher="conv4"), *NBT_SOURCE)
-    check_starting_weights(INJECT.replace(teacher="wide"), *NBT_SOURCE, teacher="wide")
-    check_starting_weights(INJECT.replace(teacher="conv3=t.pth"), *NBT_SOURCE, teacher=f"conv3={tmp_path / 't.pth'}")
+    check_starting_weights(INJECT.replace(teacher="conv4"), *NBT_SOURCE, teachers=["conv4"])
+    check_starting_weights(INJECT.replace(teacher="conv3=t.pth"), *NBT_SOURCE, teachers=[f"conv3={tmp_path / 't.pth'}"])
     (tmp_path / "t.pth").touch()
     check_starting_weights(INJECT.replace(teacher="conv3=t.pth"), *NBT_SOURCE)
 

@@ -25,7 +25,7 @@ def task_with_teacher(digits_batchnorm: Task) -> Task:
     """A task with a teacher of another width, all of whose weights are 0.5."""
     spec = parse_backbone("mobilenet_v2(width_mult=0.15)")
     w0 = {name: torch.full_like(t, 0.5) for name, t in load_pretrained_weights(spec, "none", image_size=32).w0.items()}
-    return dataclasses.replace(digits_batchnorm, teacher=Teacher("wide", spec, w0))
+    return dataclasses.replace(digits_batchnorm, teachers=(Teacher("wide", spec, w0),))
 
 
 def weights(context: WorkerContext, settings: TransferSettings, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -8,18 +8,19 @@ from nbt.settings import TransferSettings
 from nbt.tuning.priors.activation import activate_priors
 from nbt.tuning.priors.prior import Prior, PriorSuggestion
 from nbt.tuning.priors.registry import registered_priors
-from nbt.tuning.storage.codec import TLI_SIMILARITY
+from nbt.tuning.storage.codec import TLI_SIMILARITIES, TLI_SIMILARITY
 from nbt.tuning.target import Target
 from tests.tuning.benchmark.tables import FULL_SPACE
 from tests.tuning.synthetic import LENGTH, facts, profile
 from tests.tuning.synthetic import draw as draw_settings
 
 NAMES = [prior.name for prior in registered_priors()]
-# The default space does not vary `zap_until` and `epochs`.
-VARIED = [*(dimension.name for dimension in FULL_SPACE.dimensions), "zap_until", "epochs"]
+# The default space does not vary `teacher`, `zap_until` and `epochs`.
+VARIED = [*(dimension.name for dimension in FULL_SPACE.dimensions), "teacher", "zap_until", "epochs"]
 BASE = TransferSettings(epochs=LENGTH)
 # A target with few images, few epochs and good features, on which every prior is active.
-FULLY_MEASURED = Target.of(facts(**{TLI_SIMILARITY: 0.7}), profile(0.7, 0.1, similarity=0.7), LENGTH)
+TEACHERS = {TLI_SIMILARITY: 0.7, TLI_SIMILARITIES: {"vgg11": 0.7, "vgg13": 0.4}}
+FULLY_MEASURED = Target.of(facts(**TEACHERS), profile(0.7, 0.1, similarity=0.7), LENGTH)
 DEPTHS = tuple(round(0.05 * i, 2) for i in range(21))
 NO_REASON = "the profile gives no reason for it"
 

@@ -8,7 +8,7 @@ import pytest
 
 from nbt.tuning.priors.activation import activate_priors
 from nbt.tuning.priors.registry import registered_priors
-from nbt.tuning.storage.codec import TLI_SIMILARITY
+from nbt.tuning.storage.codec import TLI_SIMILARITIES, TLI_SIMILARITY
 from nbt.tuning.target import Target
 from tests.tuning.priors.suggestions import FULLY_MEASURED, NAMES, VARIED, inactivity_reason
 from tests.tuning.synthetic import LENGTH, facts, profile
@@ -40,6 +40,11 @@ MISSING: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
     ),
     "zap rarely when training is short": ({"train_images": None}, None, "not measured: images per class"),
     "inject by similarity": ({TLI_SIMILARITY: None}, profile(), "not measured: TLI similarity"),
+    "inject the most similar": (
+        {TLI_SIMILARITIES: None},
+        profile(),
+        "not measured: TLI similarity of several teachers",
+    ),
     "the expansion when images are few": ({"train_images": None}, None, "not measured: images per class"),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbt.tuning.storage.codec import TLI_SIMILARITY
+from nbt.tuning.storage.codec import TLI_SIMILARITIES, TLI_SIMILARITY
 from nbt.tuning.target import Target
 from tests.tuning.priors.suggestions import NO_REASON, best, grid, inactivity_reason
 from tests.tuning.synthetic import target
@@ -23,3 +23,17 @@ class TestInjectBySimilarity:
     def test_in_between_it_is_not_active(self) -> None:
         """The published threshold .5 is .38 on the scale of nbt."""
         assert inactivity_reason(self.NAME, self.on(0.38)) == NO_REASON
+
+
+class TestInjectTheMostSimilar:
+    NAME = "inject the most similar"
+
+    def on(self, **similarities: float) -> Target:
+        return target(**{TLI_SIMILARITIES: similarities})
+
+    def test_the_most_similar_teacher_is_preferred(self) -> None:
+        injections = grid("teacher", "a", "b", "c", init="inject")
+        assert best(self.NAME, self.on(a=0.2, b=0.7, c=0.5), injections) == "b"
+
+    def test_teachers_of_equal_similarity_are_not_told_apart(self) -> None:
+        assert inactivity_reason(self.NAME, self.on(a=0.7, b=0.69)) == NO_REASON

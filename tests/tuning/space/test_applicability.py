@@ -25,8 +25,9 @@ def names(space: Space) -> set[str]:
     return {dimension.name for dimension in space.dimensions}
 
 
-def with_teacher(task: Task) -> Task:
-    return dataclasses.replace(task, teacher=Teacher("conv4", parse_backbone("conv4"), {}))
+def with_teachers(task: Task, *others: str) -> Task:
+    names = ("conv4", *others)
+    return dataclasses.replace(task, teachers=tuple(Teacher(name, parse_backbone(name), {}) for name in names))
 
 
 def test_without_a_teacher_nothing_is_injected(plain: Task) -> None:
@@ -36,7 +37,7 @@ def test_without_a_teacher_nothing_is_injected(plain: Task) -> None:
 
 
 def test_with_a_teacher_its_name_is_fixed(plain: Task) -> None:
-    space = applicable_space(Space.load("non_binary"), with_teacher(plain))
+    space = applicable_space(Space.load("non_binary"), with_teachers(plain))
     params = {**space.params(TransferSettings(epochs=5)), "init": "inject"}
     source = space.settings(params, 5).source
     assert (source.init, source.teacher) == ("inject", "conv4")
@@ -44,10 +45,26 @@ def test_with_a_teacher_its_name_is_fixed(plain: Task) -> None:
     assert not space.can_express(TransferSettings(epochs=5, init="inject", teacher="conv3"))
 
 
+def test_several_teachers_are_a_dimension(plain: Task) -> None:
+    space = applicable_space(Space.load("non_binary"), with_teachers(plain, "conv3"))
+    assert "teacher" in names(space)
+    params = space.params(TransferSettings(epochs=5))
+    assert params["teacher"] == "conv3"
+    assert space == applicable_space(
+        Space.load("non_binary"), dataclasses.replace(plain, teachers=with_teachers(plain, "conv3").teachers[::-1])
+    )
+    assert space.settings(params, 5) == TransferSettings(epochs=5), "settings without injection have no teacher"
+    for name in ("conv4", "conv3"):
+        settings = TransferSettings(epochs=5, init="inject", teacher=name)
+        assert space.settings(space.params(settings), 5) == settings
+    assert not space.can_express(TransferSettings(epochs=5, init="inject", teacher="vgg11"))
+    assert not space.can_express(TransferSettings(epochs=5, init="inject"))
+
+
 def test_the_injection_space_needs_a_teacher(plain: Task) -> None:
     with pytest.raises(UsageError, match=r"space injection.*--teacher"):
         applicable_space(Space.load("injection"), plain)
-    assert "init" in names(applicable_space(Space.load("injection"), with_teacher(plain)))
+    assert "init" in names(applicable_space(Space.load("injection"), with_teachers(plain)))
 
 
 def test_pretraining_varies_only_if_nbt_trains_the_source_model(plain: Task) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -157,6 +158,11 @@ class TestTechniques:
     def test_small_head_scales_are_close_to_zero(self) -> None:
         tiny, zero = BASE.replace(head_scale=1e-4), BASE.replace(head_scale=0.0)
         assert distance(tiny, zero) < distance(tiny, BASE)
+
+    def test_teachers_have_similar_distances(self) -> None:
+        names = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
+        points = encode([BASE.replace(init="inject", teacher=name) for name in names])
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(points, 2)) > 0.3
 
     def test_two_teachers_have_a_distance(self) -> None:
         first, second = (BASE.replace(init="inject", teacher=name) for name in ("resnet18", "resnet50"))

@@ -11,11 +11,12 @@ import yaml
 
 from nbt.settings import TransferSettings
 from nbt.tuning.space.space import Space
+from nbt.tuning.storage.codec import TLI_SIMILARITIES
 from nbt.tuning.surrogate.logit_score import logit_score_variance
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from tests.conftest import REPOSITORY
 from tests.tuning.benchmark.tables import FULL_SPACE
-from tests.tuning.priors.suggestions import FULLY_MEASURED, NAMES, get_prior
+from tests.tuning.priors.suggestions import FULLY_MEASURED, NAMES, TEACHERS, get_prior
 from tests.tuning.synthetic import IMAGES
 from tests.tuning.synthetic import draw as draw_settings
 
@@ -27,7 +28,7 @@ def space_with_epochs() -> Space:
     return Space.parse(yaml.safe_dump(content, sort_keys=False), source="epochs")
 
 
-SPACES = (FULL_SPACE, Space.load("zapping"), space_with_epochs())
+SPACES = (FULL_SPACE, Space.load("zapping"), space_with_epochs(), FULL_SPACE.with_teachers(TEACHERS[TLI_SIMILARITIES]))
 
 
 def space_of(name: str) -> Space:

@@ -44,7 +44,7 @@ def shared_nbytes(task: Any) -> int:
         return 0
     tasks = (task, *task.candidates.values())
     states = [state for found in tasks for state in (found.w0, found.source_head or {})]
-    states.append({} if task.teacher is None else task.teacher.w0)
+    states += [teacher.w0 for teacher in task.teachers]
     images = {id(found.images): found.images.nbytes for found in tasks}
     return sum(images.values()) + sum(int(value.nbytes) for state in states for value in state.values())
 
@@ -55,11 +55,9 @@ def _convert(task: Any, convert: Callable[[Any], Any], **others: Any) -> Any:
     def convert_state(state: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         return None if state is None else {name: convert(tensor) for name, tensor in state.items()}
 
-    teacher = task.teacher
-    if teacher is not None:
-        teacher = dataclasses.replace(teacher, w0=convert_state(teacher.w0))
+    teachers = tuple(dataclasses.replace(teacher, w0=convert_state(teacher.w0)) for teacher in task.teachers)
     return dataclasses.replace(
-        task, w0=convert_state(task.w0), source_head=convert_state(task.source_head), teacher=teacher, **others
+        task, w0=convert_state(task.w0), source_head=convert_state(task.source_head), teachers=teachers, **others
     )
 
 
