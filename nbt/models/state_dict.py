@@ -118,6 +118,8 @@ def _torch_metadata(state: Any) -> Mapping[str, Any]:
 def _error_reason(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError):
         return "it holds objects other than tensors, or is damaged"
+    if isinstance(error, EOFError | LookupError):  # their texts are offsets and keys
+        return "it is empty, or damaged"
     return one_line_message(error, 120)
 
 

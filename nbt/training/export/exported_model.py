@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 from nbt._version import __version__
 from nbt.errors import UsageError, one_line_message
 from nbt.models.backbone import Backbone, build_backbone
-from nbt.models.backbone_spec import parse_backbone
+from nbt.models.backbone_spec import MissingTimmError, parse_backbone
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.export.model_folder import (
@@ -26,6 +27,7 @@ from nbt.training.export.model_folder import (
     NORM_FORMAT,
     WEIGHTS_FILE,
     check_card,
+    damaged_card,
     has_intact_weights,
     read_card,
     replace_folder,
@@ -93,9 +95,7 @@ def load_module(path: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
     from safetensors.torch import load_file
 
     card, weights = (_read_file_card(path), path) if path.is_file() else (read_card(path), path / WEIGHTS_FILE)
-    spec = parse_backbone(card["backbone"])
-    backbone = build_backbone(spec, len(card["class_names"]), image_size=card["image_size"])
-    backbone.feature_norm = make_feature_norm(card.get("feature_norm", "none"), backbone.feature_dim)
+    backbone = _build_backbone(card, str(path if path.is_file() else path / CARD_FILE))
     model = FirstOrder(backbone) if card.get("linearized") else backbone
     try:
         if path.is_dir() and not has_intact_weights(path, card):
@@ -108,6 +108,23 @@ def load_module(path: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
     if card.get("temperature", 1.0) != 1.0:
         model.register_forward_hook(partial(_divide_logits, card["temperature"]))
     return model.eval(), card
+
+
+def _build_backbone(card: Mapping[str, Any], source: str) -> Backbone:
+    """Returns the backbone of a card, with new weights.
+
+    Raises:
+        UsageError: There is no such backbone, it refuses the image size, or timm is missing.
+    """
+    try:
+        spec = parse_backbone(card["backbone"])
+        backbone = build_backbone(spec, len(card["class_names"]), image_size=card["image_size"])
+        backbone.feature_norm = make_feature_norm(card.get("feature_norm", "none"), backbone.feature_dim)
+    except MissingTimmError:
+        raise
+    except UsageError as error:  # its advice is for options of other commands
+        raise damaged_card(source, str(error).split(";")[0]) from error
+    return backbone
 
 
 def _read_file_card(path: Path) -> dict[str, Any]:

@@ -99,16 +99,26 @@ def check_card(card: Any, source: str) -> dict[str, Any]:
             f"{source}: format {card_format!r} cannot be read by nbt {__version__}, which reads formats {known}"
         )
     wrong = [name for name, kind in _ENTRIES.items() if not isinstance(card.get(name), kind)]
+    wrong += [name for name in ("mean", "std") if name not in wrong and len(card[name]) != 3]
+    wrong += ["class_names"] if card.get("class_names") == [] else []
     if "image_size" not in wrong and not IMAGE_SIZES[0] <= card["image_size"] <= IMAGE_SIZES[1]:
         wrong.append("image_size")
     wrong += [name for name in ("std", "temperature") if name not in wrong and not _are_positive(card.get(name, 1.0))]
     wrong += ["resize"] if card.get("resize", "crop") not in RESIZE_MODES else []
     wrong += ["value_ranges"] if not isinstance(card.get("value_ranges", {}), dict) else []
-    if wrong or len(card["mean"]) != 3 or len(card["std"]) != 3 or not card["class_names"]:
-        raise UsageError(
-            f"{source}: the card is damaged ({', '.join(wrong) or 'wrong number of values'}); export the model again"
-        )
+    if wrong:
+        raise damaged_card(source, ", ".join(wrong))
     return card
+
+
+def damaged_card(source: str, reason: str) -> UsageError:
+    """Returns the error of a card whose values cannot be used.
+
+    Args:
+        source: File of the card.
+        reason: The wrong entries, or what is wrong with them.
+    """
+    return UsageError(f"{source}: the card is damaged ({reason}); export the model again")
 
 
 def _are_positive(values: Any) -> bool:

@@ -181,6 +181,9 @@ class Code:
         "a type",
         "huge images",
         "no image",
+        "no class",
+        "an unknown backbone",
+        "small images",
     ],
 )
 def test_a_damaged_or_dangerous_folder_gives_one_line_and_runs_nothing(
@@ -204,6 +207,16 @@ def test_a_damaged_or_dangerous_folder_gives_one_line_and_runs_nothing(
         message += rf" \({damage}\)"
     elif damage == "another shape":
         card["mean"] = [0.5]
+        message += r" \(mean\)"
+    elif damage == "no class":
+        card["class_names"] = []
+        message += r" \(class_names\)"
+    elif damage == "an unknown backbone":
+        card["backbone"] = "conv9"
+        message += r" \(unknown backbone 'conv9'\); export the model again$"
+    elif damage == "small images":
+        card["image_size"] = 8
+        message += r" \(backbone .* does not work with images of 8 px .*\); export the model again$"
     else:
         card["image_size"] = {"a type": "28", "huge images": 10**9, "no image": 0}[damage]
         message += r" \(image_size\)"
