@@ -156,6 +156,8 @@ def run(work: Path, trials: int, every: int, path: Path) -> None:
 def slope(rows: list[Mapping[str, float]], measure: str) -> tuple[float, float]:
     """Returns the growth per 1,000 trials in the second half of the rows, and half of its 95 % interval."""
     half = rows[len(rows) // 2 :]
+    if len({row[measure] for row in half}) == 1:
+        return 0.0, 0.0  # the standard error of a constant is undefined in SciPy
     line = linregress([row["trials"] / 1e3 for row in half], [row[measure] for row in half])
     return float(line.slope), float(t.ppf(0.975, len(half) - 2) * line.stderr)
 

@@ -29,7 +29,7 @@ _SUFFIXES = (".safetensors", ".pth")
     "teachers",
     required=True,
     multiple=True,
-    metavar="NAME|NAME=FILE",
+    metavar="BACKBONE[=FILE]",
     help="Architecture that provides the weights: those of its library, or a file. Of several, the most similar one.",
 )
 @click.option("--student", required=True, metavar="NAME", help="Architecture that receives them; see nbt backbones.")
