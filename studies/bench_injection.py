@@ -24,9 +24,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from injection import ARCHITECTURES, similarity_matrix
+import numpy as np
 from machine import machine
 
+ARCHITECTURES = (
+    *("alexnet", "vgg11_bn", "vgg16", "resnet18", "resnet50", "resnext50_32x4d", "densenet121", "googlenet"),
+    *("inception_v3", "squeezenet1_0", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small", "mnasnet1_0"),
+    *("shufflenet_v2_x1_0", "efficientnet_b0", "regnet_y_400mf", "convnext_tiny", "vit_b_16", "swin_t"),
+)
 PAIRS = f"all {len(ARCHITECTURES) ** 2} pairs of {len(ARCHITECTURES)} architectures"
 INJECTION = "mobilenet_v2 into resnet18"
 GOALS = {INJECTION: 2.0, PAIRS: 60.0}
@@ -50,6 +55,16 @@ def time_injection(rounds: int) -> list[float]:
         inject_weights(student, 224, teacher)
         seconds.append(time.perf_counter() - started)
     return seconds[1:]
+
+
+def similarity_matrix() -> np.ndarray:
+    """Returns the TLI similarity of all pairs of `ARCHITECTURES`, (student, teacher)."""
+    from nbt.models.backbone_spec import parse_backbone
+    from nbt.transfer.injection.outline import outline_of
+    from nbt.transfer.injection.weight_injection import tli_similarity
+
+    outlines = [outline_of(parse_backbone(name)) for name in ARCHITECTURES]
+    return np.array([[tli_similarity(student, teacher) for teacher in outlines] for student in outlines])
 
 
 def time_pairs(rounds: int) -> list[float]:
