@@ -59,8 +59,8 @@ def _sentences(record: StudyRecord, source: SourceRecord) -> tuple[str, ...]:
     ]
     found = source_accuracies(record)
     tested = {} if found is None else {"recommendation": found.recommended, "default recipe": found.baseline}
-    reached = [f"that of the {name} {percent(value)}" for name, value in tested.items() if value is not None]
-    sentences += [f"Of the tested models, {join_words(reached)}."] if reached else []
+    reached = [f"{percent(value)} ({name})" for name, value in tested.items() if value is not None]
+    sentences += [f"The tested models reach {join_words(reached)}."] if reached else []
     sentences.append("The search followed the metric alone: the front is that of the trials that ran.")
     return tuple(sentences)
 

@@ -40,7 +40,7 @@ def test_reference_and_tested_models_are_named(kind: str) -> None:
     shown = rendered(SourceAccuracy(), measured(), kind)
     assert "140 images of 7 classes of the source" in shown
     assert "pretrained weights reach 81.0 % before any training" in shown
-    assert "recommendation 42.0 % and that of the default recipe 3.0 %" in shown
+    assert "The tested models reach 42.0 % (recommendation) and 3.0 % (default recipe)" in shown
     assert "The search followed the metric alone" in shown
 
 
