@@ -419,6 +419,15 @@ class SearchConfig:
         help="Backbone whose weights trials may inject into theirs, see nbt inject; repeat it to choose among several.",
         when_none="none",
     )
+    source_data: str | None = _option(
+        None,
+        kind="path",
+        role="task",
+        metavar="FOLDER|CSV",
+        help="Labelled images of what the weights were trained on: every trial reports how well the weights' own "
+        "classifier still classifies them. The search follows --metric alone.",
+        when_none="not measured",
+    )
     engine: str = _option(
         "local",
         kind="choice",
@@ -615,6 +624,8 @@ class SearchConfig:
                 "--budget auto needs the model of the priors, which predicts the gain: leave out --no-heuristics and "
                 "--scenario, or give a number of trials or a time"
             )
+        if self.source_data is not None and self.scenario is not None:
+            raise UsageError("--source-data: source accuracy is measured for single tasks only: leave out --scenario")
         if self.beliefs is not None and not is_guided:
             raise UsageError("beliefs need the model of the priors: leave out --no-heuristics and --scenario")
         return self if self.backbones is None else self._check_backbones()

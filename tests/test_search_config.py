@@ -240,6 +240,11 @@ def test_further_checks_of_a_file_name_the_line(tmp_path: Path) -> None:
     assert seen == [["conv3", "conv9"]]
 
 
+def test_source_images_exclude_streams() -> None:
+    with pytest.raises(UsageError, match=r"^source_data: .*leave out scenario"):
+        SearchConfig(dataset="digits", budget="1", source_data="birds", scenario="class").check_complete()
+
+
 def test_a_list_of_one_backbone_is_that_backbone() -> None:
     config = SearchConfig(dataset="digits", budget="1", image_size=32, backbones=[("conv3", "none")]).check_complete()
     assert config == SearchConfig(dataset="digits", budget="1", image_size=32, backbone="conv3", weights="none")

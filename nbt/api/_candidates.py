@@ -15,10 +15,12 @@ from nbt.models.backbone_spec import BackboneSpec, parse_backbone
 from nbt.progress import Progress
 from nbt.search_config import SearchConfig
 from nbt.settings.candidate import Candidate, candidates_text
+from nbt.task.load import with_source_data
 from nbt.task.options import check_candidates, check_task_options
 from nbt.tuning.storage.candidates import CandidateConfig, CandidateRecord
 
 if TYPE_CHECKING:
+    from nbt.data.image_store import ImageStore
     from nbt.task.task import Task
     from nbt.tuning.storage.records import StudyRecord
 
@@ -85,6 +87,8 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
     skipped = {} if stored is None else stored.left_out
     is_known = stored is not None and _bounds(stored.search_config()) == _bounds(config)
     loaded, left_out = _load_all(listed, config, skipped, None if is_known else config, progress)
+    if config.source_data is not None:
+        loaded = _with_source_data(loaded, config.source_data, progress)
     of_study = () if stored is None else stored.config.candidates
     known = {candidate.identity: candidate.name for candidate in of_study}
     entries = []
@@ -136,7 +140,7 @@ def _load_all(
     Those of a stored study met its `bounds`, which are None then; a latency that is measured again may differ.
     """
     options = {name: getattr(config, name) for name in _DATA_FIELDS}
-    check_task_options(config.dataset, image_size=config.image_size, **options)
+    check_task_options(config.dataset, image_size=config.image_size, source_data=config.source_data, **options)
     loaded: list[tuple[Candidate, Task]] = []
     errors: dict[str, NbtError] = {}
     for item in listed:
@@ -171,6 +175,33 @@ def _load_all(
     for name, reason in reasons.items():
         _log.warning("the backbone %s is left out: %s", name, reason)
     return loaded, {**skipped, **reasons}
+
+
+def _with_source_data(
+    loaded: Sequence[tuple[Candidate, Task]], path: str, progress: Progress | None
+) -> list[tuple[Candidate, Task]]:
+    """Adds the images of the source to the backbones whose weights have a classifier of their classes.
+
+    Raises:
+        UsageError: No backbone has such weights.
+    """
+    found: list[tuple[Candidate, Task]] = []
+    shared: dict[int, ImageStore] = {}  # image size -> decoded images
+    errors: dict[str, str] = {}
+    for item, task in loaded:
+        try:
+            task = with_source_data(task, path, progress)
+        except UsageError as error:
+            errors[_label(item)] = one_line_message(error, _MAX_REASON_LENGTH)
+        if task.source_data is not None:
+            images = shared.setdefault(task.image_size, task.source_data.images)
+            task = replace(task, source_data=replace(task.source_data, images=images))
+        found.append((item, task))
+    if len(errors) == len(loaded):
+        raise UsageError(next(iter(errors.values())))
+    for name, reason in errors.items():
+        _log.warning("the source accuracy of %s is not measured: %s", name, reason)
+    return found
 
 
 def _check_memory(task: Task) -> None:

@@ -25,7 +25,6 @@ def fit(
     backbones: Sequence[tuple[str | None, str | Path]] = ((None, "default"),),
     *,
     samples: int | None = None,
-    source_data: str | Path | None = None,
     tracking_uri: str | None = None,
     **options: Unpack[TaskOptions],
 ) -> list[FitProfile]:
@@ -35,9 +34,9 @@ def fit(
         dataset: Dataset as in `load_task`.
         backbones: Pairs of a backbone and its weights, see `TaskOptions`.
         samples: Maximum number of training images to measure; see `nbt.profile_fit`.
-        source_data: Folder of the images that the weights were trained on, for the similarity of the classes.
         tracking_uri: URI of the MLflow tracking store that records the profiles; they are not recorded when None.
-        **options: Other options of the task; `backbones` replaces `backbone` and `weights`.
+        **options: Other options of the task; `backbones` replaces `backbone` and `weights`; `source_data`, here a
+            folder, has the images that the weights were trained on, for the similarity of the classes.
 
     Returns:
         One profile per backbone, in the given order.
@@ -49,11 +48,11 @@ def fit(
     from nbt.fit.profile_builder import profile_fit
     from nbt.fit.source_means import source_class_means
 
-    seed, progress = options.get("seed", 0), callback_of(options)
+    seed, progress, source_data = options.get("seed", 0), callback_of(options), options.get("source_data")
     profiles: list[FitProfile] = []
     for backbone, weights in backbones:
         started = time.monotonic()
-        task_options: TaskOptions = {**options, "backbone": backbone, "weights": weights}
+        task_options: TaskOptions = {**options, "backbone": backbone, "weights": weights, "source_data": None}
         # The data are the same for all backbones, and so are most checks.
         task = (load_silently if profiles else load_task)(dataset, **task_options)
         means = None

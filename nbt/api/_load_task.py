@@ -30,6 +30,8 @@ class TaskOptions(TypedDict, total=False):
         teacher: Backbone whose weights a trial may inject, "BACKBONE" or "BACKBONE=FILE", or a list of such; no
             injection when None.
         resize: How images become square: "crop", "pad" or "squash".
+        source_data: Labelled images of what the weights were trained on, a folder or CSV manifest; trials then measure
+            how well the weights' own classifier still classifies them. Not measured when None.
         seed: Seed of the train/validation split and of the shots, and of the search or training; 0 or more.
         progress: Whether to show the progress: None on a terminal and in a notebook, False never, True everywhere; or
             a callback, called as progress(activity, done, total) during downloads, decoding and pretraining.
@@ -43,6 +45,7 @@ class TaskOptions(TypedDict, total=False):
     shots: int | None
     resize: str
     teacher: str | Sequence[str] | None
+    source_data: str | Path | None
     seed: int
     progress: ProgressCallback | bool | None
 

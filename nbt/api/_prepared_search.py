@@ -79,6 +79,7 @@ def make_study_config(
     """
     from nbt.tuning.storage.study_names import default_study_name
 
+    source = task.any_source_data
     derived = default_study_name(task.dataset, task.backbone.text, space.name)
     return StudyConfig(
         name=study or (derived if task.scenario is None else f"{derived}-{task.scenario}{task.tasks}"),
@@ -102,6 +103,8 @@ def make_study_config(
         content_hash=task.content_hash,
         metric=metric,
         candidates=tuple(candidates),
+        source_data=None if source is None else source.dataset,
+        source_data_hash=None if source is None else source.fingerprint,
     )
 
 

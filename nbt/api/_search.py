@@ -32,13 +32,14 @@ from nbt.tuning.storage.records import StudyObserver
 if TYPE_CHECKING:
     from nbt.task.task import Task
     from nbt.tuning.space.space import Space
+    from nbt.tuning.storage.source import SourceRecord
     from nbt.tuning.storage.study_store import StudyStore
 
 _log = logging.getLogger("nbt")
 
 _TASK_FIELDS = (
     *("dataset", "data_dir", "backbone", "weights", "image_size"),
-    *("classes", "shots", "resize", "teacher", "seed"),
+    *("classes", "shots", "resize", "teacher", "source_data", "seed"),
 )
 _SYNC_OPTIONS = ("--storage", "--tracking-uri", "--out")
 
@@ -127,7 +128,8 @@ def _search(
         else:
             loaded = _load_task(task, config, progress)
             check_latency(loaded, config)
-        check_outside("--out", config.out, loaded.dataset)
+        for folder in (loaded.dataset, config.source_data):
+            check_outside("--out", config.out, folder)
         _check_metric(config.metric, loaded)
         pruner, heuristics = config.pruner, config.heuristics
         if config.scenario is not None:
@@ -194,6 +196,7 @@ def _task_options(task: Task) -> dict[str, Any]:
         "shots": task.shots,
         "resize": task.resize,
         "teacher": [teacher.name for teacher in task.teachers] or None,
+        "source_data": None if task.any_source_data is None else task.any_source_data.dataset,
         "seed": task.seed,
     }
 
@@ -289,6 +292,9 @@ def _open_search(
     _check_output_folders(prepared, fresh_name(url, prepared.config.name) if fresh else prepared.config.name)
     engine = prepared.engine.make(task, prepared.progress)
     found = None if fresh else find_study(url, prepared.config.name)
+    source = None if found is None else found.source
+    if source is None:
+        source = _measure_source(task)
     if found is None:  # a budget that is refused leaves no study behind
         engine.start_workers()
         estimator = estimate_job(prepared, task, None, engine, clock)
@@ -306,6 +312,7 @@ def _open_search(
     )
     store.put_classes(task.class_names, labelled_images_per_class(task))
     store.put_search(prepared.options.replace(study=store.config.name, fresh=False))
+    store.put_source(source)
     if found is not None:
         record = store.record()
         if record.profile is None:
@@ -346,6 +353,23 @@ def _check_output_folders(prepared: PreparedSearch, study: str) -> None:
     check_writable_folder("--out", prepared.out / study)
     if prepared.config.scenario is None:
         check_export(prepared.out / study / "model", "--out")
+
+
+def _measure_source(task: Task) -> SourceRecord | None:
+    """Returns the source accuracy of the pretrained weights of every backbone; None without images of the source."""
+    from nbt.training.source_accuracy import reference_accuracy
+    from nbt.tuning.storage.source import SourceRecord
+
+    source = task.any_source_data
+    if source is None:
+        return None
+    measured = {name: reference_accuracy(task.candidate(name)) for name in ("", *task.candidates)}
+    return SourceRecord(
+        images=len(source.labels),
+        classes=len(source.class_names),
+        matching=source.matching,
+        references={name: accuracy for name, accuracy in measured.items() if accuracy is not None},
+    )
 
 
 def _measure_fit(task: Task, store: StudyStore, progress: Progress | None) -> None:

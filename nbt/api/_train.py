@@ -18,9 +18,11 @@ from nbt.report.stored_values import finite
 from nbt.search_config import AUTO, check_workers
 from nbt.settings import TransferSettings, repair
 from nbt.tracking.command_tracker import CommandRun, dataset_of, track_command
+from nbt.tracking.study_run_specs import source_metrics
 from nbt.tracking.uris import resolve_uri
 from nbt.training.export.model_folder import check_export, check_register
 from nbt.tuning.engines.base import TrialSource
+from nbt.tuning.source_accuracies import SourceAccuracies
 from nbt.tuning.storage.records import FinalRun, TestRecord
 from nbt.tuning.tuned_recipes import tuned_default
 
@@ -56,6 +58,7 @@ class _SeedTrialSource(TrialSource):
                 train_on_all=True,
                 evaluate_test=True,
                 export=export,
+                measure_source=True,
             )
         )
         # The validation predictions calibrate the model.
@@ -176,10 +179,12 @@ def _make_source(loaded: Task, recipe: TransferSettings, seeds: int, model: Path
 def _train(
     loaded: Task, source: _SeedTrialSource, workers: int | str, model: Path | None, progress: ProgressCallback | None
 ) -> TrainResult:
+    from nbt.training.source_accuracy import reference_accuracy
     from nbt.tuning.engines.factory import EngineFactory
     from nbt.tuning.intervals import ValidationDesign, wilson_interval
     from nbt.tuning.run_scores import RunScore, image_scores, score_interval
 
+    before = reference_accuracy(loaded)
     with EngineFactory("local", workers, max_runs=len(source.specs) - 1) as factory:
         factory.make(loaded, progress).run(ProgressTrialSource(source, progress))
     last = source.outcomes["train-on-all"]
@@ -216,12 +221,25 @@ def _train(
             majority=majority,
             classes=classes,
         )
-    return TrainResult(source.settings, runs, validation, test, result, majority, classes, model, calibration)
+    return TrainResult(
+        source.settings,
+        runs,
+        validation,
+        test,
+        result,
+        majority,
+        classes,
+        model,
+        calibration,
+        None if before is None else SourceAccuracies(reference=before, recommended=last.source_accuracy),
+    )
 
 
 def _tracked_run(task: Task, result: TrainResult, seconds: float) -> CommandRun:
     """Returns the MLflow run of a training: settings, results with bounds, one child per validation run, the model."""
     metrics: dict[str, float | None] = {"test_loss": result.test.loss}
+    if result.source is not None:
+        metrics |= source_metrics(result.source)
     intervals = {"final_val_accuracy": result.validation, "optimism": result.optimism}
     for prefix, tested in (("test", result.result), ("test_majority", result.majority)):
         intervals |= {} if tested is None else {f"{prefix}_{name}": value for name, value in tested.metrics.items()}
@@ -254,6 +272,8 @@ def _described_run(task: Task, settings: TransferSettings, seconds: float) -> Co
     facts = {
         name: getattr(task, name) for name in ("dataset", "weights", "image_size", "classes", "shots", "resize", "seed")
     }
+    if task.source_data is not None:
+        facts["source_data"] = task.source_data.dataset
     return CommandRun(
         command="train",
         name=f"train {recipe_summary(settings)}",

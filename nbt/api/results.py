@@ -18,11 +18,12 @@ from nbt.report.settings_table import recipe_summary
 from nbt.report.study.backbones import candidates_json
 from nbt.report.study.headline import verdict_line
 from nbt.report.study.recommendation import current_recommendation
-from nbt.report.study.result_rows import ResultRow, guess_rows, model_rows, study_rows, validation_row
+from nbt.report.study.result_rows import ResultRow, guess_rows, model_rows, source_rows, study_rows, validation_row
 from nbt.report.study.transfer_evidence import is_transfer_advised, transfer_evidence
 from nbt.settings import TransferSettings
 from nbt.tuning.finals.test_results import ClassResult, TestResult, optimism, test_results
 from nbt.tuning.intervals import Interval, difference_interval, interval_json, value_interval
+from nbt.tuning.source_accuracies import SourceAccuracies, source_accuracies
 from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class SearchResult:
         versus = None if final is None else final.versus_default
         if final is not None and versus is not None:
             versus = difference_interval(versus, metric, final.validation.mean - versus.mean)
-        calibration = study_calibration(record)
+        calibration, source = study_calibration(record), source_accuracies(record)
         return {
             "study": record.config.name,
             "report": str(self.report_path),
@@ -169,6 +170,7 @@ class SearchResult:
             "epochs": {"spent": record.epochs_spent, "budget": record.epochs_budget},
             "cost": {"spent": round(record.cost, 3), "budget": record.cost_budget},
             "seconds": record.seconds_spent,
+            "source": None if source is None else source.to_json(),
             "calibration": None if calibration is None else dataclasses.asdict(calibration),
             "clock": dict(record.clock),
             "checks": [result.to_dict() for result in self.checks],
@@ -203,6 +205,8 @@ class TrainResult:
         classes: Test result by class, as in `SearchResult.test_classes`.
         export: Folder of the exported model, or None.
         calibration: Calibration of the model, fitted on the runs; None without predictions of the test images.
+        source: Source accuracy of the pretrained weights (`reference`) and of the tested model (`recommended`); None
+            without images of the source.
     """
 
     settings: TransferSettings
@@ -214,6 +218,7 @@ class TrainResult:
     classes: tuple[ClassResult, ...]
     export: Path | None
     calibration: Calibration | None = None
+    source: SourceAccuracies | None = None
 
     def __repr__(self) -> str:
         return short_repr("TrainResult", [f"{row.label} {' '.join(row.value.split())}" for row in training_rows(self)])
@@ -245,6 +250,7 @@ class TrainResult:
             "majority": _test_json(self.majority),
             "optimism": _value_json(self.optimism),
             "calibration": None if self.calibration is None else dataclasses.asdict(self.calibration),
+            "source": None if self.source is None else _trained_source_json(self.source),
             "model": None if self.export is None else str(self.export),
         }
 
@@ -256,7 +262,12 @@ def training_rows(result: TrainResult) -> list[ResultRow]:
     values = {name: interval.mean for name, interval in result.result.metrics.items() if name != DEFAULT_METRIC}
     others = ", ".join(f"{METRICS[name].label} {value_text(name, value)}" for name, value in values.items())
     more = [ResultRow("other metrics", others, "")] if others else []
-    return [*model_rows(result.result), *more, *guess_rows(result.majority), validation]
+    source = source_rows(result.source)
+    return [*model_rows(result.result), *more, *guess_rows(result.majority), validation, *source]
+
+
+def _trained_source_json(source: SourceAccuracies) -> dict[str, float | None]:
+    return {"reference": source.reference, "model": source.recommended}
 
 
 def _test_json(result: TestResult | None) -> dict[str, Any] | None:

@@ -96,11 +96,12 @@ def check_options(config: SearchConfig) -> None:
     check_stream(config.scenario, config.tasks, config.pruner, config.metric)
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     check_engine_options(config.engine, config.workers, ray)
-    options = {name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher", "resize")}
+    options = {name: getattr(config, name) for name in (*TASK_OPTIONS, "teacher", "resize", "source_data")}
     task = check_task(options)
     if config.backbones is not None:
         check_candidates(config.backbones)
-    check_outside("--out", config.out, task.source.path)
+    for source in (task.source, task.source_data):
+        check_outside("--out", config.out, None if source is None else source.path)
     if config.storage is None:
         check_outside("--storage", ".nbt", task.source.path)
     space = Space.load(config.space)

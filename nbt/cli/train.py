@@ -42,6 +42,11 @@ _DEPENDENT_OPTIONS = {"dataset": ("data_dir", "classes", "shots"), "backbone": (
     show_default="none",
 )
 @config_option("storage")
+@config_option(
+    "source_data",
+    help="Labelled images of what the weights were trained on: the command reports how well the weights' own "
+    "classifier still classifies them.",
+)
 @click.option(
     "--seeds", metavar="N", type=AT_LEAST_ONE, default=1, show_default=True, help="Number of validation runs."
 )
@@ -89,7 +94,8 @@ def command(
     folder = None if export is None else Path(export)
     if folder is not None:
         check_export(folder, "--export")
-        check_outside("--export", folder, task.source.path)
+        for source in (task.source, task.source_data):
+            check_outside("--export", folder, None if source is None else source.path)
     from nbt.display.progress import Progress
 
     with Progress(out.progress_mode) as progress:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.models.backbone_spec import ENCODER_NAMES, BackboneSpec, parse_backbone
 from nbt.models.teacher import load_teacher, parse_teachers
-from nbt.task.options import TaskOptions, check_task_options
+from nbt.task.options import TaskOptions, check_source_data, check_task_options
 
 if TYPE_CHECKING:
     from nbt.data.listing import Listing
+    from nbt.data.resolve import DatasetSource
     from nbt.models.weights import PretrainedWeights
     from nbt.progress import Progress
+    from nbt.task.source_data import SourceData
     from nbt.task.task import Task
 
 PretrainedProvider = Callable[[BackboneSpec, str, int], "PretrainedWeights | None"]
@@ -34,6 +36,7 @@ def load_task(
     shots: int | None = None,
     teacher: str | Sequence[str] | None = None,
     resize: str = "crop",
+    source_data: str | Path | None = None,
     seed: int = 0,
     pretrained: PretrainedProvider | None = None,
     progress: Progress | None = None,
@@ -52,6 +55,7 @@ def load_task(
         teacher: The teacher whose weights can be injected, or several: "BACKBONE" (the library's weights) or
             "BACKBONE=FILE".
         resize: How images become square: "crop", "pad" or "squash".
+        source_data: Labelled images of the source task, a folder or CSV manifest; see `nbt.task.source_data`.
         seed: Seed of the train/validation split and of the shots.
         pretrained: Provides the default weights of backbones that nbt pretrains itself.
         progress: Called as progress(description, done, total) while files are downloaded and decoded.
@@ -71,6 +75,7 @@ def load_task(
         shots=shots,
         teacher=teacher,
         resize=resize,
+        source_data=source_data,
         seed=seed,
     )
     from nbt.data.contents import Contents
@@ -80,6 +85,10 @@ def load_task(
     selection = select_images(options, progress)
     size, source_weights = _load_weights(options, pretrained)
     teachers = tuple(map(load_teacher, parse_teachers(teacher)))
+    source = None
+    if options.source_data is not None:
+        facts = options.backbone, options.weights, source_weights, size, resize
+        source = _load_source_data(options.source_data, *facts, progress)
     data = decode_selection(selection, options, size, progress)
     contents = Contents.of(data.listing, (f"--resize {resize}",))
     return Task(
@@ -98,6 +107,7 @@ def load_task(
         shots=shots,
         teachers=teachers,
         resize=resize,
+        source_data=source,
         checks=data.checks,
         copied_test=tuple(data.copied_test.tolist()),
         contents=None if contents is None else contents.to_bytes(),
@@ -135,7 +145,39 @@ def load_candidate(
     size, source_weights = _load_weights(options, pretrained)
     if size != task.image_size:
         return load_task(task.dataset, pretrained=pretrained, progress=progress, **values)
-    return dataclasses.replace(task, candidates={}, **_backbone_fields(options, source_weights))
+    return dataclasses.replace(task, candidates={}, source_data=None, **_backbone_fields(options, source_weights))
+
+
+def with_source_data(task: Task, path: str | Path, progress: Progress | None = None) -> Task:
+    """Returns a task with images of the source of its weights, for backbones whose weights may have no classifier.
+
+    Args:
+        task: The task.
+        path: As `source_data` in `load_task`.
+        progress: As in `load_task`.
+
+    Raises:
+        UsageError: The images are malformed, or the weights have no classifier of their classes.
+        NbtError: The cache cannot be written.
+    """
+    facts = task.backbone, task.weights, task, task.image_size, task.resize
+    return dataclasses.replace(task, source_data=_load_source_data(check_source_data(path), *facts, progress))
+
+
+def _load_source_data(
+    source: DatasetSource,
+    backbone: BackboneSpec,
+    weights: str,
+    pretrained: PretrainedWeights | Task,
+    size: int,
+    resize: str,
+    progress: Progress | None,
+) -> SourceData:
+    from nbt.models.source_classes import source_classes
+    from nbt.task.source_data import load_source_data
+
+    classes = source_classes(backbone, weights, pretrained.source_head, pretrained.source_means)
+    return load_source_data(source, classes, size, resize=resize, progress=progress)
 
 
 def _backbone_fields(options: TaskOptions, weights: PretrainedWeights) -> dict[str, Any]:

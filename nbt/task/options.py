@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nbt.data.resolve import DatasetSource, resolve
-from nbt.errors import UsageError
+from nbt.errors import UsageError, errors_in
 from nbt.models.backbone_spec import BackboneSpec, MissingTimmError, parse_backbone
 from nbt.models.teacher import parse_teachers
 from nbt.paths import absolute_path
@@ -36,6 +36,7 @@ class TaskOptions:
         shots: Labelled images per class, or None for all.
         seed: Seed of the split and of the shots.
         resize: How images become square, one of `nbt.search_config.RESIZE_MODES`.
+        source_data: Images of the source task, or None.
     """
 
     source: DatasetSource
@@ -47,6 +48,7 @@ class TaskOptions:
     shots: int | None
     seed: int
     resize: str = "crop"
+    source_data: DatasetSource | None = None
 
 
 def check_task_options(
@@ -60,6 +62,7 @@ def check_task_options(
     shots: int | None = None,
     teacher: str | Sequence[str] | None = None,
     resize: str = "crop",
+    source_data: str | Path | None = None,
     seed: int = 0,
 ) -> TaskOptions:
     """Checks the arguments of `load_task` without importing PyTorch or NumPy.
@@ -86,7 +89,26 @@ def check_task_options(
         shots=shots,
         seed=seed,
         resize=resize,
+        source_data=None if source_data is None else check_source_data(source_data),
     )
+
+
+def check_source_data(path: str | Path) -> DatasetSource:
+    """Checks the option `source_data` without opening an image.
+
+    Args:
+        path: A labelled folder or a CSV manifest, as for a dataset; names of datasets are not accepted.
+
+    Raises:
+        UsageError: There is no such folder or file, or it cannot be a dataset.
+    """
+    absolute = absolute_path(path)
+    if not os.path.exists(absolute):  # noqa: PTH110 - pathlib raises where a name is too long
+        raise UsageError(
+            f"--source-data {path}: no such folder or file; expected one subfolder of images per class, or a CSV"
+        )
+    with errors_in("--source-data"):
+        return resolve(absolute)
 
 
 def check_candidates(value: Any) -> tuple[Candidate, ...]:

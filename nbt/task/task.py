@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nbt.models.backbone_spec import BackboneSpec
     from nbt.models.teacher import Teacher
     from nbt.models.weights import SourceClassMeans
+    from nbt.task.source_data import SourceData
 
 # Images from which running statistics are estimated.
 _STATISTICS_IMAGES = 1024
@@ -65,6 +66,8 @@ class Task:
         scenario: Scenario of a stream of tasks: "data", "task" or "class"; None for a single task.
         tasks: Number of tasks of the stream; 0 without one.
         resize: How images become square: "crop", "pad" or "squash".
+        source_data: Images of the source task, whose accuracy with `source_head` trials measure; None without them, or
+            if the weights have no usable classifier.
         checks: Results of the checks of the data, failed ones first.
         copied_test: Indices of the test images with a near copy in training or validation.
         contents: `nbt.data.contents.Contents` of the files as bytes; None for images in memory.
@@ -99,6 +102,7 @@ class Task:
     scenario: str | None = None
     tasks: int = 0
     resize: str = "crop"
+    source_data: SourceData | None = None
     checks: tuple[CheckResult, ...] = ()
     copied_test: tuple[int, ...] = ()
     contents: bytes | None = None
@@ -140,6 +144,33 @@ class Task:
         """Returns the task with the task of each backbone, itself included, replaced by `change(task)`."""
         candidates = {name: change(task) for name, task in self.candidates.items()}
         return dataclasses.replace(change(self), candidates=candidates)
+
+    def map_images(self, change: Callable[[ImageStore, str], ImageStore]) -> Task:
+        """Returns the task with the images of all its backbones and sources changed; those that are shared stay so.
+
+        Args:
+            change: Maps images, and a name for them that is unique in the task, to other images.
+        """
+        changed: dict[int, ImageStore] = {}
+
+        def once(store: ImageStore, name: str) -> ImageStore:
+            if id(store) not in changed:
+                changed[id(store)] = change(store, name)
+            return changed[id(store)]
+
+        def change_all(task: Task) -> Task:
+            images, source = once(task.images, f"{task.image_size}px"), task.source_data
+            if source is not None:
+                source = dataclasses.replace(source, images=once(source.images, f"source-{task.image_size}px"))
+            return dataclasses.replace(task, images=images, source_data=source)
+
+        return self.map_candidates(change_all)
+
+    @property
+    def any_source_data(self) -> SourceData | None:
+        """`source_data` of the first of its backbones that has some."""
+        found = (task.source_data for task in (self, *self.candidates.values()))
+        return next((source for source in found if source is not None), None)
 
     @property
     def n_classes(self) -> int:

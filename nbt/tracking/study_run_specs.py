@@ -32,6 +32,7 @@ from nbt.settings import SETTINGS, TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.finals.test_results import test_results
 from nbt.tuning.intervals import value_interval
+from nbt.tuning.source_accuracies import SourceAccuracies, source_accuracies
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyRecord, TrialRecord
 
@@ -236,9 +237,17 @@ def _result_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
         prefix = "test" if test.name == "recommended" else f"test_{test.name}"
         values |= {f"{prefix}_accuracy": test.accuracy.mean, f"{prefix}_loss": test.loss}
     values |= _test_values(record)
+    source = source_accuracies(record)
+    values |= {} if source is None else source_metrics(source)
     for key, value in values.items():
         if value is not None:
             yield MetricPoint(_sanitised_key(key), 0, value, at)
+
+
+def source_metrics(source: SourceAccuracies) -> dict[str, float | None]:
+    """Returns the source accuracies of a study or training by the name of their metric."""
+    prefixes = {"reference": "source_reference", "recommended": "source", "baseline": "source_baseline"}
+    return {f"{prefixes[name]}_accuracy": value for name, value in source.to_json().items()}
 
 
 def _test_values(record: StudyRecord) -> dict[str, float | None]:
@@ -296,6 +305,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
                 *points,
                 *_forecast_metrics(forecast, points, last),
                 *_value_metric(trial.score(metric.name), metric, last),
+                *_source_metric(trial, last),
             ]
         ),
         tags=_tags(tags),
@@ -394,6 +404,12 @@ def _value_metric(score: float | None, metric: Metric, at: int) -> Iterator[Metr
     """Yields the value of a run, if it has one."""
     if score is not None:
         yield MetricPoint("value", 0, metric.value(score), at)
+
+
+def _source_metric(trial: TrialRecord, at: int) -> Iterator[MetricPoint]:
+    """Yields the source accuracy of a trial, if it has one."""
+    if trial.source_accuracy is not None:
+        yield MetricPoint("source_accuracy", 0, trial.source_accuracy, at)
 
 
 def _finite(points: Sequence[MetricPoint]) -> tuple[MetricPoint, ...]:

@@ -124,6 +124,7 @@ class TrialSpec:
             are reported again, because a killed process may not have stored them. If None, none is reported again.
         export: Folder to write the model to, for `nbt predict`; None writes no model.
         keep_predictions: Whether the outcome has predictions.
+        measure_source: Whether the outcome has the source accuracy, if the task has images of its source.
     """
 
     key: str
@@ -138,6 +139,7 @@ class TrialSpec:
     known_epochs: int | None = None
     export: Path | None = None
     keep_predictions: bool = False
+    measure_source: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +156,8 @@ class TrialOutcome:
         test_loss: Mean cross-entropy on the test images in nats, if requested; None if the training diverged.
         predictions: Predictions of the test images if they were evaluated, else of the validation images after the last
             epoch; None if they were not requested, of a stream of tasks, and without a finished, finite training.
+        source_accuracy: Accuracy of the body with the unchanged classifier of the source, 0 ... 1, if requested; 0 if
+            the training diverged, None if the task has no images of its source, or the run was stopped.
         facts: Node, device, gpu (its name), gpu_index, worker, precision, set-up seconds and memory of the run, and
             what its optimiser trained.
     """
@@ -166,6 +170,7 @@ class TrialOutcome:
     test_accuracy: float | None = None
     test_loss: float | None = None
     predictions: Predictions | None = None
+    source_accuracy: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property

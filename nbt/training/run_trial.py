@@ -16,6 +16,7 @@ from nbt.training.evaluation import evaluate_model
 from nbt.training.export.exported_model import export_model
 from nbt.training.fine_tune import FineTuneResult, fine_tune
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
+from nbt.training.source_accuracy import source_accuracy
 from nbt.training.worker.context import WorkerContext
 
 Result = TypeVar("Result")
@@ -125,12 +126,19 @@ def task_for_trial(spec: TrialSpec, task: Task) -> Task:
 def _evaluate_and_export(
     spec: TrialSpec, task: Task, context: WorkerContext, result: FineTuneResult, outcome: TrialOutcome
 ) -> TrialOutcome:
-    """Evaluates the finished model on the test images and exports it, if the specification requests it.
+    """Evaluates the finished model on test and source images and exports it, if the specification requests it.
 
-    A model whose training diverged has no usable weights: its test accuracy is 0, and it is not exported.
+    A model whose training diverged has no usable weights: its accuracies are 0, and it is not exported.
     """
+    measures_source = spec.measure_source and task.source_data is not None
     if outcome.diverged:
-        return dataclasses.replace(outcome, test_accuracy=0.0) if spec.evaluate_test else outcome
+        return dataclasses.replace(
+            outcome,
+            test_accuracy=0.0 if spec.evaluate_test else None,
+            source_accuracy=0.0 if measures_source else None,
+        )
+    if measures_source:
+        outcome = dataclasses.replace(outcome, source_accuracy=source_accuracy(result.model, task))
     predictions = result.predictions
     if spec.evaluate_test:
         test = evaluate_model(context, result.model, task.split.test)

@@ -203,7 +203,8 @@ class SearchController:
         self._account.release(spec.key)
         run.curve = list(outcome.curve) or run.curve
         state, value, reason = _trial_result(outcome, spec.settings.epochs, self._store.config.metric)
-        self._end(run, state, value=value, reason=reason, facts=self._facts(run, outcome))
+        facts, source = self._facts(run, outcome), outcome.source_accuracy
+        self._end(run, state, value=value, reason=reason, facts=facts, source_accuracy=source)
         self._write_seconds()
         if state is not TrialState.FAIL:
             self._failures.reset()
@@ -281,6 +282,7 @@ class SearchController:
             seed=plan.seed,
             checkpoint=self._checkpoint(plan),
             known_epochs=len(queued.curve),
+            measure_source=True,
         )
         return RunningTrial(trial, plan, spec, list(queued.curve))
 

@@ -16,6 +16,7 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.finals.test_results import ClassResult, TestResult
 from nbt.tuning.intervals import Interval
+from nbt.tuning.source_accuracies import SourceAccuracies
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyConfig, StudyRecord, TestRecord, TrialRecord
 from tests.fit_profiles import make_profile
 
@@ -128,6 +129,7 @@ class FakeTrainResult:
     majority: TestResult | None = None
     classes: tuple[ClassResult, ...] = ()
     optimism: Interval | None = None
+    source: SourceAccuracies | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"validation": self.validation, "test": self.test}

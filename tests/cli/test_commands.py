@@ -28,9 +28,11 @@ from nbt.search_config import SearchConfig
 from nbt.settings.belief import BeliefError
 from nbt.training.results import EpochResult
 from nbt.tuning.intervals import Interval
+from nbt.tuning.source_accuracies import SourceAccuracies
 from nbt.tuning.storage import records
 from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
 from tests.cli.fakes import RECOMMENDED, FakeApi, make_record
+from tests.data.pictures import save_classes
 from tests.report.comparison.comparisons import study
 from tests.sample_study import interrupted, spread_study
 
@@ -357,6 +359,19 @@ class TestTrain:
         lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
         assert lines[0] == "test accuracy 79.0 % [73.0, 84.0] 200 images"
         assert lines[-1] == "other metrics macro F1 61.0 %, log loss 0.500 nats"
+
+    def test_the_source_accuracy_has_one_line(
+        self, fake_api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        save_classes(tmp_path / "birds", {"jay": 1, "crane": 1})
+        fake_api.results["train"].source = SourceAccuracies(reference=0.5857, recommended=0.314)
+        assert run(["train", "--dataset", "digits", "--source-data", "birds", "-q"]) == 0
+        assert fake_api.calls[0][2]["source_data"] == "birds"
+        text = " ".join(capsys.readouterr().out.split())
+        assert "source 31.4 % of the tested model; pretrained weights 58.6 %" in text
+        for args, message in ((["nowhere"], "no such folder"), (["birds", "--export", "birds/jay/m"], "is inside")):
+            assert run(["train", "--dataset", "digits", "--source-data", *args]) == 2
+            assert message in capsys.readouterr().err
 
     def test_a_study_gives_settings_dataset_and_backbone(
         self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]

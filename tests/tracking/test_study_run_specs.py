@@ -4,6 +4,7 @@ from nbt.settings import SETTINGS
 from nbt.tracking.study_run_specs import RunSpec, study_id, study_run, study_runs, trial_run
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.source import SourceRecord
 from tests.fit_profiles import profile_dict
 from tests.report.study.backbone_study import OTHER, REFERENCE, backbone_study
 from tests.sample_study import (
@@ -202,3 +203,17 @@ def test_trials_of_a_search_over_backbones_name_theirs() -> None:
     assert study.params["candidates"] == ", ".join(candidate.name for candidate in record.config.candidates)
     assert "backbone" not in trial_run(sample_study(), sample_study().trials[0]).params
     assert "candidates" not in study_runs(sample_study())[0].params
+
+
+def test_source_accuracies_are_metrics_of_the_study_and_its_trials() -> None:
+    plain = sample_study()
+    assert not [key for spec in study_runs(plain) for key in history(spec) if key.startswith("source")]
+    listed = tuple(replace(found, source_accuracy=0.3 if found.number == 12 else None) for found in plain.trials)
+    tested = tuple(replace(test, source_accuracy=value) for test, value in zip(plain.test, (0.25, 0.0), strict=True))
+    source = SourceRecord(images=140, classes=7, matching="names", references={"": 0.8})
+    record = replace(plain, trials=listed, test=tested, source=source)
+    values = study(record)
+    assert values["source_reference_accuracy"] == {0: 0.8}
+    assert (values["source_accuracy"], values["source_baseline_accuracy"]) == ({0: 0.25}, {0: 0.0})
+    by_trial = {spec.key: history(spec).get("source_accuracy") for spec in study_runs(record)}
+    assert by_trial["trial-0012"] == {0: 0.3} and by_trial["trial-0000"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Generator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from nbt.settings import TransferSettings
+from nbt.task.load import load_task
 from nbt.task.task import Task
 from nbt.training import fine_tune as fine_tune_module
 from nbt.training import run_trial as trial_module
@@ -20,8 +22,10 @@ from nbt.training.fine_tune import FineTuneResult
 from nbt.training.metrics import COMPUTE
 from nbt.training.results import EpochResult, TrialSpec
 from nbt.training.run_trial import run_trial, task_for_trial
+from nbt.training.source_accuracy import source_accuracy
 from nbt.training.trial_state import TrialState
 from nbt.training.worker.context import WorkerContext
+from tests.source_images import BACKBONE, save_source_images, save_source_weights
 
 QUICK = TransferSettings(epochs=3, head_lr=0.1, body_lr=0.05, batch_size=16)
 
@@ -258,3 +262,30 @@ def test_a_diverged_model_is_not_exported_and_has_the_worst_test_accuracy(digits
     assert outcome.error is None and outcome.diverged
     assert (outcome.test_accuracy, outcome.test_loss) == (0.0, None)
     assert not (tmp_path / "m").exists()
+
+
+@pytest.fixture(scope="module")
+def source_context(tmp_path_factory: pytest.TempPathFactory) -> WorkerContext:
+    folder = tmp_path_factory.mktemp("source")
+    weights, images = save_source_weights(folder / "w.safetensors"), save_source_images(folder / "images")
+    return WorkerContext(load_task("digits", backbone=BACKBONE, weights=weights, shots=24, source_data=images))
+
+
+def test_source_accuracy_is_measured_on_request_at_the_end(
+    source_context: WorkerContext, context: WorkerContext
+) -> None:
+    frozen = TrialSpec(key="a", settings=QUICK.replace(frozen_depth=1.0), measure_source=True)
+    reference = source_accuracy(source_context.task.build_model(), source_context.task)
+    assert run_trial(frozen, source_context, never_stop).source_accuracy == reference
+    assert run_trial(frozen, context, never_stop).source_accuracy is None, "the task has no images of its source"
+    assert run_trial(frozen, source_context, lambda _: "not promising").source_accuracy is None
+    assert (
+        run_trial(dataclasses.replace(frozen, measure_source=False), source_context, never_stop).source_accuracy is None
+    )
+
+
+def test_a_diverged_trial_has_source_accuracy_0(source_context: WorkerContext, context: WorkerContext) -> None:
+    spec = TrialSpec(key="a", settings=QUICK.replace(head_lr=1000.0, body_lr=1000.0), measure_source=True)
+    outcome = run_trial(spec, source_context, never_stop)
+    assert outcome.diverged and outcome.source_accuracy == 0.0
+    assert run_trial(spec, context, never_stop).source_accuracy is None

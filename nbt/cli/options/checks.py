@@ -15,7 +15,7 @@ TASK_OPTIONS = ("dataset", "data_dir", "backbone", "weights", "image_size", "cla
 
 
 def check_task(options: Mapping[str, Any]) -> TaskOptions:
-    """Checks the values of `nbt.cli.options.common.task_options`, the seed, and the teacher if the command has one.
+    """Checks the values of `nbt.cli.options.common.task_options`, the seed, and what else of a task the command has.
 
     Returns:
         The checked options; paths are absolute.
@@ -26,7 +26,8 @@ def check_task(options: Mapping[str, Any]) -> TaskOptions:
     from nbt.task.options import check_task_options
 
     values = {name: options[name] for name in TASK_OPTIONS}
-    return check_task_options(**values, teacher=options.get("teacher"), resize=options.get("resize", "crop"))
+    others = {name: options[name] for name in ("teacher", "resize", "source_data") if name in options}
+    return check_task_options(**values, **others)
 
 
 def check_study(name: str | None, storage: str | None) -> None:

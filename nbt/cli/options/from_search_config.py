@@ -13,7 +13,7 @@ from nbt.cli.options.common import PARAMETER_NAMES, REPEATED_BACKBONES, Function
 from nbt.errors import UsageError
 from nbt.search_config import REQUIRED, SearchConfig, option_fields
 from nbt.settings.candidate import Checks
-from nbt.task.options import check_candidates, check_weights
+from nbt.task.options import check_candidates, check_source_data, check_weights
 
 
 def search_config_options(function: Function) -> Function:
@@ -71,6 +71,7 @@ def _file_checks(given: Collection[str]) -> Checks:
         "weights": check_weights,
         "backbones": check_candidates,
         "teacher": parse_teachers,
+        "source_data": check_source_data,
         "space": Space.load,
         "study": check_study_name,
         "experience": check_experience,

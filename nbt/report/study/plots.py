@@ -24,10 +24,12 @@ from nbt.report.svg import (
     PAPER,
     PRUNED,
     integer_axis,
+    percent_axis,
     render_svg,
     score_axis,
     tooltip_id,
 )
+from nbt.tuning import source_accuracies
 from nbt.tuning.storage.records import FinalRecord, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -150,6 +152,41 @@ def pareto_front(record: StudyRecord) -> list[TrialRecord]:
             front.append(trial)
             reached = score
     return front
+
+
+def source_front(record: StudyRecord) -> str | None:
+    """Draws the score of each full-length trial against its source accuracy, and their Pareto front.
+
+    A dashed line is the source accuracy of the pretrained weights, if the search has one backbone. None without a trial
+    that has both.
+    """
+    metric, front = METRICS[record.config.metric], source_accuracies.source_front(record)
+    if record.source is None or not front:
+        return None
+    references = record.source.references
+    shown = [trial for trial in record.trials if trial.source_accuracy is not None and not trial.diverged]
+    best, baseline = _recommended_trial(record), default_recipe_trial(record)
+
+    def draw(axes: Axes) -> Handles:
+        handles: Handles = {}
+        steps = sorted((trial.source_accuracy or 0.0, _score(trial, metric) or 0.0) for trial in front)
+        # Left of a trial of the front, its score is the best with at least so much source accuracy.
+        (handles["Pareto front"],) = axes.step(*zip(*steps, strict=True), where="pre", color=BEST, linewidth=1.6)
+        axes.plot(*zip(*steps, strict=True), linestyle="", marker="o", markersize=9, mfc="none", color=BEST)
+        if not record.config.candidates:
+            handles["pretrained weights"] = axes.axvline(references[""], color=MUTED, linestyle=(0, (5, 2)))
+        for trial in shown:
+            label, style = _marker_style(trial, best, baseline, metric)
+            tip = tooltip_id(f"{_describe(trial, metric)}, source {percent(trial.source_accuracy or 0.0)}")
+            where = [trial.source_accuracy or 0.0], [_score(trial, metric) or 0.0]
+            (point,) = axes.plot(*where, linestyle="", gid=tip, clip_on=False, zorder=3, **style)
+            handles.setdefault(label, point)
+        axes.set(xlabel="source accuracy", ylabel=_axis_label(metric))
+        percent_axis(axes.xaxis)
+        score_axis(axes.yaxis, metric)
+        return handles
+
+    return render_svg("source", f"Validation {metric.label} against source accuracy", 3.2, draw)
 
 
 def finalists(record: StudyRecord) -> str | None:

@@ -11,6 +11,7 @@ from nbt.report.metric_text import guess_text, metric_interval_text
 from nbt.report.study.test_section import weakest_classes
 from nbt.tuning.finals.test_results import TestResult, test_results
 from nbt.tuning.intervals import Interval, value_interval
+from nbt.tuning.source_accuracies import SourceAccuracies, source_accuracies
 from nbt.tuning.storage.records import StudyRecord
 
 
@@ -43,6 +44,7 @@ def study_rows(record: StudyRecord) -> list[ResultRow]:
         validation = value_interval(final.validation, chosen)
         runs = pluralise(final.validation.n, "run")
         rows.append(validation_row(chosen.name, validation, runs, None if results is None else results.optimism))
+    rows += source_rows(source_accuracies(record))
     recalls = [f"{row.name} {percent(row.recall)} of {row.images}" for row in weakest_classes(record)]
     is_imbalanced = max(record.class_images, default=0) > MAX_RATIO * min(record.class_images, default=0)
     if recalls and (chosen.class_mean or is_imbalanced):
@@ -75,6 +77,14 @@ def validation_row(metric: str, validation: Interval, runs: str, optimism: Inter
     """
     remark = runs if optimism is None else f"{runs}; minus test {_difference(metric, optimism)}"
     return ResultRow("validation", metric_interval_text(metric, validation), remark)
+
+
+def source_rows(source: SourceAccuracies | None) -> list[ResultRow]:
+    """Returns the source accuracy of the tested model beside that of the pretrained weights; no row without one."""
+    if source is None or source.recommended is None:
+        return []
+    remark = f"of the tested model; pretrained weights {percent(source.reference)}"
+    return [ResultRow("source", percent(source.recommended), remark)]
 
 
 def _test_rows(label: str, result: TestResult | None, remark: str) -> list[ResultRow]:

@@ -15,6 +15,7 @@ from nbt.tuning.storage.records import StudyConfig, StudyRecord, TrialRecord
 FULL_EPOCHS = "epochs_full"
 """Column of the setting `epochs`; the column "epochs" is the number of epochs that were trained."""
 
+SOURCE = "source_accuracy"
 _METRICS = {f"val_{name}": name for name in METRICS if name not in ("accuracy", "log_loss")}
 _FORECASTS = {f"forecast_{name}": name for name in ("mean", "low", "high", "chance")}
 
@@ -30,14 +31,16 @@ def trials_frame(record: StudyRecord) -> pd.DataFrame:
             forecast_low, forecast_high (score of the metric of the study, 80 % interval) and forecast_chance (of
             beating the best trial) of the last forecast, control ("yes" for an unpromising trial that continued as a
             control, else "no"; "" without a forecast), val_balanced_accuracy, val_macro_f1 and val_auroc (as
-            val_accuracy; missing where they were not recorded), metric (name of the metric of the study), then every
+            val_accuracy; missing where they were not recorded), metric (name of the metric of the study),
+            source_accuracy (see `TrialRecord.source_accuracy`; only in a study with `--source-data`), then every
             setting by name, with one column per knot (`layer_lr_shape_input` ...) and the setting `epochs` as
             `epochs_full`; `backbone` only in a search over several. Missing numbers are NaN.
     """
     rows = [_row(trial, record.config) for trial in record.trials]
     columns = list(_row(TrialRecord(number=0, state="running", settings=TransferSettings()), record.config))
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(dict.fromkeys(("val_accuracy", "val_loss", *_METRICS, *_FORECASTS), "float64"))
+    numbers = ("val_accuracy", "val_loss", *_METRICS, *_FORECASTS, *([SOURCE] if SOURCE in columns else []))
+    return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
 def _row(trial: TrialRecord, config: StudyConfig) -> dict[str, object]:
@@ -60,5 +63,6 @@ def _row(trial: TrialRecord, config: StudyConfig) -> dict[str, object]:
         "control": "" if forecast is None else "yes" if forecast.control else "no",
         **{column: trial.score(name) for column, name in _METRICS.items()},
         "metric": config.metric,
+        **({} if config.source_data is None else {SOURCE: trial.source_accuracy}),
         **settings,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,9 +153,7 @@ class EngineFactory:
 
 def _with_images_in_files(task: Task, folder: Path) -> Task:
     """Returns the task with the images of all its backbones in files of a folder; those that are shared stay so."""
-    stores = {id(found.images): found.images for found in (task, *task.candidates.values())}
-    in_files = {key: store.in_file(folder / f"{store.size}px") for key, store in stores.items()}
-    return task.map_candidates(lambda found: dataclasses.replace(found, images=in_files[id(found.images)]))
+    return task.map_images(lambda store, name: store.in_file(folder / name))
 
 
 def check_engine_options(name: str, workers: int | str, ray: RayOptions | None) -> None:

@@ -102,6 +102,7 @@ class Retraining(TrialSource):
             checkpoint=None if self._checkpoints is None else self._checkpoints / f"{key}.pt",
             export=self._export if name == RECOMMENDED else None,
             keep_predictions=True,
+            measure_source=True,
         )
 
     def _store_result(self, name: str, outcome: TrialOutcome) -> None:
@@ -114,6 +115,8 @@ class Retraining(TrialSource):
             raise NbtError(f"the model of the {name} settings was trained but not tested")
         accuracy = wilson_interval(outcome.test_accuracy, self._n_test_images)
         result = {"accuracy": dataclasses.asdict(accuracy), "loss": outcome.test_loss, "n": self._n_test_images}
+        if outcome.source_accuracy is not None:
+            result["source_accuracy"] = outcome.source_accuracy
         self._results[name] = result
         if self._recipes[RECOMMENDED] == self._recipes[BASELINE]:
             self._results[BASELINE] = result

@@ -36,6 +36,7 @@ from nbt.tuning.storage.records import (
     no_predictions,
     trial_status,
 )
+from nbt.tuning.storage.source import SourceRecord
 
 _log = logging.getLogger("nbt")
 
@@ -67,6 +68,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
             finished=_to_utc(trial.datetime_complete),
             facts=dict(attributes.get(codec.FACTS, {})),
             epoch_cost=float(attributes.get(codec.EPOCH_COST, 1.0)),
+            source_accuracy=attributes.get(codec.SOURCE_ACCURACY),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         _log.warning("trial %d: its stored record is damaged (%s); the trial is ignored", trial.number, error)
@@ -149,6 +151,7 @@ def study_record(
         class_images=tuple(classes.get("images", ())),
         candidates=_read_candidates(attributes),
         left_out={str(k): str(v) for k, v in _get_mapping(attributes, codec.CANDIDATES).get("left_out", {}).items()},
+        source=_read_source(attributes),
         load_predictions=load_predictions,
     )
 
@@ -168,6 +171,15 @@ def _read_candidates(attributes: Mapping[str, Any]) -> tuple[CandidateRecord, ..
     except TypeError as error:
         _log.warning("what was known of the backbones is damaged (%s) and ignored", error)
         return ()
+
+
+def _read_source(attributes: Mapping[str, Any]) -> SourceRecord | None:
+    stored = _get_mapping(attributes, codec.SOURCE)
+    try:
+        return SourceRecord.from_dict(stored) if stored else None
+    except TypeError as error:
+        _log.warning("what was known of the source is damaged (%s) and ignored", error)
+        return None
 
 
 def _read_search(attributes: Mapping[str, Any]) -> SearchConfig | None:
@@ -346,7 +358,13 @@ def _read_test_results(attributes: Mapping[str, Any]) -> tuple[TestRecord, ...]:
         return ()
     try:
         return tuple(
-            TestRecord(name=name, accuracy=Interval(**values["accuracy"]), loss=values["loss"], n=values["n"])
+            TestRecord(
+                name=name,
+                accuracy=Interval(**values["accuracy"]),
+                loss=values["loss"],
+                n=values["n"],
+                source_accuracy=values.get("source_accuracy"),
+            )
             for name in _TEST_NAMES
             if (values := results.get(name)) is not None
         )

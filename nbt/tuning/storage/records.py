@@ -19,6 +19,7 @@ from nbt.tuning.baseline_recipes import default_recipe
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.candidates import CandidateConfig, CandidateRecord
+from nbt.tuning.storage.source import SourceRecord
 
 if TYPE_CHECKING:
     from nbt.tuning.job_clock import JobEstimate
@@ -95,6 +96,8 @@ class StudyConfig(TaskConfig):
         metric: Name of the metric that the search optimises, one of `nbt.metrics.METRICS`.
         candidates: The backbones to choose from, the reference, to which `backbone`, `weights` and `image_size` belong,
             first; empty in a search with one backbone.
+        source_data: `--source-data`, if given.
+        source_data_hash: Fingerprint of these images.
     """
 
     name: str
@@ -108,6 +111,8 @@ class StudyConfig(TaskConfig):
     content_hash: str | None = None
     metric: str = DEFAULT_METRIC
     candidates: tuple[CandidateConfig, ...] = ()
+    source_data: str | None = None
+    source_data_hash: str | None = None
 
     def __post_init__(self) -> None:
         # They are read as mappings.
@@ -115,8 +120,9 @@ class StudyConfig(TaskConfig):
         object.__setattr__(self, "candidates", tuple(read))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the configuration in JSON types; candidates are left out where there are none."""
-        return {name: value for name, value in asdict(self).items() if name != "candidates" or value}
+        """Returns the configuration in JSON types; candidates and images of the source only where there are some."""
+        optional = ("candidates", "source_data", "source_data_hash")
+        return {name: value for name, value in asdict(self).items() if name not in optional or value}
 
     @property
     def candidate_identity(self) -> tuple[tuple[str, str, int], ...]:
@@ -174,6 +180,9 @@ class TrialRecord:
             set-up seconds, peak memory, lost workers, and the forecast of the fit pruner (see `forecast`).
         epoch_cost: Cost of each of its epochs, in epochs of the default recipe; 1 in studies of earlier versions, whose
             budgets counted epochs.
+        source_accuracy: Accuracy of a complete trial's body with the unchanged classifier of the source on the images
+            of `--source-data` after the last epoch, 0 ... 1; 0 if it diverged. None without these images, for trials
+            that are not complete, and for backbones whose weights have no usable classifier.
     """
 
     number: int
@@ -187,6 +196,7 @@ class TrialRecord:
     finished: datetime | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     epoch_cost: float = 1.0
+    source_accuracy: float | None = None
 
     @property
     def val_accuracy(self) -> float | None:
@@ -319,6 +329,7 @@ class TestRecord:
         accuracy: Test accuracy, 0 ... 1, with its 95 % Wilson score interval over the images.
         loss: Mean cross-entropy in nats, or None.
         n: Number of test images.
+        source_accuracy: Source accuracy of this model, 0 ... 1; None as in `TrialRecord`.
     """
 
     __test__ = False  # keeps pytest from collecting the class
@@ -327,6 +338,7 @@ class TestRecord:
     accuracy: Interval
     loss: float | None
     n: int
+    source_accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,6 +375,7 @@ class StudyRecord:
         candidates: What is known of the backbones to choose from before any trial, in the order of
             `StudyConfig.candidates`; empty with one backbone.
         left_out: Backbone that could not be used -> reason.
+        source: Source accuracy of the pretrained weights; None without `--source-data`.
         load_predictions: Returns the predictions of a run by its key, or None; see `final_predictions` and
             `test_predictions`. They are read from the storage when they are first used.
         load_importance_bounds: Returns the interval of each importance, see
@@ -395,6 +408,7 @@ class StudyRecord:
     ended: str = ""
     candidates: Sequence[CandidateRecord] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    source: SourceRecord | None = None
     load_predictions: LoadPredictions = field(default=no_predictions, repr=False, compare=False)
     load_importance_bounds: LoadBounds = field(default=no_bounds, repr=False, compare=False)
 
@@ -421,6 +435,7 @@ class StudyRecord:
             "budget": self.budget or None,
             "space": config.space,
             "teacher": config.teacher,
+            "source_data": config.source_data,
             "epochs": epochs if (epochs := config.epochs // config.tasks) != DEFAULT_EPOCHS else None,
             "study": config.name,
             "pruner": "fit" if is_stream or self.pruner not in PRUNERS else self.pruner,

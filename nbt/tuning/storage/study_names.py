@@ -30,6 +30,7 @@ _IDENTITY_FIELDS = (
     ("scenario", "scenario", "scenario", ""),
     ("tasks", "tasks", "tasks", ""),
     ("metric", "metric", "metric", ""),
+    ("source_data_hash", "source_data", "source data", "images or classes"),
 )
 
 

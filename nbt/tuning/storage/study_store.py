@@ -20,6 +20,7 @@ from nbt.tuning.storage.candidates import CandidateRecord
 from nbt.tuning.storage.prediction_reader import PredictionReader
 from nbt.tuning.storage.reader import read_profile, read_trial, study_record
 from nbt.tuning.storage.records import StudyConfig, StudyRecord, TrialRecord
+from nbt.tuning.storage.source import SourceRecord
 from nbt.tuning.storage.study_writer import StudyWriter
 
 
@@ -180,6 +181,15 @@ class StudyStore:
         listed = [candidate.to_dict() for candidate in candidates]
         self.put(codec.CANDIDATES, {"candidates": listed, "left_out": left_out})
 
+    def put_source(self, source: SourceRecord | None) -> None:
+        """Stores the source accuracy of the pretrained weights; None, of a study without `--source-data`, is ignored.
+
+        Raises:
+            NbtError: The database fails, or another driver has taken the lock.
+        """
+        if source is not None and self.get(codec.SOURCE) != source.to_dict():
+            self.put(codec.SOURCE, source.to_dict())
+
     def put_prior_diagnostics(self, diagnostics: Mapping[str, Any]) -> None:
         """Stores the diagnostics of the priors; see `nbt.tuning.prior_diagnostics`.
 
@@ -254,6 +264,7 @@ class StudyStore:
         value: float | None = None,
         reason: str = "",
         facts: Mapping[str, Any] | None = None,
+        source_accuracy: float | None = None,
         interrupted: bool = False,
     ) -> TrialRecord:
         """Ends a trial, stores it and returns its record.
@@ -266,6 +277,7 @@ class StudyStore:
             value: Its value, for COMPLETE only.
             reason: Reason for which it was pruned or failed.
             facts: Facts to store with the trial.
+            source_accuracy: See `TrialRecord`.
             interrupted: Whether a later session should continue it.
 
         Raises:
@@ -276,6 +288,8 @@ class StudyStore:
         for name, stored in ending.items():
             if stored:
                 trial.set_user_attr(name, stored)
+        if source_accuracy is not None:
+            trial.set_user_attr(codec.SOURCE_ACCURACY, source_accuracy)
         self.study.tell(trial, value, state=state)
         if self._writer is not None:
             self._writer.end_trial(trial.number)

@@ -5,7 +5,7 @@ import pandas as pd
 from nbt.report.study.trials_frame import trials_frame
 from nbt.settings import LAYER_LR_KNOTS, SETTINGS, TransferSettings
 from nbt.training.results import EpochResult
-from tests.sample_study import BEST, empty_study, sample_study, spread_study, study_with_priors, trial
+from tests.sample_study import BEST, empty_study, sample_study, spread_study, study_with_priors, trial, with_config
 
 COLUMNS = ["number", "state", "origin", "val_accuracy", "val_loss", "epochs", "seconds", "reason"]
 PLACES = ["node", "device", "gpu_index"]
@@ -73,3 +73,12 @@ def test_forecasts_are_those_of_the_last_epoch() -> None:
     assert frame.loc[12, FORECASTS[:4]].isna().all()
     assert frame.loc[12, "control"] == ""
     assert trials_frame(sample_study())[FORECASTS[:4]].isna().all().all()
+
+
+def test_source_accuracy_is_a_column_of_studies_that_measure_it() -> None:
+    assert "source_accuracy" not in trials_frame(sample_study())
+    measured = (trial(0, source_accuracy=0.25), trial(1, "pruned"))
+    frame = trials_frame(with_config(sample_study(trials=measured), source_data="birds"))
+    assert frame["source_accuracy"].dtype == "float64"
+    assert (frame["source_accuracy"][0], frame["source_accuracy"].isna()[1]) == (0.25, True)
+    assert "source_accuracy" in trials_frame(with_config(empty_study(), source_data="birds"))

@@ -19,6 +19,7 @@ from nbt.report.study.cards.pruning import Pruning
 from nbt.report.study.cards.recipe import Recipe
 from nbt.report.study.cards.reproduce import Reproduce
 from nbt.report.study.cards.search import Search
+from nbt.report.study.cards.source_accuracy import SourceAccuracy
 from nbt.report.study.cards.test_evaluation import TestEvaluation
 from nbt.report.study.cards.trials import Trials
 
@@ -33,6 +34,7 @@ CARDS: tuple[Card, ...] = (
     Search(),
     Importance(),
     Fit(),
+    SourceAccuracy(),
     Reproduce(),
     Trials(),
     Pruning(),

@@ -21,12 +21,7 @@ def to_shared_arrays(task: Any) -> Any:
 
     if not isinstance(task, Task):
         return task
-    stores = {id(found.images): found.images for found in (task, *task.candidates.values())}
-    plain = {
-        key: dataclasses.replace(store, array=np.ascontiguousarray(store.array).view(np.ndarray), path=None)
-        for key, store in stores.items()
-    }
-    return task.map_candidates(lambda found: _convert(found, _to_array, images=plain[id(found.images)]))
+    return task.map_images(_to_plain).map_candidates(lambda found: _convert(found, _to_array))
 
 
 def from_shared_arrays(task: Any) -> Any:
@@ -46,18 +41,25 @@ def shared_nbytes(task: Any) -> int:
     states = [state for found in tasks for state in (found.w0, found.source_head or {})]
     states += [teacher.w0 for teacher in task.teachers]
     images = {id(found.images): found.images.nbytes for found in tasks}
+    sources = [found.source_data.images for found in tasks if found.source_data is not None]
+    images |= {id(store): store.nbytes for store in sources}
     return sum(images.values()) + sum(int(value.nbytes) for state in states for value in state.values())
 
 
-def _convert(task: Any, convert: Callable[[Any], Any], **others: Any) -> Any:
-    """Returns the task with all weights converted by `convert`, and with other fields replaced by `others`."""
+def _to_plain(store: Any, _name: str) -> Any:
+    """Returns the images as a plain array, even if they are mapped from a file."""
+    return dataclasses.replace(store, array=np.ascontiguousarray(store.array).view(np.ndarray), path=None)
+
+
+def _convert(task: Any, convert: Callable[[Any], Any]) -> Any:
+    """Returns the task with all weights converted by `convert`."""
 
     def convert_state(state: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         return None if state is None else {name: convert(tensor) for name, tensor in state.items()}
 
     teachers = tuple(dataclasses.replace(teacher, w0=convert_state(teacher.w0)) for teacher in task.teachers)
     return dataclasses.replace(
-        task, w0=convert_state(task.w0), source_head=convert_state(task.source_head), teachers=teachers, **others
+        task, w0=convert_state(task.w0), source_head=convert_state(task.source_head), teachers=teachers
     )
 
 

@@ -1,0 +1,145 @@
+"""Images of the source task, on which trials measure how well their body still works with the source's classifier."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from nbt.data.image_store import ImageStore, decode_images
+from nbt.data.registry import read_dataset
+from nbt.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from nbt.data.listing import Listing
+    from nbt.data.resolve import DatasetSource
+    from nbt.models.source_classes import SourceClasses
+    from nbt.progress import Progress
+
+_MAX_NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class SourceData:
+    """Labelled images of the source task, with the labels of the source's classifier.
+
+    Attributes:
+        dataset: Absolute path of the folder or manifest.
+        images: Decoded images, uint8 (N, H, W, 3), of the size of the task's images.
+        labels: Output of the source's classifier of each image's class, 0 ... C_s-1, int64 (N,).
+        class_names: Names of the classes in the folder.
+        matching: How the classes were matched with outputs: "names", "numbers" or "order".
+        fingerprint: Hash of the bytes of the image files and of their classes.
+    """
+
+    dataset: str
+    images: ImageStore
+    labels: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+    matching: str
+    fingerprint: str
+
+
+def load_source_data(
+    source: DatasetSource,
+    classes: SourceClasses,
+    size: int,
+    *,
+    resize: str = "crop",
+    progress: Progress | None = None,
+) -> SourceData:
+    """Lists and decodes images of the source, and matches their classes with outputs of its classifier.
+
+    Of a folder with test images, only these are used; else of one with validation images, these.
+
+    Args:
+        source: The labelled images.
+        classes: Classes of the classifier.
+        size: Height and width of the images in pixels.
+        resize: How images become square, as in `nbt.task.load.load_task`.
+        progress: Called with the number of decoded images.
+
+    Raises:
+        UsageError: The images are malformed or none can be read, or a class cannot be matched.
+        NbtError: The cache cannot be written.
+    """
+    listing = _held_out(read_dataset(source)).with_hashes()
+    outputs, matching = match_classes(listing.class_names, classes, source.dataset)
+    images, readable = decode_images(
+        listing.items, size, resize=resize, progress=progress, hashes=listing.hashes, dataset=source.dataset
+    )
+    if not len(readable):
+        raise UsageError(f"--source-data {source.dataset}: none of its {len(listing)} images can be read")
+    return SourceData(
+        dataset=source.dataset,
+        images=images,
+        labels=outputs[listing.labels[readable]],
+        class_names=listing.class_names,
+        matching=matching,
+        fingerprint=hashlib.sha256(f"{listing.digest()}\n{listing.content_hash}".encode()).hexdigest(),
+    )
+
+
+def match_classes(names: Sequence[str], classes: SourceClasses, dataset: str) -> tuple[npt.NDArray[np.int64], str]:
+    """Matches classes of images with outputs of the source's classifier.
+
+    Each class is matched by its name (regardless of case, "_" and "-") or, if the classifier has no class of this name,
+    by its number as that of an output. If no class has a known name and there are as many classes as outputs, they are
+    matched in their order: numerically if all are whole numbers, else alphabetically.
+
+    Args:
+        names: Names of the classes.
+        classes: Classes of the classifier.
+        dataset: The images, for messages.
+
+    Returns:
+        The output of each class, int64 (c,); and "names", "numbers" or "order".
+
+    Raises:
+        UsageError: A class cannot be matched; the message names it and the remedy.
+    """
+    counts = Counter(map(_normalised, classes.names))
+    # ImageNet has two classes of the name "crane": such names say nothing.
+    by_name = {name: i for i, name in enumerate(map(_normalised, classes.names)) if counts[name] == 1}
+    found = [by_name.get(_normalised(name)) for name in names]
+    by_number = [
+        _output_number(name, classes.count) if known is None else known
+        for name, known in zip(names, found, strict=True)
+    ]
+    if None not in by_number:
+        return np.array(by_number, dtype=np.int64), "names" if None not in found else "numbers"
+    if len(names) == classes.count and found == [None] * len(names):
+        return np.arange(classes.count), "order"
+    unknown = [name for name, output in zip(names, by_number, strict=True) if output is None]
+    shown = ", ".join(unknown[:_MAX_NAMES_SHOWN]) + (", ..." if len(unknown) > _MAX_NAMES_SHOWN else "")
+    hint = f" ({nearest(_normalised(unknown[0]), by_name)})" if by_name else ""
+    named = "a class of the source or " if by_name else ""
+    raise UsageError(
+        f"--source-data {dataset}: {len(unknown)} of {len(names)} classes cannot be matched with the {classes.count} "
+        f"outputs of the source's classifier: {shown}{hint}; name each folder after {named}the number of its output, "
+        f"0 to {classes.count - 1}, or give images of all {classes.count} classes"
+    )
+
+
+def _held_out(listing: Listing) -> Listing:
+    """Returns the listing of the test images, else of the validation images, else of all images."""
+    for role in ("test", "val"):
+        index = np.flatnonzero(listing.roles == role)
+        if len(index):
+            part = listing.take(index)
+            return part.keep_classes(np.unique(part.labels))
+    return listing
+
+
+def _normalised(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _output_number(name: str, count: int) -> int | None:
+    number = int(name) if name.isdecimal() else count
+    return number if number < count else None

@@ -1,0 +1,58 @@
+"""Source accuracy in the results of a study: reference, recommendation and baseline, and the front of its trials."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+from nbt.tuning.storage.records import StudyRecord, TrialRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceAccuracies:
+    """Accuracies with the unchanged classifier of the source on the images of `--source-data`, 0 ... 1.
+
+    Attributes:
+        reference: That of the pretrained weights from which the recommended settings start; None if they have no usable
+            classifier.
+        recommended: That of the tested model of the recommended settings; None before its training.
+        baseline: That of the tested model of the default recipe; None before its training.
+    """
+
+    reference: float | None
+    recommended: float | None = None
+    baseline: float | None = None
+
+    def to_json(self) -> dict[str, float | None]:
+        """Returns the accuracies in JSON types."""
+        return asdict(self)
+
+
+def source_accuracies(record: StudyRecord) -> SourceAccuracies | None:
+    """Returns the source accuracies of a study; None without `--source-data`."""
+    if record.source is None:
+        return None
+    final = record.final(record.recommended or "")
+    backbone = "" if final is None else final.settings.backbone
+    tested = {test.name: test.source_accuracy for test in record.test}
+    return SourceAccuracies(reference=record.source.references.get(backbone), **tested)
+
+
+def source_front(record: StudyRecord) -> list[TrialRecord]:
+    """Returns the Pareto front of target and source: the best full-length trials by the metric of the study first.
+
+    No other full-length trial is at least as good as one of them in both score and source accuracy and better in one.
+    Diverged trials are left out.
+    """
+    metric = record.config.metric
+    points = [
+        (trial, score, trial.source_accuracy) for trial in record.trials if (score := trial.score(metric)) is not None
+    ]
+    known = [(trial, score, source) for trial, score, source in points if source is not None and not trial.diverged]
+    front: list[TrialRecord] = []
+    reached, last = -math.inf, (math.nan, math.nan)
+    for trial, score, source in sorted(known, key=lambda point: (-point[1], -point[2], point[0].number)):
+        if source > reached or (score, source) == last:
+            front.append(trial)
+            reached, last = source, (score, source)
+    return front
