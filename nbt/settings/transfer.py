@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -400,6 +400,21 @@ class TransferSettings(_Group):
         copy._check_combination()
         return copy
 
+    def replace_valid(self, values: Mapping[str, Any]) -> TransferSettings:
+        """Returns a copy with changed settings that follow their rules and are of canonical types, see `takes`.
+
+        Raises:
+            UsageError: Values cannot be combined.
+        """
+        copy = self._copy_with(values)
+        copy._check_combination()
+        return copy
+
+    @staticmethod
+    def takes(name: str, values: Iterable[Any]) -> bool:
+        """Returns whether `replace_valid` takes these values of a setting, which must not belong to a group."""
+        return name in _STORED and not _STORED[name].group and all(map(_STORED[name].rule.fits, values))
+
     def _changes(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the fields that change with the values of some settings, checked."""
         changed: dict[str, Any] = {}
@@ -475,7 +490,7 @@ class TransferSettings(_Group):
             UsageError: A name is unknown (the message suggests similar names), or a value breaks its rule.
         """
         for name in values:
-            if name not in SETTINGS:
+            if name not in _STORED and name not in SETTINGS:
                 raise UsageError(SETTINGS.unknown(name))
         return cls(**values)
 

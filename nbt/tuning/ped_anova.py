@@ -97,20 +97,18 @@ def _divergence(grid: Grid, drawn: IntArray, best: NDArray[np.bool_]) -> FloatAr
 
 
 def _grids_of_parameter(trials: Sequence[FrozenTrial], name: str) -> list[Grid]:
-    # Most trials share the objects of their ranges, whose hashes take long.
-    ranges: dict[int, BaseDistribution] = {}
-    unique: dict[BaseDistribution, list[int]] = {}
+    ranges: list[tuple[BaseDistribution, list[int]]] = []
+    members: dict[int, list[int]] = {}  # most trials share the objects of their ranges, which take long to compare
     for index, trial in enumerate(trials):
         if (drawn_from := trial.distributions.get(name)) is None:
             continue
-        if id(drawn_from) not in ranges:
-            ranges[id(drawn_from)] = next((known for known in unique if known == drawn_from), drawn_from)
-        unique.setdefault(ranges[id(drawn_from)], []).append(index)
-    return [
-        _grid(drawn_from, trials, name, np.array(indices))
-        for drawn_from, indices in unique.items()
-        if not drawn_from.single()
-    ]
+        if id(drawn_from) not in members:
+            equal = next((found for known, found in ranges if known == drawn_from), None)
+            if equal is None:
+                ranges.append((drawn_from, equal := []))
+            members[id(drawn_from)] = equal
+        members[id(drawn_from)].append(index)
+    return [_grid(known, trials, name, np.array(found)) for known, found in ranges if not known.single()]
 
 
 def _grid(drawn_from: BaseDistribution, trials: Sequence[FrozenTrial], name: str, indices: IntArray) -> Grid:

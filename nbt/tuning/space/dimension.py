@@ -76,6 +76,12 @@ class Dimension:
         assert self.low is not None and self.high is not None
         return math.log10(self.high / self.low) if self.log else self.high - self.low
 
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        """Values of the setting between which all others lie, or all choices; all are valid if these are."""
+        ends = self.choices or (self.low, self.high)
+        return tuple((end,) * len(self.knots) for end in ends) if self.knots else ends
+
     def value(self, raw: Any) -> ParamValue:
         """Returns the setting's value for a sampler parameter, with overshoots clipped.
 
