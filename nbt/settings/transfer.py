@@ -461,10 +461,10 @@ class TransferSettings(_Group):
         Raises:
             KeyError: The setting is unknown.
         """
-        setting = SETTINGS[name]
-        if name in _STORED:
-            return getattr(getattr(self, setting.group) if setting.group else self, name)
-        return dict(self.extensions).get(name, setting.default)
+        setting = _STORED.get(name)
+        if setting is None:
+            return dict(self.extensions).get(name, SETTINGS[name].default)
+        return getattr(getattr(self, setting.group) if setting.group else self, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings by flat name in JSON types, in the order of `SETTINGS`; `from_dict` reads them.

@@ -103,17 +103,12 @@ class Space:
         return tuple(dimension for dimension in self.dimensions if dimension.share_of)
 
     @cached_property
-    def _fixed_settings(self) -> TransferSettings:
-        return TransferSettings(**self.fixed)
-
-    @cached_property
     def _checked(self) -> tuple[str, ...]:
         """Names of the settings that `settings` checks at every call; the whole ranges of the others are valid."""
-        shares = {dimension.name for dimension in self._shares}
-        candidates = [dimension for dimension in self.dimensions if dimension.name not in shares]
-        valid = {d.name for d in candidates if TransferSettings.takes(d.name, d.extremes)}
-        names = dict.fromkeys([EPOCHS, *(dimension.name for dimension in self.dimensions), *self.same_as])
-        return tuple(name for name in names if name not in valid)
+        ranges = {name: (value,) for name, value in self.fixed.items()} | {d.name: d.extremes for d in self.dimensions}
+        changed = {EPOCHS, *(dimension.name for dimension in self._shares), *self.same_as}
+        valid = {name for name, ends in ranges.items() if TransferSettings.takes(name, ends)} - changed
+        return tuple(name for name in dict.fromkeys([EPOCHS, *ranges, *self.same_as]) if name not in valid)
 
     @cached_property
     def epochs(self) -> Dimension | None:
@@ -202,7 +197,7 @@ class Space:
         if params.keys() != self._param_name_set:
             wrong = sorted(set(params) ^ set(self.parameters))
             raise UsageError(f"space {self.name}: missing or unknown parameters: {', '.join(wrong)}")
-        values: dict[str, Any] = {EPOCHS: epochs}
+        values: dict[str, Any] = {**self.fixed, EPOCHS: epochs}
         for dimension in self.dimensions:
             if dimension.knots:
                 values[dimension.name] = tuple([dimension.value(params[name]) for name in dimension.parameters])
@@ -212,7 +207,7 @@ class Space:
             values[dimension.name] *= values[dimension.share_of]
         values |= {name: values[followed] for name, followed in self.same_as.items()}
         checked = {name: values.pop(name) for name in self._checked}
-        return repair(self._fixed_settings.replace_valid(values).replace(**checked))
+        return repair(TransferSettings().replace_valid(values).replace(**checked))
 
     def params(self, settings: TransferSettings) -> dict[str, ParamValue]:
         """Converts settings to sampler parameters; the inverse of `settings`.
