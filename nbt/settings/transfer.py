@@ -401,7 +401,7 @@ class TransferSettings(_Group):
         return copy
 
     def replace_valid(self, values: Mapping[str, Any]) -> TransferSettings:
-        """Returns a copy with changed settings that follow their rules and are of canonical types, see `takes`.
+        """Returns a copy with changed settings that follow their rules and are of canonical types, see `are_valid`.
 
         Raises:
             UsageError: Values cannot be combined.
@@ -411,8 +411,8 @@ class TransferSettings(_Group):
         return copy
 
     @staticmethod
-    def takes(name: str, values: Iterable[Any]) -> bool:
-        """Returns whether `replace_valid` takes these values of a setting, which must not belong to a group."""
+    def are_valid(name: str, values: Iterable[Any]) -> bool:
+        """Returns whether `replace_valid` accepts values of a setting; false for every setting of a group."""
         return name in _STORED and not _STORED[name].group and all(map(_STORED[name].rule.fits, values))
 
     def _changes(self, values: Mapping[str, Any]) -> dict[str, Any]:

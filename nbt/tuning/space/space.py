@@ -107,7 +107,7 @@ class Space:
         """Names of the settings that `settings` checks at every call; the whole ranges of the others are valid."""
         ranges = {name: (value,) for name, value in self.fixed.items()} | {d.name: d.extremes for d in self.dimensions}
         changed = {EPOCHS, *(dimension.name for dimension in self._shares), *self.same_as}
-        valid = {name for name, ends in ranges.items() if TransferSettings.takes(name, ends)} - changed
+        valid = {name for name, ends in ranges.items() if TransferSettings.are_valid(name, ends)} - changed
         return tuple(name for name in dict.fromkeys([EPOCHS, *ranges, *self.same_as]) if name not in valid)
 
     @cached_property
