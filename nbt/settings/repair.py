@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from operator import attrgetter
+from typing import Any
+
 from nbt.settings.declaration import SETTINGS
 from nbt.settings.technique import TECHNIQUES
 from nbt.settings.transfer import TransferSettings
@@ -41,14 +45,18 @@ def repair(settings: TransferSettings) -> TransferSettings:
 
 
 def _repair_start(settings: TransferSettings) -> TransferSettings:
-    depth = 0.0 if settings.source.init == "kaiming" else settings.transfer_depth
+    init = settings.source.init
+    depth = 0.0 if init == "kaiming" else settings.transfer_depth
     frozen, top = min(settings.frozen_depth, depth), settings.frozen_top
     if top and (frozen + top >= 1.0 or depth <= 1.0 - top):
         frozen, top = depth if frozen + top >= 1.0 else frozen, 0.0
-    settings = settings.replace(transfer_depth=depth, frozen_depth=frozen, frozen_top=top)
-    if settings.source.init == "inject" and depth == 0.0:
+    if (depth, frozen, top) != (settings.transfer_depth, settings.frozen_depth, settings.frozen_top):
+        settings = settings.replace(transfer_depth=depth, frozen_depth=frozen, frozen_top=top)
+    if init == "inject" and depth > 0.0:
+        return settings
+    if init == "inject":
         settings = settings.replace(init="pretrained")
-    return settings if settings.source.init == "inject" else _reset_to_defaults(settings, "teacher", "blend")
+    return _reset_to_defaults(settings, "teacher", "blend")
 
 
 def _repair_linearized(settings: TransferSettings) -> TransferSettings:
@@ -61,17 +69,16 @@ def _repair_linearized(settings: TransferSettings) -> TransferSettings:
 
 
 def _repair_method(settings: TransferSettings) -> TransferSettings:
-    if settings.stream.method == "ewc":
+    method = settings.stream.method
+    if method == "ewc":
         settings = _reset_to_defaults(settings, "target_scale", "linearized")
-    if settings.stream.method == "probe":
+    if method == "probe":
         # A ridge regression in closed form does not depend on the settings of gradient descent.
         kept = {name: settings.value(name) for name in ("pretrain_scheme", "pretrain_zap_period", "backbone", "epochs")}
         return TransferSettings(method="probe", frozen_depth=1.0, **kept)
-    if settings.stream.method == "dlcft":
+    if method == "dlcft":
         return settings.replace(target_scale=settings.target_scale or _TARGET_SCALE)
-    return _reset_to_defaults(
-        settings, "curvature", *(() if settings.stream.method == "ewc" else ("penalty_strength",))
-    )
+    return _reset_to_defaults(settings, "curvature", *(() if method == "ewc" else ("penalty_strength",)))
 
 
 def _repair_zaps(settings: TransferSettings) -> TransferSettings:
@@ -95,4 +102,14 @@ def _repair_l2sp(settings: TransferSettings) -> TransferSettings:
 
 def _reset_to_defaults(settings: TransferSettings, *names: str) -> TransferSettings:
     """Returns settings in which the named settings have their defaults."""
-    return settings.replace(**{name: _DEFAULTS[name] for name in names})
+    read, defaults = _reader_and_defaults(names)
+    # A proposal of a sampler repairs hundreds of settings, most of which have these defaults.
+    return settings if read(settings) == defaults else settings.replace(**{name: _DEFAULTS[name] for name in names})
+
+
+@cache
+def _reader_and_defaults(names: tuple[str, ...]) -> tuple[attrgetter[Any], Any]:
+    """Returns a function that reads settings that are declared in dataclasses, and what it reads from the defaults."""
+    groups = (f"{SETTINGS[name].group}." if SETTINGS[name].group else "" for name in names)
+    read = attrgetter(*(group + name for group, name in zip(groups, names, strict=True)))
+    return read, read(TransferSettings())

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import reprlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from nbt.errors import UsageError
@@ -38,18 +39,26 @@ class FieldRule:
     def fits(self, value: Any) -> bool:
         """Returns whether `value` is valid and of canonical type, so that `check` returns it unchanged; fast."""
         kind = type(value)
+        if kind is self._number_type:
+            return self._in_range(value)
         if kind is tuple:
             return len(value) == self.length and all(type(item) is float and self._in_range(item) for item in value)
-        if kind is float or kind is int:
-            number = not (self.choices or self.text or self.flag or self.length)
-            return number and self.integer is (kind is int) and self._in_range(value)
         if kind is str:
             return value in self.choices or (self.text and "\n" not in value)
         return kind is bool and self.flag
 
+    @cached_property
+    def _number_type(self) -> type | None:
+        """Type of a canonical number; None if values are not single numbers."""
+        return None if self.choices or self.text or self.flag or self.length else int if self.integer else float
+
+    @cached_property
+    def _item_rule(self) -> FieldRule:
+        return dataclasses.replace(self, length=0)
+
     def _in_range(self, number: float) -> bool:
         above = self.above is None or number > self.above
-        return self.low <= number <= self.high and above and math.isfinite(number)
+        return above and self.low <= number <= self.high and -math.inf < number < math.inf
 
     def check(self, name: str, value: Any) -> Any:
         """Returns `value` in its canonical type.
@@ -75,7 +84,8 @@ class FieldRule:
         if self.length:
             if not isinstance(value, list | tuple) or len(value) != self.length:
                 raise UsageError(f"{name}: expected a list of {self.length} numbers, got {value!r}")
-            return tuple(dataclasses.replace(self, length=0).check(name, item) for item in value)
+            rule = self._item_rule
+            return tuple([item if rule.fits(item) else rule.check(name, item) for item in value])
         return self._check_number(name, value)
 
     def _check_number(self, name: str, value: Any) -> float | int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -400,6 +400,21 @@ class TransferSettings(_Group):
         copy._check_combination()
         return copy
 
+    def replace_valid(self, values: Mapping[str, Any]) -> TransferSettings:
+        """Returns a copy with changed settings that follow their rules and are of canonical types, see `are_valid`.
+
+        Raises:
+            UsageError: Values cannot be combined.
+        """
+        copy = self._copy_with(values)
+        copy._check_combination()
+        return copy
+
+    @staticmethod
+    def are_valid(name: str, values: Iterable[Any]) -> bool:
+        """Returns whether `replace_valid` accepts values of a setting; false for every setting of a group."""
+        return name in _STORED and not _STORED[name].group and all(map(_STORED[name].rule.fits, values))
+
     def _changes(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the fields that change with the values of some settings, checked."""
         changed: dict[str, Any] = {}
@@ -446,10 +461,10 @@ class TransferSettings(_Group):
         Raises:
             KeyError: The setting is unknown.
         """
-        setting = SETTINGS[name]
-        if name in _STORED:
-            return getattr(getattr(self, setting.group) if setting.group else self, name)
-        return dict(self.extensions).get(name, setting.default)
+        setting = _STORED.get(name)
+        if setting is None:
+            return dict(self.extensions).get(name, SETTINGS[name].default)
+        return getattr(getattr(self, setting.group) if setting.group else self, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings by flat name in JSON types, in the order of `SETTINGS`; `from_dict` reads them.
@@ -475,7 +490,7 @@ class TransferSettings(_Group):
             UsageError: A name is unknown (the message suggests similar names), or a value breaks its rule.
         """
         for name in values:
-            if name not in SETTINGS:
+            if name not in _STORED and name not in SETTINGS:
                 raise UsageError(SETTINGS.unknown(name))
         return cls(**values)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from nbt.models.backbone import UnitWork, unit_work
@@ -67,6 +68,11 @@ class CostModel:
         validation = n_val / n_train if n_train and n_val is not None else _DEFAULT_VALIDATION
         return cls(unit_shares(unit_work(parse_backbone(backbone), image_size)), validation, scale)
 
+    @cached_property
+    def _below(self) -> tuple[float, ...]:
+        """Share of the work below each number of units from the input, (units + 1,)."""
+        return tuple(sum(self.units[:number]) for number in range(len(self.units) + 1))
+
     @property
     def retraining(self) -> float:
         """Cost of an epoch on training and validation images, without a validation, relative to one of a trial."""
@@ -87,7 +93,7 @@ class CostModel:
         epochs = settings.epochs if epochs is None else epochs
         bottom, top = frozen_units(settings, len(self.units))
         views = 1 if settings.augmentation == "none" else settings.views
-        below, above = sum(self.units[:bottom]), 1.0 - sum(self.units[:bottom])
+        below, above = self._below[bottom], 1.0 - self._below[bottom]
         forward = above * (1.0 + self.validation)
         # The gradients of the weights of a frozen unit above trained ones are not computed.
         backward = ((_STEP - 1.0) * above - sum(self.units[top.start : top.stop])) * (1.0 - settings.stall)

@@ -5,7 +5,7 @@ import warnings
 import optuna
 import pytest
 
-from nbt.tuning.importance import MIN_TRIALS, importance, importance_bounds
+from nbt.tuning.importance import MIN_TRIALS, Importance
 
 
 def study_of(values: list[tuple[float, float, float]], state: str = "COMPLETE") -> optuna.Study:
@@ -22,6 +22,14 @@ def study_of(values: list[tuple[float, float, float]], state: str = "COMPLETE") 
             )
         )
     return study
+
+
+def importance(study: optuna.Study) -> dict[str, float]:
+    return Importance(study.get_trials()).shares()
+
+
+def importance_bounds(study: optuna.Study) -> dict[str, tuple[float, float]]:
+    return Importance(study.get_trials()).bounds()
 
 
 GRID = [(i / 9, ((i * 7) % 10) / 9) for i in range(10)] * 3

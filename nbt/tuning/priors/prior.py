@@ -29,7 +29,7 @@ class PriorSuggestion:
 
     def log_density(self, settings: TransferSettings) -> float:
         """Returns the log density of settings, up to a constant: the sum over the statements."""
-        return sum(statement.log_density(settings) for statement in self.statements)
+        return sum([statement.log_density(settings) for statement in self.statements])
 
 
 Rule = Callable[[Target], PriorSuggestion | None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -102,7 +102,7 @@ class FitPruner:
         length = context.settings.epochs
         if epoch < max(1, math.ceil(_MIN_TRAINED_FRACTION * length)) or epoch >= length or not references:
             return None
-        curve = self._curve(context.settings, context.curve)
+        curve = self._with_expected_score(self._curve(context.settings, context.curve))
         probe = self._probes[context.settings.backbone]
         distribution = self._forecaster.forecast(curve, references, probe)
         chance = distribution.probability_above(references[0].end_score, self._incumbent_std(references[0]))
@@ -160,18 +160,20 @@ class FitPruner:
             epochs,
             images=self._images,
             total_epochs=settings.epochs,
-            expected_score=self._expected_score(settings),
             metric=self._metric.name,
         )
 
+    def _with_expected_score(self, curve: LearningCurve) -> LearningCurve:
+        return replace(curve, expected_score=self._expected_score(curve.settings))
+
     def _best_finished_curves(self, context: TrialContext) -> list[LearningCurve]:
         """Returns the curves of the best full-length trials that did not diverge, best first."""
-        for trial in self._finished_trials.update(context.study.get_trials(deepcopy=False)):
-            record = read_trial(trial)
-            if record is not None and record.state == "complete" and not record.diverged:
-                curve = self._curve(record.settings, record.curve)
-                ranked = sorted([*self._reference_curves, curve], key=lambda reference: -reference.end_score)
-                self._reference_curves = ranked[:_NUM_REFERENCE_CURVES]
+        records = map(read_trial, self._finished_trials.update(context.study.get_trials(deepcopy=False)))
+        finished = [record for record in records if record is not None and record.state == "complete"]
+        curves = [self._curve(record.settings, record.curve) for record in finished if not record.diverged]
+        ranked = sorted([*self._reference_curves, *curves], key=lambda reference: -reference.end_score)
+        # A model of every recorded task is evaluated for an expected score, which only these curves need.
+        self._reference_curves = list(map(self._with_expected_score, ranked[:_NUM_REFERENCE_CURVES]))
         return self._reference_curves
 
     def _incumbent_std(self, best: LearningCurve) -> float:

@@ -283,13 +283,14 @@ class BayesianSampler(optuna.samplers.BaseSampler):
 
     def _encode_cached(self, settings: Sequence[TransferSettings]) -> tuple[FloatArray, FloatArray]:
         """Returns the source scores, (sources, settings), and the points of settings, using the cache."""
-        new = [recipe for recipe in dict.fromkeys(settings) if recipe not in self._encoded_cache]
+        encoded = list(map(self._encoded_cache.get, settings))
+        new = list(dict.fromkeys(recipe for recipe, known in zip(settings, encoded, strict=True) if known is None))
         if new:
             points = encode(new)
             source_scores = self._surrogate.source_scores(new, points)
             self._encoded_cache |= {recipe: (source_scores[:, i], points[i]) for i, recipe in enumerate(new)}
-        encoded = [self._encoded_cache[recipe] for recipe in settings]
-        return np.stack([scores for scores, _ in encoded], axis=1), np.stack([point for _, point in encoded])
+        found = [known or self._encoded_cache[recipe] for recipe, known in zip(settings, encoded, strict=True)]
+        return np.stack([scores for scores, _ in found], axis=1), np.stack([point for _, point in found])
 
 
 def expected_improvement(mean: FloatArray, std: FloatArray, best: float) -> FloatArray:

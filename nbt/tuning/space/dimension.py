@@ -76,14 +76,24 @@ class Dimension:
         assert self.low is not None and self.high is not None
         return math.log10(self.high / self.low) if self.log else self.high - self.low
 
+    @cached_property
+    def _number_type(self) -> type | None:
+        return {"float": float, "int": int}.get(self.kind)
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        """Values of the setting between which all others lie, or all choices; all are valid if these are."""
+        ends = self.choices or (self.low, self.high)
+        return tuple((end,) * len(self.knots) for end in ends) if self.knots else ends
+
     def value(self, raw: Any) -> ParamValue:
         """Returns the setting's value for a sampler parameter, with overshoots clipped.
 
         Raises:
             UsageError: The parameter is outside the range or not among the choices.
         """
-        if type(raw) is float and self.kind == "float" and self.low <= raw <= self.high:  # type: ignore[operator]
-            return raw
+        if type(raw) is self._number_type and self.low <= raw <= self.high:  # type: ignore[operator]
+            return raw  # type: ignore[return-value]
         if self.kind == "categorical":
             if raw not in self.choices:
                 raise UsageError(f"{self.name}: {raw!r} is not one of {_format_values(self.choices)}")

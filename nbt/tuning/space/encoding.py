@@ -76,16 +76,27 @@ def encode(settings: Sequence[TransferSettings]) -> FloatArray:
     """
     registered = [encode for technique in TECHNIQUES.values() for encode in technique.coordinates.values()]
     rows = [
-        [*_encode_base(recipe), *_encode_techniques(recipe), *(encode(recipe) for encode in registered)]
-        for recipe in settings
+        [*_encode_base(recipe, mean), *_encode_techniques(recipe), *[encode(recipe) for encode in registered]]
+        for recipe, mean in zip(settings, _mean_log_multipliers(settings), strict=True)
     ]
     return np.array(rows).reshape(len(settings), len(coordinate_names()))
 
 
-def _encode_base(settings: TransferSettings) -> list[float]:
+def _mean_log_multipliers(settings: Sequence[TransferSettings]) -> list[float]:
+    """Returns log10 of the factor of the unit rates, averaged over the units that train, for each settings."""
+    shapes = np.array([recipe.layer_lr_shape for recipe in settings]).reshape(len(settings), len(_KNOT_DEPTHS))
+    # `np.interp`, for all settings at once; behind the last knot is nothing.
+    slopes = np.c_[np.diff(shapes) / np.diff(_KNOT_DEPTHS), np.zeros(len(settings))]
+    knots = np.searchsorted(_KNOT_DEPTHS, _DEPTH_GRID, side="right") - 1
+    rows = slopes[:, knots] * (_DEPTH_GRID - _KNOT_DEPTHS[knots]) + shapes[:, knots]
+    firsts = np.searchsorted(_DEPTH_GRID, [recipe.frozen_depth - 1e-9 for recipe in settings]).tolist()
+    return [
+        float(np.add.reduce(row[first:])) / (len(_DEPTH_GRID) - first) for row, first in zip(rows, firsts, strict=True)
+    ]
+
+
+def _encode_base(settings: TransferSettings, mean_log_multiplier: float) -> list[float]:
     """Returns the coordinates of ordinary fine-tuning."""
-    log_multipliers = np.interp(_DEPTH_GRID, _KNOT_DEPTHS, settings.layer_lr_shape)
-    trained = log_multipliers[settings.frozen_depth - 1e-9 <= _DEPTH_GRID]
     head, body = (log_effective_lr(settings, rate) for rate in (settings.head_lr, settings.body_lr))
     return [
         settings.transfer_depth,
@@ -93,7 +104,7 @@ def _encode_base(settings: TransferSettings) -> list[float]:
         settings.transfer_depth - settings.frozen_depth,
         head / 4,
         body / 4,
-        (body + float(np.add.reduce(trained)) / len(trained)) / 4,
+        (body + mean_log_multiplier) / 4,
         *(value / 2 for value in settings.layer_lr_shape),
         math.log10(max(settings.decay_strength, _MIN_DECAY)) / 5,
         settings.sp_mix,

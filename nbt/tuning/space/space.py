@@ -103,6 +103,14 @@ class Space:
         return tuple(dimension for dimension in self.dimensions if dimension.share_of)
 
     @cached_property
+    def _checked(self) -> tuple[str, ...]:
+        """Names of the settings that `settings` checks at every call; the whole ranges of the others are valid."""
+        ranges = {name: (value,) for name, value in self.fixed.items()} | {d.name: d.extremes for d in self.dimensions}
+        changed = {EPOCHS, *(dimension.name for dimension in self._shares), *self.same_as}
+        valid = {name for name, ends in ranges.items() if TransferSettings.are_valid(name, ends)} - changed
+        return tuple(name for name in dict.fromkeys([EPOCHS, *ranges, *self.same_as]) if name not in valid)
+
+    @cached_property
     def epochs(self) -> Dimension | None:
         """The dimension `epochs`, if trials differ in length; its neutral value is the length of a baseline trial."""
         return next((dimension for dimension in self.dimensions if dimension.name == EPOCHS), None)
@@ -198,7 +206,8 @@ class Space:
         for dimension in self._shares:
             values[dimension.name] *= values[dimension.share_of]
         values |= {name: values[followed] for name, followed in self.same_as.items()}
-        return repair(TransferSettings(**values))
+        checked = {name: values.pop(name) for name in self._checked}
+        return repair(TransferSettings().replace_valid(values).replace(**checked))
 
     def params(self, settings: TransferSettings) -> dict[str, ParamValue]:
         """Converts settings to sampler parameters; the inverse of `settings`.

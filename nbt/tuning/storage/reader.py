@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nbt.errors import UsageError
@@ -17,7 +16,7 @@ from nbt.search_config import SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
-from nbt.tuning.importance import importance, importance_bounds
+from nbt.tuning.importance import Importance
 from nbt.tuning.intervals import Interval, ValidationDesign, accuracy_standard_error
 from nbt.tuning.job_clock import TRIALS
 from nbt.tuning.run_scores import RunScore, image_scores, paired_difference, score_interval
@@ -101,23 +100,27 @@ def read_config(name: str, attributes: Mapping[str, Any]) -> StudyConfig | None:
 
 
 def study_record(
-    study: optuna.Study, attributes: Mapping[str, Any], load_predictions: LoadPredictions = no_predictions
+    name: str,
+    stored_trials: Sequence[FrozenTrial],
+    attributes: Mapping[str, Any],
+    load_predictions: LoadPredictions = no_predictions,
 ) -> StudyRecord:
     """Returns the record of a study.
 
     Args:
-        study: The study in memory, with the trials of `nbt.tuning.storage.trial_tables.read_trials`.
+        name: Name of the study.
+        stored_trials: Its trials, see `nbt.tuning.storage.trial_tables.read_trials`.
         attributes: User attributes of the stored study.
         load_predictions: As in `StudyRecord`.
 
     Raises:
         UsageError: The configuration is damaged, or the study was not created by nbt.
     """
-    config = read_config(study.study_name, attributes)
+    config = read_config(name, attributes)
     if config is None:
-        raise UsageError(f"study {study.study_name} was not created by nbt")
-    frozen = study.get_trials(deepcopy=False)
-    trials = [record for record in map(read_trial, frozen) if record is not None]
+        raise UsageError(f"study {name} was not created by nbt")
+    trials = [record for record in map(read_trial, stored_trials) if record is not None]
+    importance = Importance(stored_trials)
     budget = str(attributes.get(codec.BUDGET, ""))
     dataset = _get_mapping(attributes, codec.DATASET)
     finals = _read_finals(attributes, dataset, load_predictions)
@@ -129,7 +132,7 @@ def study_record(
         budget=budget,
         epochs_budget=_epochs_budget(budget, config.epochs),
         ended=str(attributes.get(codec.ENDED, "")),
-        epochs_spent=sum(map(trained_epochs, frozen)),
+        epochs_spent=sum(map(trained_epochs, stored_trials)),
         seconds_spent=float(attributes.get(codec.SECONDS, 0.0)),
         pruner=str(attributes.get(codec.PRUNER, "")),
         trials=trials,
@@ -138,8 +141,8 @@ def study_record(
         verdict=str(decision.get("verdict", "")) if finals else "",
         test=_read_test_results(attributes) if finals else (),
         test_evaluations=int(attributes.get(codec.TEST_EVALUATIONS, 0)),
-        importance=importance(study),
-        load_importance_bounds=cache(partial(importance_bounds, study)),
+        importance=importance.shares(),
+        load_importance_bounds=cache(importance.bounds),
         noise=noise_of(trials, dataset, config.metric),
         notes=tuple(attributes.get(codec.NOTES, ())),
         created=_parse_time(attributes.get(codec.CREATED)),

@@ -27,7 +27,7 @@ from nbt.tuning.storage.records import StudyConfig, StudyRecord, StudySummary
 from nbt.tuning.storage.study_names import check_same_study, check_study_name, unused_name
 from nbt.tuning.storage.study_store import StudyStore
 from nbt.tuning.storage.study_writer import StudyWriter
-from nbt.tuning.storage.trial_tables import in_memory_study, read_bytes, read_trials
+from nbt.tuning.storage.trial_tables import read_bytes, read_trials
 
 __all__ = [
     "check_not_running",
@@ -112,10 +112,8 @@ def read_study(url: str, name: str) -> StudyRecord:
             place = sqlite_file(url) or "this storage"
             hint = nearest(name, studies) if studies else f"there are no studies in {place} yet"
             raise UsageError(f"unknown study {name!r}; {hint}")
-        trials = _read_trials(storage, name)
-        return study_record(
-            in_memory_study(name, trials), studies[name].user_attrs, PredictionReader(storage.url, name)
-        )
+        trials, attributes = _read_trials(storage, name), studies[name].user_attrs
+        return study_record(name, trials, attributes, PredictionReader(storage.url, name))
 
 
 def check_not_running(url: str, name: str) -> None:

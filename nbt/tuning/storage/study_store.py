@@ -211,7 +211,8 @@ class StudyStore:
     def record(self) -> StudyRecord:
         """Returns the current record of the study."""
         stored = None if self._writer is None else PredictionReader(self._writer.url, self.config.name)
-        return study_record(self.study, self.attributes(), self._predictions.get if stored is None else stored)
+        load_predictions = self._predictions.get if stored is None else stored
+        return study_record(self.config.name, self.trials(), self.attributes(), load_predictions)
 
     def trials(self) -> list[FrozenTrial]:
         """Returns Optuna's trial objects; they are shared and must not be changed."""

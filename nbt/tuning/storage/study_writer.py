@@ -54,10 +54,12 @@ class StudyWriter:
         self._first_epochs: dict[int, int] = {}  # number of each changed trial -> first epoch to be written
         self._timer: threading.Timer | None = None
         self._error: NbtError | None = None
-        for _ in stored.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            stored.ask()  # only running trials can be ended
-        self._optuna_tables = OptunaTables(storage.engine, stored.study_name)
         trials = read_trials(stored, storage.engine)
+        if waiting := [trial for trial in trials if trial.state is TrialState.WAITING]:
+            for _ in waiting:
+                stored.ask()  # only running trials can be ended
+            trials = read_trials(stored, storage.engine)
+        self._optuna_tables = OptunaTables(storage.engine, stored.study_name)
         self._n_stored = len(trials)
         self._unfinished = {trial.number for trial in trials if not trial.state.is_finished()}
         trials = [_interrupted(trial) if trial.number in self._unfinished else trial for trial in trials]

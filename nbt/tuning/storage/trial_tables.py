@@ -1,14 +1,13 @@
 """The tables of nbt in a study database: learning curves and resumable state of trials, and predictions of runs.
 
-Optuna's own tables hold the studies with their attributes and the trials with parameters, states and values; they are
-read through Optuna's public API, and `nbt.tuning.storage.optuna_tables` writes the trials. Trials of version 0.1 have
-no rows here: their user attributes in Optuna's tables hold the same values, with the learning curve as columns
+Optuna's own tables hold the studies with their attributes and the trials with parameters, states and values;
+`nbt.tuning.storage.optuna_tables` reads and writes the trials. Trials of version 0.1 have no rows here: their user
+attributes in Optuna's tables hold the same values, with the learning curve as columns
 (`nbt.tuning.storage.codec.encode_curve`).
 """
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from nbt._version import __version__
 from nbt.errors import UsageError
 from nbt.training.results import EpochResult, last_score
 from nbt.tuning.storage import codec
+from nbt.tuning.storage.optuna_tables import IN_PARTS, read_optuna_trials
 
 SCHEMA_VERSION = 1
 """Version of the tables below; it is raised when an older nbt could no longer read them."""
@@ -151,24 +151,32 @@ def read_trials(study: optuna.Study, engine: sqlalchemy.Engine) -> list[FrozenTr
         study: The study, loaded from the database.
         engine: Engine of the database.
     """
-    # Optuna's tables are read first: the state of a trial is written after its last epoch.
-    trials, metric = study.get_trials(deepcopy=False), codec.metric_of(study.user_attrs)
-    rows: dict[int, sqlalchemy.Row[Any]] = {}
+    name, metric = study.study_name, codec.metric_of(study.user_attrs)
+    has_tables = sqlalchemy.inspect(engine).has_table(_TRIALS.name)
+    with engine.connect() as connection:
+        # Optuna's tables are read first: the state of a trial is written after its last epoch.
+        trials = read_optuna_trials(connection, name)
+        known = _read_states(connection, name, trials, metric) if has_tables else set[int]()
+    for trial in trials:
+        if trial.number not in known:
+            _decode_curve(trial, metric)
+    return trials
+
+
+def _read_states(connection: sqlalchemy.Connection, study: str, trials: Sequence[FrozenTrial], metric: str) -> set[int]:
+    """Adds the attributes and the learning curves of the tables to trials; returns the numbers of those they have."""
     curves: dict[int, list[EpochResult]] = defaultdict(list)
-    if sqlalchemy.inspect(engine).has_table(_TRIALS.name):
-        with engine.connect() as connection:
-            for row in connection.execute(sqlalchemy.select(_TRIALS).where(_TRIALS.c.study == study.study_name)):
-                rows[row.number] = row
-            columns = [_EPOCHS.c[name] for name in ("number", *_CURVE_FIELDS)]
-            query = sqlalchemy.select(*columns).where(_EPOCHS.c.study == study.study_name)
-            for number, *values in connection.execute(query.order_by(_EPOCHS.c.number, _EPOCHS.c.epoch)):
-                curves[number].append(EpochResult.from_dict(dict(zip(_CURVE_FIELDS, values, strict=True))))
-    return [
-        _with_state(trial, rows[trial.number], tuple(curves[trial.number]), metric)
-        if trial.number in rows
-        else _with_decoded_curve(trial, metric)
-        for trial in trials
-    ]
+    columns = [_EPOCHS.c[name] for name in ("number", *_CURVE_FIELDS)]
+    query = sqlalchemy.select(*columns).where(_EPOCHS.c.study == study).order_by(_EPOCHS.c.number, _EPOCHS.c.epoch)
+    for number, *values in connection.execute(query, execution_options=IN_PARTS):
+        curves[number].append(EpochResult.from_dict(dict(zip(_CURVE_FIELDS, values, strict=True))))
+    known = set()
+    rows = sqlalchemy.select(_TRIALS).where(_TRIALS.c.study == study)
+    for row in connection.execute(rows, execution_options=IN_PARTS):
+        if row.number < len(trials):
+            _set_state(trials[row.number], row, tuple(curves.pop(row.number, ())), metric)
+            known.add(row.number)
+    return known
 
 
 def write_bytes(engine: sqlalchemy.Engine, study: str, key: str, content: bytes) -> None:
@@ -203,30 +211,23 @@ def in_memory_study(name: str, trials: Sequence[FrozenTrial] = ()) -> optuna.Stu
     return study
 
 
-def _with_state(
-    trial: FrozenTrial, row: sqlalchemy.Row[Any], curve: tuple[EpochResult, ...], metric: str
-) -> FrozenTrial:
-    """Returns a copy of a trial with the attributes and the learning curve of its rows."""
-    complete = copy.copy(trial)
+def _set_state(trial: FrozenTrial, row: sqlalchemy.Row[Any], curve: tuple[EpochResult, ...], metric: str) -> None:
+    """Gives a trial the attributes and the learning curve of its rows."""
     # Other types than a mapping are damaged; `nbt.tuning.storage.reader.read_trial` reports damaged settings.
     attributes = row.attributes if isinstance(row.attributes, dict) else {codec.SETTINGS: row.attributes}
-    complete.user_attrs = {**attributes, codec.PROGRESS: {"trained": row.trained, "curve": curve}}
-    complete.system_attrs = row.system_attributes
-    complete.intermediate_values = {result.epoch: codec.intermediate_value(result, metric) for result in curve}
-    _set_value(complete, curve, metric)
-    return complete
+    trial.user_attrs = {**attributes, codec.PROGRESS: {"trained": row.trained, "curve": curve}}
+    trial.system_attrs = row.system_attributes
+    trial.intermediate_values = {result.epoch: codec.intermediate_value(result, metric) for result in curve}
+    _set_value(trial, curve, metric)
 
 
-def _with_decoded_curve(trial: FrozenTrial, metric: str) -> FrozenTrial:
-    """Returns a copy of a trial of version 0.1 with a decoded learning curve; the same trial if it is damaged."""
+def _decode_curve(trial: FrozenTrial, metric: str) -> None:
+    """Decodes the learning curve of a trial of version 0.1; changes nothing if it is damaged."""
     with suppress(KeyError, TypeError, ValueError):
         progress = trial.user_attrs[codec.PROGRESS]
-        complete = copy.copy(trial)
         curve = codec.decode_curve(progress["curve"])
-        complete.user_attrs = {**trial.user_attrs, codec.PROGRESS: {**progress, "curve": curve}}
-        _set_value(complete, curve, metric)
-        return complete
-    return trial
+        trial.user_attrs = {**trial.user_attrs, codec.PROGRESS: {**progress, "curve": curve}}
+        _set_value(trial, curve, metric)
 
 
 def _set_value(trial: FrozenTrial, curve: Sequence[EpochResult], metric: str) -> None:

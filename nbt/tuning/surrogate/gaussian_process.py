@@ -78,8 +78,14 @@ class Kernel:
             b: Points, (len(b), coordinates).
         """
         a, b = a / self.length_scales, b / self.length_scales
-        squared_differences = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2.0 * a @ b.T
-        return np.asarray(self.amplitude * np.exp(-0.5 * np.maximum(squared_differences, 0.0)))
+        # In place: a proposal computes several matrices of hundreds of points.
+        result = np.asarray((a**2).sum(1)[:, None] + (b**2).sum(1)[None])
+        result -= 2.0 * a @ b.T
+        np.maximum(result, 0.0, out=result)
+        result *= -0.5
+        np.exp(result, out=result)
+        result *= self.amplitude
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +200,9 @@ class GaussianProcess:
     def _cross_covariance(self, points: FloatArray, basis: FloatArray | None) -> FloatArray:
         basis = np.zeros((0, len(points))) if basis is None else basis
         covariance = self.kernel.covariance_between(self.points, points)
-        return np.asarray(covariance + self.basis.T @ basis + _MEAN_PRIOR_VARIANCE)
+        covariance += self.basis.T @ basis
+        covariance += _MEAN_PRIOR_VARIANCE
+        return covariance
 
     def leave_one_out_mean(self) -> FloatArray:
         """Returns the prediction of each value from all others, (n,)."""
@@ -219,8 +227,7 @@ class GaussianProcess:
 
     @cached_property
     def _cholesky_factor(self) -> FloatArray:
-        covariance = self.kernel.covariance_between(self.points, self.points)
-        covariance = covariance + self.basis.T @ self.basis + _MEAN_PRIOR_VARIANCE
+        covariance = self._cross_covariance(self.points, self.basis)
         covariance[np.diag_indices_from(covariance)] += self.noise + self.kernel.noise + _JITTER
         return _cholesky(covariance)
 

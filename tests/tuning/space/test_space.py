@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nbt.errors import UsageError
 from nbt.settings import LAYER_LR_KNOTS, SETTINGS, TransferSettings, repair
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, baseline_recipes, default_recipe
+from nbt.tuning.space.dimension import Dimension
 from nbt.tuning.space.sampling import sample_many_params, sample_params
 from nbt.tuning.space.space import Space, space_names
 
@@ -456,6 +457,36 @@ class TestShareOf:
 def test_a_dimension_without_a_description_has_the_text_of_its_setting() -> None:
     space = Space.parse(space_text({"head_lr": LR}), source="mine.yaml")
     assert space.dimensions[0].description == SETTINGS["head_lr"].text
+
+
+class TestChecks:
+    """Values are checked unless the whole range of their dimension is valid."""
+
+    def test_a_dimension_that_exceeds_its_setting(self) -> None:
+        wide = Dimension(name="momentum", kind="float", low=0.0, high=2.0, neutral=0.9)
+        space = Space(name="wide", description="", dimensions=(wide,))
+        assert space.settings({"momentum": 0.5}, 3) == TransferSettings(momentum=0.5, epochs=3)
+        with pytest.raises(UsageError, match=r"momentum: 1\.5 is outside"):
+            space.settings({"momentum": 1.5}, 3)
+
+    def test_a_range_of_whole_numbers_gives_fractions(self) -> None:
+        whole = Dimension(name="mixup", kind="float", low=0, high=1, neutral=0, ends=(0.5, 0.0))
+        mixup = Space(name="whole", description="", dimensions=(whole,)).settings({"mixup": -0.2}, 3).mixup
+        assert mixup == 0.0 and type(mixup) is float
+
+    def test_epochs_and_fixed_values(self) -> None:
+        space = BINARY.with_fixed(mixup=-1.0)
+        with pytest.raises(UsageError, match="epochs"):
+            BINARY.default(0)
+        with pytest.raises(UsageError, match="mixup"):
+            space.default(3)
+
+    @pytest.mark.parametrize("name", SPACES)
+    def test_the_settings_are_those_of_the_constructor(self, name: str) -> None:
+        space = SPACES[name]
+        for params in sample_many_params(space, np.random.default_rng(0), 50):
+            found = space.settings(params, 12)
+            assert repr(vars(TransferSettings(**vars(found)))) == repr(vars(found))
 
 
 class TestEpochs:
