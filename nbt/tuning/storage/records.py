@@ -360,7 +360,7 @@ class StudyRecord:
         verdict: Sentence that compares the recommendation with the default recipe.
         test: Results of the recommendation and the baseline; empty before their test evaluation.
         test_evaluations: Number of test evaluations in this study, one per finished search.
-        importance: Dimension -> importance by PED-ANOVA; see `nbt.tuning.importance.importance`.
+        importance: Dimension -> importance by PED-ANOVA; see `nbt.tuning.importance.Importance`.
         noise: Standard error of the score of one validation at the best trial's score.
         notes: Further remarks for readers, e.g. on unreadable images.
         created: Time of creation in UTC.
@@ -379,7 +379,7 @@ class StudyRecord:
         load_predictions: Returns the predictions of a run by its key, or None; see `final_predictions` and
             `test_predictions`. They are read from the storage when they are first used.
         load_importance_bounds: Returns the interval of each importance, see
-            `nbt.tuning.importance.importance_bounds`. They are computed when they are first used.
+            `nbt.tuning.importance.Importance.bounds`. They are computed when they are first used.
     """
 
     config: StudyConfig
