@@ -100,4 +100,5 @@ def _shares(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     study = optuna.Study("importance", _FixedTrials(trials))
     # Without `target` the evaluator uses the study's direction; with `target` it assumes that lower is better.
     shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=_TOP_QUANTILE))
-    return {name: float(share) for name, share in sorted(shares.items(), key=lambda item: -item[1])}
+    # By name where shares are equal: Optuna returns them in the order of a set.
+    return {name: float(share) for name, share in sorted(shares.items(), key=lambda item: (-item[1], item[0]))}

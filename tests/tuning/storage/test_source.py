@@ -25,7 +25,7 @@ def test_a_stored_source_is_read_back() -> None:
 def test_a_damaged_source_is_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     attributes = {codec.CONFIG: config(name="s").to_dict(), codec.SOURCE: {"images": 3}}
     with caplog.at_level(logging.WARNING, "nbt"):
-        assert study_record(in_memory_study("s"), attributes).source is None
+        assert study_record("s", [], attributes).source is None
     assert "what was known of the source is damaged" in caplog.text
 
 
