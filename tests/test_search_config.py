@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.errors import UsageError
-from nbt.search_config import PRUNERS, SearchConfig, default_value, flag_of, option_fields, split_codes
+from nbt.search_config import PRUNERS, SearchConfig, default_value, flag_of, option_fields
 
 _text = st.text(string.ascii_letters + string.digits + " ./:=(),'\"-_é", min_size=1).filter(str.strip)
 
@@ -168,13 +168,6 @@ def test_the_command_line_names_the_option() -> None:
     with pytest.raises(UsageError) as caught:
         SearchConfig(max_latency=math.nan)
     assert caught.value.command_line_text == "--max-latency: expected a number, got nan"
-
-
-def test_codes_may_be_a_list_or_a_text() -> None:
-    for codes in ("nbt203, NBT207", ("NBT203,NBT207", "nbt203"), ["NBT203", "NBT207"]):
-        assert SearchConfig(dataset="d", budget="1", ignore=codes).ignore == "NBT203,NBT207"
-    assert SearchConfig.from_yaml("dataset: d\nignore: [NBT203, NBT207]\n").ignore == "NBT203,NBT207"
-    assert split_codes(None) == ()
 
 
 def test_what_is_missing_is_named() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nbt.checks import CheckResult
+from nbt.option import split_codes
 from nbt.progress import Progress
-from nbt.search_config import split_codes
 
 DEFAULT_IMAGE_SIZE = 224
 """Image size of the checks of a dataset without an own one: that of most backbones."""

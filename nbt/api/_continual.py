@@ -13,9 +13,10 @@ from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._streams import PlannedStream, StreamSource, check_streams_to_run, is_finished
 from nbt.errors import NbtError, UsageError, require_positive
 from nbt.object_html import short_repr, table_html
+from nbt.option import AUTO
 from nbt.paths import check_outside, check_writable_file, check_writable_folder
 from nbt.progress import Progress
-from nbt.search_config import AUTO, check_workers
+from nbt.search_config import check_workers
 from nbt.settings import TransferSettings, repair
 from nbt.settings.continual import ContinualSettings, default_tasks, method_overrides
 from nbt.tuning.storage.stream_record import StreamObserver

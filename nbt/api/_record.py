@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from nbt.api._load_task import TaskOptions, callback_of, load_task
 from nbt.errors import UsageError, nearest, require_positive
+from nbt.option import AUTO
 from nbt.paths import absolute_path, check_outside, check_writable_file
 from nbt.progress import Progress
-from nbt.search_config import AUTO, check_workers
+from nbt.search_config import check_workers
 
 if TYPE_CHECKING:
     from nbt.task.task import Task

@@ -11,11 +11,12 @@ from nbt.api._load_task import TaskOptions, as_task
 from nbt.api._progress_source import ProgressTrialSource
 from nbt.api.results import TrainResult
 from nbt.errors import NbtError, UsageError, require_positive
+from nbt.option import AUTO
 from nbt.paths import check_outside
 from nbt.progress import Progress as ProgressCallback
 from nbt.report.settings_table import flat_settings, recipe_summary
 from nbt.report.stored_values import finite
-from nbt.search_config import AUTO, check_workers
+from nbt.search_config import check_workers
 from nbt.settings import TransferSettings, repair
 from nbt.tracking.command_tracker import CommandRun, dataset_of, track_command
 from nbt.tracking.study_run_specs import source_metrics

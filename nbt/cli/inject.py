@@ -99,7 +99,7 @@ def _check(teachers: Sequence[str], student: str, score_only: bool, file: str | 
     """
     from nbt.models.backbone_spec import parse_backbone
     from nbt.models.teacher import parse_teachers
-    from nbt.search_config import check_image_size
+    from nbt.option import check_image_size
 
     parse_teachers(teachers)
     parse_backbone(student)

@@ -15,8 +15,9 @@ from nbt.data.resolve import DatasetSource, resolve
 from nbt.errors import UsageError, errors_in
 from nbt.models.backbone_spec import BackboneSpec, MissingTimmError, parse_backbone
 from nbt.models.teacher import parse_teachers
+from nbt.option import check_image_size, check_number, check_shots
 from nbt.paths import absolute_path
-from nbt.search_config import check_image_size, check_number, check_shots, option_fields
+from nbt.search_config import option_fields
 from nbt.settings.candidate import Candidate, parse_candidates
 
 _log = logging.getLogger("nbt")

@@ -15,6 +15,7 @@ from typing import Any
 
 from nbt.errors import UsageError
 from nbt.metrics import METRICS, Metric
+from nbt.option import split_codes
 from nbt.report.priors.pruning import (
     CONTROL,
     STOPPED,
@@ -27,7 +28,6 @@ from nbt.report.priors.pruning import (
 from nbt.report.settings_table import flat_settings, recipe_summary, stored_flat_settings
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import lost_workers, trial_location
-from nbt.search_config import split_codes
 from nbt.settings import SETTINGS, TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.finals.test_results import test_results

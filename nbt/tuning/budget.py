@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nbt.amounts import parse_amount
 from nbt.errors import UsageError
-from nbt.search_config import AUTO, AUTO_BUDGET, OTHER_BUDGETS, is_auto_budget
+from nbt.option import AUTO, AUTO_BUDGET, OTHER_BUDGETS, is_auto_budget
 
 DEFAULT_MAX_BUDGET, DEFAULT_MIN_GAIN = "100", 0.1
 OUT_OF_TIME = "time budget used up"

@@ -10,7 +10,8 @@ from click.core import ParameterSource
 
 from nbt.cli.display.output import Output
 from nbt.errors import nearest
-from nbt.search_config import AUTO, BACKBONE_HELP, WEIGHTS_HELP, Option, default_value, flag_of, option_fields
+from nbt.option import AUTO, Option
+from nbt.search_config import BACKBONE_HELP, WEIGHTS_HELP, default_value, flag_of, option_fields
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -15,8 +15,9 @@ from typing import Any
 from nbt._version import __version__
 from nbt.errors import UsageError
 from nbt.files import machine_code
+from nbt.option import IMAGE_SIZES
 from nbt.paths import check_writable_folder
-from nbt.search_config import IMAGE_SIZES, RESIZE_MODES
+from nbt.search_config import RESIZE_MODES
 from nbt.settings import TransferSettings, repair
 
 CARD_FILE = "model.json"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from nbt.cache import FEATURES, enforce_limit
 from nbt.errors import UsageError, nearest
+from nbt.option import AUTO
 from nbt.paths import cache_folder
 from nbt.progress import Progress
-from nbt.search_config import AUTO, ENGINES, check_workers
+from nbt.search_config import ENGINES, check_workers
 from nbt.tuning.engines.locked_directory import LockedDirectory, remove_abandoned_directories
 from nbt.tuning.engines.ray.cluster_resources import NodeResources, fitting_trials
 from nbt.tuning.engines.ray.options import RayOptions, check_ray_client_installed, check_ray_installed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nbt.machine.cores import usable_cores
 from nbt.machine.memory import available_memory
-from nbt.search_config import AUTO
+from nbt.option import AUTO
 from nbt.tuning.engines.cpu_threads import limit_threads
 from nbt.tuning.engines.gpu_packing import MAX_TRIALS_PER_GPU
 

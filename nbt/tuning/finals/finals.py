@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nbt.errors import NbtError
 from nbt.metrics import METRICS
-from nbt.search_config import check_final_seeds
+from nbt.option import check_final_seeds
 from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
 from nbt.tuning.engines.base import TrialSource

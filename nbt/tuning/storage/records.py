@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.object_html import short_repr
-from nbt.search_config import DEFAULT_EPOCHS, PRUNERS, SearchConfig, split_codes
+from nbt.option import split_codes
+from nbt.search_config import DEFAULT_EPOCHS, PRUNERS, SearchConfig
 from nbt.settings import TransferSettings
 from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, last_accuracy, last_score

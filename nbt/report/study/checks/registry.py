@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 
 from nbt.checks import NOT_APPLICABLE, PASSED, Check, CheckResult, check_codes, run_checks, sort_results
 from nbt.data.checks.registry import DATA_CHECKS
+from nbt.option import split_codes
 from nbt.report.formatting import pluralise
 from nbt.report.stored_values import mappings_at
 from nbt.report.study.checks.false_stops import FalseStops
@@ -18,7 +19,6 @@ from nbt.report.study.checks.space_edge import SpaceEdge
 from nbt.report.study.checks.surrogate_skill import SurrogateSkill
 from nbt.report.study.checks.trivial_model import TrivialModel
 from nbt.report.study.checks.validation_size import ValidationSize
-from nbt.search_config import split_codes
 from nbt.tuning.storage.records import StudyRecord
 
 RESULT_CHECKS: tuple[Check[StudyRecord], ...] = (

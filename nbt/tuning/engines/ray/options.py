@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbt.errors import UsageError
-from nbt.search_config import check_gpus_per_trial, check_ray_address
+from nbt.option import check_gpus_per_trial, check_ray_address
 
 MIN_RAY_VERSION = (2, 60)
 CLIENT_PREFIX = "ray://"
