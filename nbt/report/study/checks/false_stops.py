@@ -24,7 +24,8 @@ class FalseStops(Check[StudyRecord]):
     """Estimates how often the pruner was wrong.
 
     With forecasts: by the controls, which were to be stopped but continued, and by the trials that ended above the
-    interval of their forecast. Without forecasts: by stopped trials that were ahead of the best trial at that epoch.
+    interval that was forecast at half of their epochs. Without forecasts: by stopped trials that were ahead of the best
+    trial at that epoch.
     """
 
     code = "NBT208"
@@ -83,8 +84,8 @@ def _evidence(record: StudyRecord, results: PruningResults) -> Iterator[tuple[bo
         share = wilson_interval(sum(above) / len(above), len(above))
         yield (
             _is_above(sum(above), len(above), _EXPECTED_ABOVE),
-            f"{sum(above)} of {pluralise(len(above), 'full-length trial')} ended above the 80 % interval of the "
-            f"forecast ({format_interval(share)}; {percent(_EXPECTED_ABOVE, 0)} expected)",
+            f"{sum(above)} of {pluralise(len(above), 'trial')} that reached half of their epochs ended above the 80 % "
+            f"interval of the forecast ({format_interval(share)}; at most {percent(_EXPECTED_ABOVE, 0)} expected)",
         )
 
 
@@ -96,11 +97,17 @@ def _is_above(hits: int, n: int, rate: float) -> bool:
 
 
 def _ended_above(trial: TrialRecord, metric: str) -> bool | None:
-    """Returns whether a full-length trial ended above its forecast's interval at half its epochs; None without one."""
-    forecast = forecast_of(trial)
-    row = None if forecast is None else forecast.latest_at(trial.settings.epochs / 2)
+    """Returns whether a trial ended above its forecast's interval at half its epochs; None if it did not reach them.
+
+    A trial that was stopped later counts as one that did not: without them the others, which went on because they were
+    better than their forecasts, would be a biased sample.
+    """
+    forecast, half = forecast_of(trial), trial.settings.epochs / 2
+    row = None if forecast is None else forecast.latest_at(half)
+    if row is None or len(trial.curve) < half or trial.state not in ("complete", "pruned"):
+        return None
     score = trial.score(metric)
-    return None if row is None or score is None else score > row.high
+    return score is not None and score > row.high
 
 
 def _is_ahead(trial: TrialRecord, best: TrialRecord, margin: float, metric: str) -> bool:

@@ -39,7 +39,18 @@ def test_forecasts_that_are_too_low_fail() -> None:
     low = {number: forecast(0.5, last=11, incumbent=0.7) for number in (8, 14, 17)}
     result = with_forecasts(low)
     assert result.state == FAILED
-    assert "4 of 6 full-length trials ended above" in result.message
+    assert "4 of 6 trials that reached half of their epochs ended above" in result.message
+
+
+def test_trials_that_were_stopped_later_count_as_not_above() -> None:
+    """Of the trials that reached half of their epochs, those that went on are the ones that beat their forecasts."""
+    stored = forecasts() | {number: forecast(0.5, last=11, incumbent=0.7) for number in (8, 14, 17)}
+    listed = [replace(record, facts={"forecast": stored.get(record.number)}) for record in trials()]
+    for epochs, counted in ((4, 6), (8, 7)):
+        stopped = trial(4, "pruned", curve=curve(0.3, epochs=epochs, seed=4), reason="the forecast is low")
+        listed[4] = replace(stopped, facts={"forecast": forecast(0.5, last=epochs, incumbent=0.7)})
+        result = run(CHECK, trials=tuple(listed), pruner="fit")
+        assert f"4 of {counted} trials that reached half of their epochs ended above" in result.message
 
 
 def test_without_forecasts_stopped_trials_are_compared_with_the_best_one() -> None:
