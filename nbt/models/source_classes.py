@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nbt.models.weights import SourceClassMeans
 
 # As `nbt.training.export` writes them.
-_CARD_FILE = "model.json"
+_CARD_FILE, _WEIGHTS_FILE = "model.json", "weights.safetensors"
 _CARD_KEY = "nbt"
 
 
@@ -72,9 +72,10 @@ def _card_names(weights: str) -> tuple[str, ...]:
     if weights in ("default", "none") or path.suffix != ".safetensors":
         return ()
     card: Any = None
-    with suppress(OSError, ValueError):
-        card = json.loads(path.with_name(_CARD_FILE).read_text(encoding="utf-8"))
-    if card is None:
+    if path.name == _WEIGHTS_FILE:
+        with suppress(OSError, ValueError):
+            card = json.loads(path.with_name(_CARD_FILE).read_text(encoding="utf-8"))
+    else:
         from safetensors import safe_open
 
         with safe_open(path, framework="pt") as file:

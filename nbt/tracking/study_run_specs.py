@@ -237,7 +237,7 @@ def _result_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
         prefix = "test" if test.name == "recommended" else f"test_{test.name}"
         values |= {f"{prefix}_accuracy": test.accuracy.mean, f"{prefix}_loss": test.loss}
     values |= _test_values(record)
-    source = source_accuracies(record)
+    source = None if final is None else source_accuracies(record)
     values |= {} if source is None else source_metrics(source)
     for key, value in values.items():
         if value is not None:

@@ -51,6 +51,7 @@ def test_an_exported_model_has_its_classes_in_folder_and_file(tmp_path: Path) ->
     assert source_classes(CONV3, str(weights), head(5)).names == task.class_names
     assert source_classes(CONV3, str(weights), head(6)).names == (), "a card of other weights"
     export_file(load_model(tmp_path / "model", "cpu"), tmp_path / "file.safetensors", "safetensors")
+    (tmp_path / "model.json").write_text('{"class_names": ["of", "another", "model", "beside", "it"]}')
     assert source_classes(CONV3, str(tmp_path / "file.safetensors"), head(5)).names == task.class_names
     for damaged in ("[]", "no JSON", json.dumps({"class_names": 3})):
         (tmp_path / "model" / "model.json").write_text(damaged)
