@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from nbt.api._load_task import TaskOptions, as_task
+from nbt.api._load_task import TaskOptions, as_task, refuse_source_data
 from nbt.api._streams import PlannedStream, StreamSource, check_streams_to_run, is_finished
 from nbt.errors import NbtError, UsageError, require_positive
 from nbt.object_html import short_repr, table_html
@@ -128,6 +128,7 @@ def continual(
     from nbt.tracking.stream_tracker import StreamTracker
 
     checked = check_streams(scenario, methods, tasks, more)
+    refuse_source_data(options, "streams")
     require_positive(seeds=seeds)
     check_workers(workers)
     check_writable_folder("--out", out)

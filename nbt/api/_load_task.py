@@ -113,6 +113,20 @@ def check_task(task: object) -> None:
         raise UsageError(f"{task!r} is no task: give nbt.load_task(...), or the name or path of a dataset")
 
 
+def refuse_source_data(options: TaskOptions, what: str) -> None:
+    """Checks that a function that does not measure source accuracy is not asked for it.
+
+    Args:
+        options: Options of the task.
+        what: What has no source accuracy, for the message.
+
+    Raises:
+        UsageError: `source_data` is given.
+    """
+    if options.get("source_data") is not None:
+        raise UsageError(f"source_data: {what} have no source accuracy; leave it out")
+
+
 def as_task(task: Task | str | Path, options: TaskOptions) -> Task:
     """Returns a loaded task unchanged, or loads the task of a dataset.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from nbt.api._load_task import TaskOptions, callback_of, load_task
+from nbt.api._load_task import TaskOptions, callback_of, load_task, refuse_source_data
 from nbt.errors import UsageError, nearest, require_positive
 from nbt.option import AUTO
 from nbt.paths import absolute_path, check_outside, check_writable_file
@@ -80,6 +80,7 @@ def record(
     if path.suffix != ".parquet":
         raise UsageError(f"--out {out}: the name of a recorded table ends in .parquet")
     check_writable_file("--out", path)
+    refuse_source_data(options, "recorded tables")
     require_positive(trials=trials, epochs=epochs)
     check_workers(workers)
     if design not in DESIGNS:

@@ -95,7 +95,13 @@ def load_teacher(text: str) -> Teacher:
     from nbt.models.backbone import default_image_size
     from nbt.models.weights import load_pretrained_weights
 
-    pretrained = load_pretrained_weights(spec, weights, image_size=default_image_size(spec))
+    try:
+        pretrained = load_pretrained_weights(spec, weights, image_size=default_image_size(spec))
+    except UsageError as error:
+        if weights != "default":
+            raise
+        reason = str(error).split(";")[0].removeprefix("backbone ")  # its advice is for --weights
+        raise UsageError(f"--teacher {text}: {reason}; give --teacher '{spec.text}=FILE'") from error
     return Teacher(canonical_teacher_name(text), spec, pretrained.w0, pretrained.stale_statistics)
 
 

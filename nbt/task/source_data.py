@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from nbt.models.source_classes import SourceClasses
     from nbt.progress import Progress
 
+_WORDNET_NUMBER = re.compile(r"n\d{8}")
 _MAX_NAMES_SHOWN = 3
 
 
@@ -88,8 +90,9 @@ def load_source_data(
 def match_classes(names: Sequence[str], classes: SourceClasses, dataset: str) -> tuple[npt.NDArray[np.int64], str]:
     """Matches classes of images with outputs of the source's classifier.
 
-    Each class is matched by its name (regardless of case, "_" and "-") or, if the classifier has no class of this name,
-    by its number as that of an output. If no class has a known name and there are as many classes as outputs, they are
+    Each class is matched by its name (regardless of case, "_" and "-") or, if the classifier has no class of this name
+    and none with a number as its name, by its number as that of an output. If there are as many classes as outputs, and
+    the names of the outputs are not known or those of the classes are numbers of WordNet ("n01440764"), they are
     matched in their order: numerically if all are whole numbers, else alphabetically.
 
     Args:
@@ -101,29 +104,44 @@ def match_classes(names: Sequence[str], classes: SourceClasses, dataset: str) ->
         The output of each class, int64 (c,); and "names", "numbers" or "order".
 
     Raises:
-        UsageError: A class cannot be matched; the message names it and the remedy.
+        UsageError: A class cannot be matched, or two have the same output; the message names them and the remedy.
     """
     counts = Counter(map(_normalised, classes.names))
     # ImageNet has two classes of the name "crane": such names say nothing.
     by_name = {name: i for i, name in enumerate(map(_normalised, classes.names)) if counts[name] == 1}
     found = [by_name.get(_normalised(name)) for name in names]
+    # A class "5" of digits is not output 5.
+    count = 0 if any(name.isdecimal() for name in by_name) else classes.count
     by_number = [
-        _output_number(name, classes.count) if known is None else known
-        for name, known in zip(names, found, strict=True)
+        _output_number(name, count) if known is None else known for name, known in zip(names, found, strict=True)
     ]
     if None not in by_number:
+        _check_distinct(names, by_number, dataset)
         return np.array(by_number, dtype=np.int64), "names" if None not in found else "numbers"
-    if len(names) == classes.count and found == [None] * len(names):
+    if len(names) == classes.count and (not classes.names or all(map(_WORDNET_NUMBER.fullmatch, names))):
         return np.arange(classes.count), "order"
     unknown = [name for name, output in zip(names, by_number, strict=True) if output is None]
     shown = ", ".join(unknown[:_MAX_NAMES_SHOWN]) + (", ..." if len(unknown) > _MAX_NAMES_SHOWN else "")
     hint = f" ({nearest(_normalised(unknown[0]), by_name)})" if by_name else ""
-    named = "a class of the source or " if by_name else ""
+    ways = ["a class of the source"] if by_name else []
+    ways += [f"the number of its output, 0 to {count - 1}"] if count else []
     raise UsageError(
         f"--source-data {dataset}: {len(unknown)} of {len(names)} classes cannot be matched with the {classes.count} "
-        f"outputs of the source's classifier: {shown}{hint}; name each folder after {named}the number of its output, "
-        f"0 to {classes.count - 1}, or give images of all {classes.count} classes"
+        f"outputs of the source's classifier: {shown}{hint}; name each folder after {' or '.join(ways)}"
+        + ("" if by_name else f", or give images of all {classes.count} classes")
     )
+
+
+def _check_distinct(names: Sequence[str], outputs: Sequence[int | None], dataset: str) -> None:
+    """Raises UsageError if two classes have the same output."""
+    first: dict[int | None, str] = {}
+    for name, output in zip(names, outputs, strict=True):
+        if output in first:
+            raise UsageError(
+                f"--source-data {dataset}: the classes {first[output]} and {name} are both matched with output "
+                f"{output} of the source's classifier; name all folders after classes, or all after numbers of outputs"
+            )
+        first[output] = name
 
 
 def _held_out(listing: Listing) -> Listing:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import nbt
+from nbt.api import record
 from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
@@ -150,3 +151,13 @@ def test_a_training_reports_its_model(task: Task, own_folder: Path) -> None:
         mlflow.search_runs(search_all_experiments=True).dropna(subset=["metrics.source_accuracy"]).to_dict("records")
     )
     assert (run["metrics.source_accuracy"], run["metrics.source_reference_accuracy"]) == (model, reference)
+
+
+@pytest.mark.parametrize("name", ["streams", "recorded tables"])
+def test_functions_without_source_accuracy_refuse_its_images(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"^source_data: {name} have no source accuracy; leave it out$"):
+        if name == "streams":
+            nbt.continual("digits", scenario="data", backbone="conv3(width=8)", source_data=tmp_path)
+        else:
+            record("digits", trials=4, out=tmp_path / "t.parquet", backbone="conv3(width=8)", source_data=tmp_path)
+    assert not list(tmp_path.iterdir())

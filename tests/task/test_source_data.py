@@ -26,7 +26,7 @@ BIRDS = SourceClasses(5, ("jay", "indigo bunting", "crane", "red-breasted mergan
         (["2", "jay"], BIRDS, [2, 0], "numbers"),
         (["0", "4"], SourceClasses(5), [0, 4], "numbers"),
         (["1", "0"], SourceClasses(2, ("1", "0")), [0, 1], "names"),
-        (["n01", "n02", "n03", "n04", "n05"], BIRDS, [0, 1, 2, 3, 4], "order"),
+        ([f"n0144076{digit}" for digit in range(5)], BIRDS, [0, 1, 2, 3, 4], "order"),
         (["1", "2", "3"], SourceClasses(3), [0, 1, 2], "order"),
     ],
     ids=["by name", "a number beside a name", "by number", "names before numbers", "in order", "numbers from 1"],
@@ -47,13 +47,25 @@ def test_classes_are_matched(names: list[str], classes: SourceClasses, outputs: 
         (
             ["crane"],
             BIRDS,
-            r"name each folder after a class of the source or the number of its output, 0 to 4, or give",
+            r"name each folder after a class of the source or the number of its output, 0 to 4$",
         ),
         (["jay", "5"], BIRDS, "1 of 2 classes"),
         (["a", "b"], SourceClasses(3), r"2 of 2 .* classifier: a, b; name each folder after the number of its output"),
+        (["a", "b", "c", "d", "e"], BIRDS, r"5 of 5 classes .* or the number of its output, 0 to 4$"),
         (["jay", "a", "b", "c", "d"], BIRDS, r"4 of 5 classes .* a, b, c, \.\.\."),
+        (["0", "5"], SourceClasses(2, ("5", "6")), r"1 of 2 classes .* name each folder after a class of the source$"),
+        (["0", "Jay"], BIRDS, r"the classes 0 and Jay are both matched with output 0 of the source's classifier"),
     ],
-    ids=["misspelt", "an ambiguous name", "a number too high", "unknown names", "some names of all"],
+    ids=[
+        "misspelt",
+        "an ambiguous name",
+        "a number too high",
+        "unknown names",
+        "other names",
+        "some names of all",
+        "a number as a name",
+        "twice",
+    ],
 )
 def test_classes_that_cannot_be_matched_are_named(names: list[str], classes: SourceClasses, message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -101,7 +101,8 @@ def check_card(card: Any, source: str) -> dict[str, Any]:
         )
     wrong = [name for name, kind in _ENTRIES.items() if not isinstance(card.get(name), kind)]
     wrong += [name for name in ("mean", "std") if name not in wrong and len(card[name]) != 3]
-    wrong += ["class_names"] if card.get("class_names") == [] else []
+    wrong += ["mean"] if "mean" not in wrong and not all(map(_is_finite, card["mean"])) else []
+    wrong += ["class_names"] if "class_names" not in wrong and not _are_names(card["class_names"]) else []
     if "image_size" not in wrong and not IMAGE_SIZES[0] <= card["image_size"] <= IMAGE_SIZES[1]:
         wrong.append("image_size")
     wrong += [name for name in ("std", "temperature") if name not in wrong and not _are_positive(card.get(name, 1.0))]
@@ -122,10 +123,19 @@ def damaged_card(source: str, reason: str) -> UsageError:
     return UsageError(f"{source}: the card is damaged ({reason}); export the model again")
 
 
+def _are_names(values: list[Any]) -> bool:
+    """Returns whether values are distinct texts, at least one."""
+    return bool(values) and all(isinstance(name, str) for name in values) and len(set(values)) == len(values)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _are_positive(values: Any) -> bool:
     """Returns whether a value, or each value of a list, is a finite number above 0."""
     items = values if isinstance(values, list) else [values]
-    return all(isinstance(item, int | float) and math.isfinite(item) and item > 0 for item in items)
+    return all(_is_finite(item) and item > 0 for item in items)
 
 
 def check_export(folder: str | Path, name: str = "export") -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pickle
 import shutil
 from pathlib import Path
@@ -181,7 +182,10 @@ class Code:
         "a type",
         "huge images",
         "no image",
+        "an infinite mean",
         "no class",
+        "equal classes",
+        "numbers as classes",
         "an unknown backbone",
         "small images",
     ],
@@ -208,8 +212,13 @@ def test_a_damaged_or_dangerous_folder_gives_one_line_and_runs_nothing(
     elif damage == "another shape":
         card["mean"] = [0.5]
         message += r" \(mean\)"
-    elif damage == "no class":
-        card["class_names"] = []
+    elif damage == "an infinite mean":
+        card["mean"] = [0.5, math.inf, 0.5]
+        message += r" \(mean\)"
+    elif damage in ("no class", "equal classes", "numbers as classes"):
+        n_classes = len(card["class_names"])
+        names = {"no class": [], "equal classes": ["a"] * n_classes, "numbers as classes": list(range(n_classes))}
+        card["class_names"] = names[damage]
         message += r" \(class_names\)"
     elif damage == "an unknown backbone":
         card["backbone"] = "conv9"
