@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from nbt.errors import UsageError
 from nbt.search_config import PRUNERS, SearchConfig, default_value, flag_of, option_fields
 
-_text = st.text(string.ascii_letters + string.digits + " ./:=(),'\"-_é", min_size=1).filter(str.strip)
+_text = st.text(string.ascii_letters + string.digits + " ./:=(),'\"-_é", min_size=1).filter(
+    lambda text: text.strip() and not text.startswith("--")  # a value may be the name of an option
+)
 
 
 def _values(name: str) -> st.SearchStrategy[Any]:
@@ -36,6 +38,7 @@ def _values(name: str) -> st.SearchStrategy[Any]:
             unique_by=lambda belief: belief["dimension"],
         ),
         "backbones": st.lists(st.sampled_from(["resnet18", "squeezenet1_0"]), min_size=1, unique=True),
+        "teachers": st.lists(st.sampled_from(["resnet18", "conv3=w.pth"]), min_size=1, unique=True),
         "gpus": st.one_of(st.just("auto"), st.floats(0.0, 1.0)),
     }.get(option.kind, _text)
 
