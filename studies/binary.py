@@ -42,7 +42,7 @@ import torch
 import yaml
 from machine import machine
 from scipy import stats
-from shards import add_shard_option, start_shards
+from shards import start_shards, study_parser
 from tuned_default import BACKBONE, IMAGE_SIZE, Tasks, append, read, recipe
 
 from nbt.seeds import derive_seed
@@ -61,16 +61,8 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Runs the study or writes its report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train the settings that have no row yet")
-    run.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    parser, run = study_parser(__doc__, ROWS, "data set")
     run.add_argument("--draws", type=int, default=DRAWS, help="draws per arm and data set")
-    run.add_argument("--minutes", type=float, default=180.0, help="no new run after this time")
-    run.add_argument("--rows", type=Path, default=ROWS)
-    add_shard_option(run, "data set")
-    report = commands.add_parser("report", help="write the report of the stored rows")
-    report.add_argument("--rows", type=Path, default=ROWS)
     args = parser.parse_args()
     if args.command == "run":
         start_shards(args)

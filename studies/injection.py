@@ -41,7 +41,7 @@ import numpy as np
 import torch
 from binary import interval
 from machine import machine
-from shards import add_shard_option, start_shards
+from shards import start_shards, study_parser
 from tuned_default import append, read
 
 import nbt
@@ -77,16 +77,7 @@ Key = tuple[str, str, str, str]  # target, student ("" in the arm *teacher*), te
 
 def main() -> None:
     """Runs the study or writes its report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train what has no row yet")
-    run.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
-    run.add_argument("--minutes", type=float, default=180.0, help="no new run after this time")
-    run.add_argument("--rows", type=Path, default=ROWS)
-    add_shard_option(run, "arm")
-    report = commands.add_parser("report", help="write the report of the stored rows")
-    report.add_argument("--rows", type=Path, default=ROWS)
-    args = parser.parse_args()
+    args = study_parser(__doc__, ROWS, "arm")[0].parse_args()
     if args.command == "run":
         start_shards(args)
         torch.set_num_threads(1)

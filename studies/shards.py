@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from nbt.machine.cores import usable_cores
 from nbt.tuning.engines.cpu_threads import thread_environment
@@ -22,6 +23,28 @@ def add_shard_option(parser: argparse.ArgumentParser, items: str) -> None:
     """
     text = f"I/N: run every N-th {items}, starting with the I-th (counted from 0); auto: all, one process per core"
     parser.add_argument("--shard", default=AUTO, help=text)
+
+
+def study_parser(
+    description: str | None, rows: Path, items: str
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Returns the parser of a study with the commands `run`, in shards, and `report`, and that of `run`.
+
+    Args:
+        description: Docstring of the study.
+        rows: Default file of its rows.
+        items: What `--shard` divides, such as "data set".
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train what has no row yet")
+    run.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    run.add_argument("--minutes", type=float, default=180.0, help="no new run after this time")
+    report = commands.add_parser("report", help="write the report of the stored rows")
+    for command in (run, report):
+        command.add_argument("--rows", type=Path, default=rows)
+    add_shard_option(run, items)
+    return parser, run
 
 
 def start_shards(args: argparse.Namespace) -> None:

@@ -122,9 +122,9 @@ def _default_file(teacher: str, student: str) -> str:
 def _check_file(path: Path) -> None:
     if path.suffix not in _SUFFIXES:
         raise UsageError(f"--out {path}: expected a name that ends in {' or '.join(_SUFFIXES)}")
+    check_writable_file("--out", path)
     if not path.parent.is_dir():
         raise UsageError(f"--out {path}: the folder {path.parent} does not exist")
-    check_writable_file("--out", path)
     check_outside_class_folders("--out", path)
 
 

@@ -14,7 +14,7 @@ from nbt.checks import sort_results
 from nbt.display.progress import Progress
 from nbt.display.rows import BarRow, text_row
 from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
-from nbt.report.formatting import cost_text, difference_number, duration, origin_text, score_text
+from nbt.report.formatting import cost_text, difference_number, duration, origin_text, pluralise, score_text
 from nbt.report.study.checks.registry import data_checks
 from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.settings import TransferSettings
@@ -95,7 +95,7 @@ class SearchProgress(Progress, StudyObserver):
         self._spent = self._earlier = record.budget_spent
         self._start_time = self._clock()
         self._activity = None
-        resumed = f", resumed with {self.stored_trials} trials" if self.stored_trials else ""
+        resumed = f", resumed with {pluralise(self.stored_trials, 'trial')}" if self.stored_trials else ""
         optimised = "" if self._metric.name == DEFAULT_METRIC else f"; optimises the {self._metric.label}"
         spent = ", which is spent: no further trials" if _has_spent_budget(record) else ""
         self._line(f"study {record.config.name}{resumed}; budget {record.budget}{spent}{optimised}")

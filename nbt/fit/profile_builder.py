@@ -61,9 +61,9 @@ _BATCH_NORM_IMAGES = 128
 """Number of images (at 224 px and below) for the BatchNorm statistics of the random network."""
 
 _NO_HEAD = "the weights came without a classifier of their source's classes"
-_NO_MEANS = "the class means of the source are not known; give its images with --source-data FOLDER"
+_NO_MEANS = "the class means of the source are not known; give its images to nbt fit with --source-data FOLDER"
 _NO_SIMILARITY = (
-    "neither class means nor a classifier of the source are known; give its images with --source-data FOLDER"
+    "neither class means nor a classifier of the source are known; give its images to nbt fit with --source-data FOLDER"
 )
 _NO_NORM = "the backbone has no BatchNorm layer"
 _NO_STATISTICS = "the weights came without running statistics of their source"

@@ -103,6 +103,8 @@ def check_source_data(path: str | Path) -> DatasetSource:
     Raises:
         UsageError: There is no such folder or file, or it cannot be a dataset.
     """
+    if not str(path):
+        raise UsageError("--source-data: expected a folder or a CSV, got an empty text")
     absolute = absolute_path(path)
     if not os.path.exists(absolute):  # noqa: PTH110 - pathlib raises where a name is too long
         raise UsageError(

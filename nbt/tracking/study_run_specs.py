@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nbt.errors import UsageError
 from nbt.metrics import METRICS, Metric
 from nbt.option import split_codes
 from nbt.report.priors.pruning import (
@@ -33,7 +32,7 @@ from nbt.training.results import EpochResult
 from nbt.tuning.finals.test_results import test_results
 from nbt.tuning.intervals import value_interval
 from nbt.tuning.source_accuracies import SourceAccuracies, source_accuracies
-from nbt.tuning.space.space import Space
+from nbt.tuning.space.space import stored_space
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyRecord, TrialRecord
 
 MAX_NAME_LENGTH, MAX_TAG_LENGTH = 250, 5000
@@ -316,20 +315,17 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
 
 def _varied_settings(record: StudyRecord, settings: TransferSettings) -> dict[str, str]:
     """Returns the settings that the space varies; all if the space of the study is not known any more."""
-    columns = _space_columns(record.search_config().space, record.config.space_hash)
+    columns = _space_columns(record.search_config().space, record.config.space_hash, record.config.teacher)
     values, stored = flat_settings(settings), stored_flat_settings(settings)
     backbone = {"backbone": record.config.backbone_name(settings)} if record.config.candidates else {}
     return {name: str(values[name]) for name in (stored if columns is None else columns)} | backbone
 
 
 @cache
-def _space_columns(space: str, space_hash: str) -> tuple[str, ...] | None:
+def _space_columns(space: str, space_hash: str, teacher: str | None) -> tuple[str, ...] | None:
     """Returns the columns of the dimensions of a space; None if it cannot be read or has changed since the search."""
-    try:
-        found = Space.load(space)
-    except UsageError:
-        return None
-    if found.hash != space_hash:
+    found = stored_space(space, space_hash, teacher)
+    if found is None:
         return None
     return tuple(column for dimension in found.dimensions for column in SETTINGS[dimension.name].columns)
 

@@ -138,7 +138,7 @@ def _read_file_card(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             card = json.loads(file.metadata()[CARD_KEY])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a model of nbt export ({one_line_message(error)})") from error
     return check_card(card, str(path))
 

@@ -78,7 +78,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = folder / CARD_FILE
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{folder} is not a model folder of nbt ({CARD_FILE}: {error})") from error
     return check_card(card, str(path))
 

@@ -219,4 +219,4 @@ def _shown(value: float) -> float:
 
 
 def _choice_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value) or "none"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nbt.errors import UsageError, nearest
 from nbt.paths import bundled_folder
 from nbt.settings import SETTINGS, TransferSettings, repair
+from nbt.settings.teacher_names import parse_teacher_names
 from nbt.tuning.space.dimension import Dimension, ParamValue, format_value
 from nbt.tuning.space.parser import parse_space_fields
 
@@ -279,6 +280,23 @@ class Space:
         ]
         rows += [_table_row(name, "fixed", format_value(value), "", "") for name, value in self.fixed.items()]
         return rows + [_table_row(name, "same as", followed, "", "") for name, followed in self.same_as.items()]
+
+
+def stored_space(source: str, space_hash: str, teacher: str | None = None) -> Space | None:
+    """Returns the space of a stored study, with its teachers; None if it cannot be read or has changed since.
+
+    Args:
+        source: Name of a shipped space, or path of its file.
+        space_hash: `Space.hash` at the time of the search.
+        teacher: The option `teacher` of the search.
+    """
+    try:
+        space = Space.load(source)
+    except UsageError:
+        return None
+    if space.hash != space_hash:
+        return None
+    return space if teacher is None else space.with_teachers(parse_teacher_names(teacher))
 
 
 def space_names() -> tuple[str, ...]:

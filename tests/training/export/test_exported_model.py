@@ -168,6 +168,12 @@ class Code:
         return Path.touch, (self.marker,)
 
 
+def test_a_deeply_nested_card_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match=r"is not a model folder of nbt \(model\.json: maximum recursion depth"):
+        read_card(tmp_path)
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -6,7 +6,7 @@ import pytest
 
 from nbt.tuning.storage.codec import TLI_SIMILARITIES, TLI_SIMILARITY
 from nbt.tuning.target import Target
-from tests.tuning.priors.suggestions import NO_REASON, best, grid, inactivity_reason
+from tests.tuning.priors.suggestions import NO_REASON, best, grid, inactivity_reason, suggestion
 from tests.tuning.synthetic import target
 
 
@@ -34,6 +34,10 @@ class TestInjectTheMostSimilar:
     def test_the_most_similar_teacher_is_preferred(self) -> None:
         injections = grid("teacher", "a", "b", "c", init="inject")
         assert best(self.NAME, self.on(a=0.2, b=0.7, c=0.5), injections) == "b"
+
+    def test_its_statement_names_the_teacher_and_none(self) -> None:
+        (statement,) = suggestion(self.NAME, self.on(a=0.2, b=0.7)).statements
+        assert statement.text == "teacher is none or b"
 
     def test_teachers_of_equal_similarity_are_not_told_apart(self) -> None:
         assert inactivity_reason(self.NAME, self.on(a=0.7, b=0.69)) == NO_REASON

@@ -11,7 +11,7 @@ from nbt.report.formatting import format_number, join_words
 from nbt.report.study.recommendation import current_recommendation
 from nbt.settings import SETTINGS, TransferSettings
 from nbt.tuning.space.dimension import Dimension, ParamValue
-from nbt.tuning.space.space import Space
+from nbt.tuning.space.space import Space, stored_space
 from nbt.tuning.storage.records import StudyRecord
 
 _MARGIN = 0.01
@@ -35,7 +35,7 @@ class SpaceEdge(Check[StudyRecord]):
             return self.not_applicable("The study has no recommendation yet.")
         if recommendation.is_default:
             return self.not_applicable("The recommendation is the default recipe, which the space does not limit.")
-        space = _space_of(subject)
+        space = stored_space(subject.config.space, subject.config.space_hash, subject.config.teacher)
         if space is None:
             return self.not_applicable(f"The space {subject.config.space} is not available or was changed.")
         try:
@@ -51,14 +51,6 @@ class SpaceEdge(Check[StudyRecord]):
             count=len(edges),
             examples=(edge for _, edge in edges),
         )
-
-
-def _space_of(record: StudyRecord) -> Space | None:
-    try:
-        space = Space.load(record.config.space)
-    except UsageError:
-        return None
-    return space if space.hash == record.config.space_hash else None
 
 
 def _edges(space: Space, settings: TransferSettings) -> Iterator[tuple[str, str]]:

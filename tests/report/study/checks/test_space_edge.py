@@ -21,6 +21,14 @@ def result_of(settings: TransferSettings, **changes: object) -> CheckResult:
     return run(CHECK, finals=(recommended,), config=config(space_hash=SPACE.hash, **changes))
 
 
+@pytest.mark.parametrize("teacher", ["conv4", '["conv3", "conv4"]'])
+def test_an_injection_is_in_the_space_of_a_search_with_its_teacher(teacher: str) -> None:
+    injection = BEST.replace(init="inject", teacher="conv4")
+    assert result_of(injection, teacher=teacher).state == PASSED
+    assert result_of(injection.replace(head_lr=1.0), teacher=teacher).state == FAILED
+    assert result_of(injection).state == NOT_APPLICABLE
+
+
 def test_settings_inside_the_space_pass() -> None:
     assert result_of(BEST).state == PASSED
 
