@@ -40,12 +40,12 @@ class Option:
     Attributes:
         kind: One of `KINDS`. "budget" is a whole number or a text such as "2h", "gpus" a number or "auto", "workers" a
             whole number or "auto", "codes" a list of codes or a text with commas between them, "beliefs" a list of
-            mappings or a text of one, "backbones" such a list, or a file of one, "teachers" a text or a list of texts.
+            mappings or YAML text of it, "backbones" the same or a file of it, "teachers" a text or a list of texts.
         role: "task" for what is transferred to what, "search" for what the search does, "run" for where it runs and is
             stored.
         help: One sentence for help texts.
         metavar: What stands for the value in help texts.
-        low: Least value of a whole number; None where `rule` says it.
+        low: Least value of a whole number; None where `rule` checks it.
         positive: Whether a number must be above 0.
         choices: The values of a choice.
         when_none: What None means, for help texts; "" where None is not a value or needs no words.
@@ -146,7 +146,7 @@ def check_number(name: str, value: int | None, low: int, high: int | None, reaso
         reason: Why these are the bounds, for the message.
 
     Raises:
-        UsageError: It is not.
+        UsageError: It is no whole number, or out of range.
     """
     if value is None:
         return
@@ -248,5 +248,5 @@ def check_final_seeds(name: str, folds: int) -> None:
 
 
 def split_codes(codes: str | None) -> tuple[str, ...]:
-    """Returns the codes, in upper case, of a text with commas between them; none for None."""
+    """Returns the codes, in upper case, of a text with commas between them; an empty tuple for None."""
     return tuple(code.strip().upper() for code in (codes or "").split(",") if code.strip())

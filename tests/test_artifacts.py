@@ -54,7 +54,9 @@ REPHRASED = {
     "no average of the weights over more than": "average the weights over at most",
     "as 32 images a step give": "as batches of 32 images give",
     "steps an epoch are few here": "small datasets have few steps",
-    "a head takes about 8 of the 6 epochs to be learned again": "a reset head needs about 8 of the 6 epochs to recover",
+    "a head takes about 8 of the 6 epochs to be learned again": (
+        "a reset head needs about 8 epochs to recover, a trial has 6"
+    ),
     "ours, on Frati": "nbt, based on Frati",
     "who zap in long": "who zap during long",
     "the network itself rather than its expansion": "train the network rather than its first-order expansion",
@@ -66,6 +68,7 @@ REPHRASED = {
         "prefer settings like the best ones on digits · conv3(width=8)"
     ),
     "similarity of the tasks": "task similarity",
+    "give its images with --source-data": "give its images to nbt fit with --source-data",
     "nothing in the profile speaks for it": "the profile gives no reason for it",
     "Random settings to full length, without anchors.": "Random settings; no pruning and no baseline recipes.",
     "the lower half is stopped at a third": "the lower half of the trials is stopped at one third",

@@ -13,7 +13,8 @@ def parse_teacher_names(value: Any) -> tuple[str, ...]:
     """Reads the names of teachers.
 
     Args:
-        value: None, the name of a teacher, YAML or JSON text of a list, which starts with "[", or a list of such texts.
+        value: None, the name of a teacher, YAML or JSON text of a list, which starts with "[", or a list of such names
+            and texts.
 
     Returns:
         The names as they are written, see `nbt.models.teacher.parse_teacher`; empty for None.
@@ -26,7 +27,8 @@ def parse_teacher_names(value: Any) -> tuple[str, ...]:
     items = value if isinstance(value, list | tuple) else [value]
     names = [name for item in items for name in _split(item)]
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise UsageError(f"teacher: expected BACKBONE, BACKBONE=FILE, or a list of such texts, got {value!r:.80}")
+        shown = ", ".join(map(repr, names)) or "an empty list"
+        raise UsageError(f"--teacher: expected BACKBONE or BACKBONE=FILE, or a list of such texts, got {shown:.80}")
     return tuple(names)
 
 
@@ -38,6 +40,6 @@ def _split(item: Any) -> list[Any]:
 
 
 def teacher_names_text(value: Any) -> str:
-    """Returns the names of teachers as one text, which `parse_teacher_names` reads; that of one teacher is its name."""
+    """Returns the names of teachers as one text, which `parse_teacher_names` reads; for one teacher, its name."""
     names = parse_teacher_names(value)
     return names[0] if len(names) == 1 else json.dumps(names)

@@ -1,4 +1,4 @@
-"""Images of the source task, on which trials measure how well their body still works with the source's classifier."""
+"""Images of the source task, to measure how well a trained body still works with the source's classifier."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class SourceData:
     Attributes:
         dataset: Absolute path of the folder or manifest.
         images: Decoded images, uint8 (N, H, W, 3), of the size of the task's images.
-        labels: Output of the source's classifier of each image's class, 0 ... C_s-1, int64 (N,).
-        class_names: Names of the classes in the folder.
+        labels: Index of the classifier's output that stands for the class of each image, 0 ... C_s-1, int64 (N,).
+        class_names: Names of the classes in the folder or manifest.
         matching: How the classes were matched with outputs: "names", "numbers" or "order".
         fingerprint: Hash of the bytes of the image files and of their classes.
     """
@@ -91,7 +91,7 @@ def match_classes(names: Sequence[str], classes: SourceClasses, dataset: str) ->
     """Matches classes of images with outputs of the source's classifier.
 
     Each class is matched by its name (regardless of case, "_" and "-") or, if the classifier has no class of this name
-    and none with a number as its name, by its number as that of an output. If there are as many classes as outputs, and
+    and none with a number as its name, as the number of an output. If there are as many classes as outputs, and
     the names of the outputs are not known or those of the classes are numbers of WordNet ("n01440764"), they are
     matched in their order: numerically if all are whole numbers, else alphabetically.
 
@@ -122,7 +122,7 @@ def match_classes(names: Sequence[str], classes: SourceClasses, dataset: str) ->
         return np.arange(classes.count), "order"
     unknown = [name for name, output in zip(names, by_number, strict=True) if output is None]
     shown = ", ".join(unknown[:_MAX_NAMES_SHOWN]) + (", ..." if len(unknown) > _MAX_NAMES_SHOWN else "")
-    hint = f" ({nearest(_normalised(unknown[0]), by_name)})" if by_name else ""
+    hint = f" (for {unknown[0]}: {nearest(_normalised(unknown[0]), by_name)})" if by_name else ""
     ways = ["a class of the source"] if by_name else []
     ways += [f"the number of its output, 0 to {count - 1}"] if count else []
     raise UsageError(

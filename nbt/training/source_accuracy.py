@@ -28,7 +28,7 @@ def source_accuracy(model: Backbone | FirstOrder, task: Task) -> float | None:
     The images are evaluated in batches without augmentation, normalised as those of the task.
 
     Args:
-        model: A model of the task's backbone in evaluation mode, or its expansion.
+        model: A model of the task's backbone in evaluation mode, or its first-order expansion.
         task: The task, with images of the source and the classifier.
 
     Returns:
@@ -76,7 +76,7 @@ class _SourceClassifier(nn.Module):
 def _source_classifier(
     model: Backbone | FirstOrder, task: Task, device: torch.device
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Returns the function from images to logits of the source; that of an expansion is linear in its weights, too."""
+    """Returns the function from images to logits of the source; that of an expansion is linear in its weights."""
     weights = PretrainedWeights(
         w0=dict(task.w0), mean=task.mean, std=task.std, source_head=dict(task.source_head or {})
     )

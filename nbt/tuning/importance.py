@@ -36,8 +36,8 @@ class Importance:
     def shares(self) -> dict[str, float]:
         """Returns the share of each parameter by name.
 
-        The shares sum to 1 and are sorted, largest first. Empty with fewer than 8 full-length trials, or if the lowest
-        value occurs in the best quarter.
+        The shares sum to 1 and are sorted, largest first. The result is empty with fewer than 8 full-length trials, or
+        if the lowest value occurs in the best quarter.
         """
         return _shares(self._trials)
 
@@ -50,7 +50,7 @@ class Importance:
         defined are left out.
 
         Returns:
-            Parameter name -> lower and upper bound, 0 ... 1. Empty where `shares` is.
+            Parameter name -> lower and upper bound, 0 ... 1. The result is empty where that of `shares` is.
         """
         shares, trials = self.shares(), self._trials
         if not shares:

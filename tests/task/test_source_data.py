@@ -42,7 +42,7 @@ def test_classes_are_matched(names: list[str], classes: SourceClasses, outputs: 
         (
             ["jay", "indgo bunting"],
             BIRDS,
-            r"1 of 2 classes .* 5 outputs .* indgo bunting \(did you mean indigo bunting",
+            r"1 of 2 classes .* 5 outputs .* indgo bunting \(for indgo bunting: did you mean indigo bunting",
         ),
         (
             ["crane"],

@@ -26,14 +26,11 @@ def recipe_sentence(settings: TransferSettings, units: int | None, *, pretrained
         units: Number of units of the backbone; None if it is unknown, when depths are given as shares of the units.
         pretrained: Whether the backbone has pretrained weights, rather than `--weights none`.
     """
-    start = (
-        _transfer_text(settings, units)
-        if pretrained or settings.source.init == "inject"
-        else "starts from random weights"
-    )
+    injects = settings.source.init == "inject"
+    start = _transfer_text(settings, units) if pretrained or injects else "starts from random weights"
     parts = [start, _frozen_text(settings, units)]
     if settings.sp_mix > 0:
-        weights = "pretrained" if pretrained else "initial"
+        weights = "pretrained" if pretrained and not injects else "initial"
         parts.append(f"uses {percent(settings.sp_mix, 0)} of the weight decay towards the {weights} weights (L2-SP)")
     slowest, fastest = min(settings.layer_lr_shape), max(settings.layer_lr_shape)
     if 10 ** (slowest - fastest) < _EQUAL_RATES and settings.frozen_depth < 1.0:
@@ -49,6 +46,9 @@ def _transfer_text(settings: TransferSettings, units: int | None) -> str:
     share = _depth(settings, "transfer_depth", units)
     if share <= 0.0:
         return "starts from random weights"
+    if settings.source.init == "inject":
+        where = "" if share >= 1.0 else f" in {_first_units(share, units)}"
+        return f"starts from injected weights of {settings.source.teacher} (TLI){where}"
     if share >= 1.0:
         return "keeps all pretrained weights"
     return f"keeps the pretrained weights of {_first_units(share, units)}"

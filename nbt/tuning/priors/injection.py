@@ -50,5 +50,5 @@ def inject_the_most_similar(target: Target) -> PriorSuggestion | None:
     kept = {name: loss for name, loss in losses.items() if loss < 0.1}
     return PriorSuggestion(
         (Choice(quantity=_TEACHER, preferred={"": 0.0, **kept}, other=max(losses.values())),),
-        f"{best} has the greatest TLI similarity, {similarities[best]:.2f}",
+        f"the greatest TLI similarity is {similarities[best]:.2f}",
     )

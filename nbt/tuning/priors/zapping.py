@@ -28,7 +28,8 @@ def zap_rarely_when_training_is_short(target: Target) -> PriorSuggestion | None:
 
     share = Quantity(label="the share of the epochs in which the head recovers from zaps", value=recovering_share)
     return PriorSuggestion(
-        (at_most(share, 0.1, 1.0),), f"a reset head needs about {recovery:.0f} of the {target.epochs} epochs to recover"
+        (at_most(share, 0.1, 1.0),),
+        f"a reset head needs about {recovery:.0f} epochs to recover, a trial has {target.epochs}",
     )
 
 

@@ -36,6 +36,15 @@ def test_recipe_sentence() -> None:
     )
     scratch = TransferSettings(transfer_depth=0.0)
     assert recipe_sentence(scratch, 3) == "It starts from random weights and freezes no units."
+    injection = DEFAULT.replace(init="inject", teacher="conv4", sp_mix=0.5)
+    for pretrained in (True, False):
+        assert recipe_sentence(injection, 4, pretrained=pretrained) == (
+            "It starts from injected weights of conv4 (TLI), freezes no units and uses 50 % of the weight decay "
+            "towards the initial weights (L2-SP)."
+        )
+    assert recipe_sentence(injection.replace(transfer_depth=0.5, sp_mix=0.0), 4) == (
+        "It starts from injected weights of conv4 (TLI) in the first 2 of 4 units and freezes no units."
+    )
     text = recipe_sentence(BEST, None)
     assert "first 80 % of the units, freezes the first 35 % of the units" in text
     assert "60 % of the weight decay towards the pretrained weights (L2-SP)" in text
