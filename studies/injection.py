@@ -130,7 +130,9 @@ def next_rate(rows: Sequence[Row], key: Key, seed: int) -> float | None:
 
 def rates_of(rows: Sequence[Row], key: Key) -> dict[float, float]:
     """Returns rate -> validation accuracy of the runs of an arm that choose its rate."""
-    return {row["rate"]: row["val"] for row in rows if row["arm"] == name_of(key) and row["seed"] == RATE_SEED}
+    return {
+        row["changes"]["rate"]: row["val"] for row in rows if row["arm"] == name_of(key) and row["seed"] == RATE_SEED
+    }
 
 
 def best_rate(rows: Sequence[Row], key: Key) -> float:
@@ -157,7 +159,7 @@ def train(key: Key, rate: float, seed: int, shared: Path) -> Row:
     return {
         "arm": name_of(key),
         "seed": seed,
-        "rate": rate,
+        "changes": {"rate": rate},
         "val": 0.0 if curve[-1].diverged else curve[-1].val_accuracy,
         "test": test + [0.0] * (EPOCHS - len(test)),
         "cpu_seconds": round(time.process_time() - started, 1),

@@ -21,7 +21,7 @@ def rate_rows(name: str, **values: float) -> list[dict[str, Any]]:
     from injection import RATE_SEED
 
     return [
-        {"arm": name, "seed": RATE_SEED, "rate": float(rate[1:].replace("_", ".")), "val": value}
+        {"arm": name, "seed": RATE_SEED, "changes": {"rate": float(rate[1:].replace("_", "."))}, "val": value}
         for rate, value in values.items()
     ]
 
@@ -43,7 +43,17 @@ def test_a_best_rate_at_the_edge_is_followed_twice() -> None:
     falling = rate_rows(name, r0_01=0.9, r0_03=0.5, r0_1=0.6)
     assert next_rate(falling, key, RATE_SEED) == pytest.approx(0.01 / 3, rel=1e-2)
     assert next_rate(rising, key, 0) == best_rate(rising, key) == 0.3
-    assert next_rate([*rising, {"arm": name, "seed": 0, "rate": 0.3}], key, 0) is None
+    assert next_rate([*rising, {"arm": name, "seed": 0, "changes": {"rate": 0.3}}], key, 0) is None
+
+
+def test_stored_runs_that_differ_in_their_rate_are_all_read(tmp_path: Path) -> None:
+    from injection import RATE_SEED, all_keys, name_of, next_rate
+    from tuned_default import append, read
+
+    key, rows = all_keys()[0], tmp_path / "rows.jsonl"
+    for row in rate_rows(name_of(key), r0_01=0.1, r0_03=0.5, r0_1=0.3):
+        append(rows, row)
+    assert next_rate(read(rows), key, RATE_SEED) is None
 
 
 def rows_with(near: float, far: float) -> list[dict[str, Any]]:
@@ -59,7 +69,13 @@ def rows_with(near: float, far: float) -> list[dict[str, Any]]:
             noise = 0.001 * ((len(target + student) + 3 * seed) % 7)
             end = 0.5 + gain + (noise if arm == INJECT else 0.0)
             rows.append(
-                {"arm": name_of(key), "seed": seed, "rate": 0.03, "val": 0.5, "test": [0.1] * (EPOCHS - 1) + [end]}
+                {
+                    "arm": name_of(key),
+                    "seed": seed,
+                    "changes": {"rate": 0.03},
+                    "val": 0.5,
+                    "test": [0.1] * (EPOCHS - 1) + [end],
+                }
             )
     return rows
 
