@@ -1,447 +1,239 @@
-"""Study: does zapping during pretraining give features that transfer better?
+"""Study: does zapping during pretraining give features that transfer better and faster?
 
-Tests the claim of Frati, Traft, Clune and Cheney (arXiv 2310.07996) on real images: pretraining {i.i.d., ASB, meta-ASB}
-x {zap, no zap}, transfer {standard, continual}, over several pretraining seeds with 10 draws each. Every arm uses the
-learning rate with the best result on separate draws. With the same seed, zap and no zap start from the same weights and
-are evaluated on the same draws, so their differences are paired.
+Claim (Frati, Traft, Clune and Cheney, arXiv 2310.07996): pretraining with resets of the last layer gives features that
+adapt faster and transfer better, in standard fine-tuning and in continual learning, near the quality of meta-learning.
+Source models (`conv3(width=32)`; published 256) are trained on 50 classes of the small Omniglot set by i.i.d. training,
+ASB and meta-ASB, each with and without zaps, and transferred to its 66 classes of other alphabets: *continual* takes
+one step per image, class after class, *standard* 5 epochs of batches of 32, each at its best of eight learning rates of
+Adam, swept on draws of their own.
 
-ASB and meta-ASB take 21 gradient steps per episode, i.i.d. takes one per batch. Therefore i.i.d. runs twice: with about
-the published number of steps, and with the number of steps and images of ASB ("i.i.d., equal steps").
+Every arm searches the length of its pretraining and its learning rate by the mean accuracy of both protocols on 20
+held-out classes of the source alphabets, with a seed of its own: each of three values, and one beyond where the best is
+at an edge. So a source without zaps stops before it overfits. The best then runs with three other seeds.
 
-The default sizes are reduced, so that two cores finish in about an hour (published sizes in brackets): `conv3` of width
-32 [256]; 70 source classes of the small Omniglot set, the alphabets Balinese, Early Aramaic and Greek [964 classes];
-1000 episodes [9000 of ASB, 25,000 of meta-ASB], with meta-ASB's single steps at .01 [.1, at which the loss hardly
-decreases in so few episodes]; i.i.d. with 17 epochs of 44 batches of 32 and a zap every second epoch [10 epochs of 76
-batches of 256, every epoch or less often]; draws of 40 classes out of 66, the alphabets Korean and Latin [600 classes];
-standard transfer with 5 epochs of batches of 32. As published are the episodes, the other learning rates of
-pretraining, 15 train and 5 test images per class, 10 draws, and the range of learning rates.
+Two more comparisons have no search: ASB with zaps against meta-ASB without, at 1000 episodes (equal gradient steps),
+and with 1.67 times as many episodes for ASB (equal cost by `bench_zapping.py`).
 
-    python studies/zapping.py run --shared ../shared               # resumable; one process per core
-    python studies/zapping.py run --plan full                        # published sizes; downloads Omniglot; for a GPU
-    python studies/zapping.py run --plan digits                      # the embedded digits: minutes
-    python studies/zapping.py report                                 # writes studies/results/zapping.{json,md,svg}
+Rule, on zap minus no zap in points of test accuracy: *confirmed* if the mean over the seeds is above 0 for every scheme
+and protocol, and the 95 % interval over schemes and seeds is above 0 for both protocols; *confirmed in part* if that
+interval is above 0 for one of them; else *not confirmed*. Intervals are Student's. *Faster* is reported beside it:
+the ratio of epochs of the standard protocol to 80 % of the final accuracy of the source without zaps.
 
-Rows are stored in `studies/results/zapping_rows*.jsonl`, one line per run of a protocol; source models are stored in
-nbt's cache.
+    python studies/zapping.py run --shared ../shared      # resumable; about 1 hour on two idle cores
+    python studies/zapping.py report
+
+Rows: `studies/results/zapping.jsonl`; the report writes `zapping.md` and `zapping.svg`.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
-import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import statistics
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from shards import add_shard_option, start_shards
+import numpy as np
+import torch
+from binary import interval
+from equal_effort import SEARCH_SEED, Axis, Key, Row, Values, edges_line, rows_of, searched, train_arms
+from fast import epochs_to
+from machine import machine
+from shards import start_shards, study_parser
+from tuned_default import read
 
+import nbt
+from nbt.data.resolve import resolve
+from nbt.models.backbone_spec import parse_backbone
 from nbt.settings.class_stream import PROTOCOLS, ClassStreamSettings
 from nbt.settings.pretrain import PretrainSettings, default_pretrain_settings
-from nbt.tuning.intervals import Interval, paired_interval, t_interval
-
-RESULTS = Path(__file__).parent / "results"
-UNTRAINED = "untrained"
-TITLES = {
-    "iid": "i.i.d.",
-    "iid-equal": "i.i.d., equal steps",
-    "asb": "ASB",
-    "meta-asb": "meta-ASB",
-    UNTRAINED: "untrained",
-}
-EQUAL_STEPS = ("iid-equal", "asb", "meta-asb")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Sizes of one run of the study.
-
-    Attributes:
-        dataset: Dataset of the source model and of the transfer.
-        width: Width of `conv3`.
-        source_classes: Number of first classes of the dataset on which the source model is trained; None for the
-            embedded digits, which have separate source classes.
-        iid: Changes to the settings of the i.i.d. scheme; `zap_period` applies to the zapped arm.
-        episodes: Changes to the settings of ASB and of meta-ASB.
-        equal: Changes to the settings of the i.i.d. scheme at ASB's number of steps and images.
-        stream: Settings of the transfer protocols.
-    """
-
-    dataset: str
-    width: int
-    source_classes: int | None
-    iid: Mapping[str, Any]
-    episodes: Mapping[str, Mapping[str, Any]]
-    equal: Mapping[str, Any]
-    stream: Mapping[str, Any]
-
-
-PLANS = {
-    "small": Plan(
-        dataset="omniglot-small",
-        width=32,
-        source_classes=70,
-        iid={"epochs": 17, "batch_size": 32, "zap_period": 2},
-        episodes={"asb": {"episodes": 1000}, "meta-asb": {"episodes": 1000, "inner_lr": 0.01}},
-        # 75 epochs of 280 batches of 5: 21,000 steps and 105,000 images; ASB has 21,000 and 104,000.
-        equal={"epochs": 75, "batch_size": 5, "zap_period": 1},
-        stream={"classes": 40, "skip_classes": 70, "epochs": 5},
-    ),
-    "full": Plan(
-        dataset="omniglot",
-        width=256,
-        source_classes=964,
-        iid={"epochs": 10, "batch_size": 256, "zap_period": 1},
-        episodes={"asb": {}, "meta-asb": {}},
-        # 49 epochs of 3856 batches of 5: 188,944 steps; ASB has 189,000.
-        equal={"epochs": 49, "batch_size": 5, "zap_period": 1},
-        stream={"classes": 600, "skip_classes": 964, "epochs": 5},
-    ),
-    "digits": Plan(
-        dataset="digits",
-        width=32,
-        source_classes=None,
-        iid={"epochs": 15, "batch_size": 64, "zap_period": 1},
-        episodes={"asb": {"episodes": 400}, "meta-asb": {"episodes": 400, "inner_lr": 0.01}},
-        equal={"epochs": 46, "batch_size": 5, "zap_period": 1},
-        stream={"classes": 5, "epochs": 5},
-    ),
-    "smoke": Plan(
-        dataset="omniglot-small",
-        width=4,
-        source_classes=5,
-        iid={"epochs": 3, "batch_size": 32, "zap_period": 1},
-        episodes={"asb": {"episodes": 2}, "meta-asb": {"episodes": 2, "inner_lr": 0.01}},
-        equal={"epochs": 2, "batch_size": 5, "zap_period": 1},
-        stream={"classes": 4, "skip_classes": 70, "epochs": 1, "train": 3, "test": 2, "draws": 2, "sweep_draws": 1},
-    ),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One source model.
-
-    Attributes:
-        plan: Key of `PLANS`.
-        scheme: Key of `TITLES`.
-        zap: Whether pretraining includes zaps.
-        seed: Seed of initialisation, pretraining and draws.
-    """
-
-    plan: str
-    scheme: str
-    zap: bool
-    seed: int
-
-
-def arms(plan: str, seeds: int) -> Iterator[Arm]:
-    """Yields all arms, seed by seed, so that an interrupted study has complete seeds."""
-    for seed in range(seeds):
-        for scheme in TITLES:
-            for zap in (False,) if scheme == UNTRAINED else (False, True):
-                yield Arm(plan, scheme, zap, seed)
-
-
-def settings_of(arm: Arm) -> PretrainSettings:
-    """Returns the settings for pretraining the source model of an arm."""
-    plan = PLANS[arm.plan]
-    if arm.scheme in ("iid", "iid-equal"):
-        changes = dict(plan.iid if arm.scheme == "iid" else plan.equal)
-        return default_pretrain_settings("iid", "conv3", **changes | ({} if arm.zap else {"zap_period": 0}))
-    return default_pretrain_settings(arm.scheme, "conv3", zap_period=int(arm.zap), **plan.episodes[arm.scheme])
-
-
-def spec_of(plan: Plan) -> Any:
-    """Returns the backbone of a plan."""
-    from nbt.models.backbone_spec import parse_backbone
-
-    return parse_backbone(f"conv3(width={plan.width})")
-
-
-@functools.lru_cache(maxsize=1)
-def source_images(plan: str, data_dir: str | None) -> Any:
-    """Returns the images on which source models are trained."""
-    from nbt.data.resolve import resolve
-    from nbt.training.pretrain.source_images import load_source_images
-
-    sizes = PLANS[plan]
-    return load_source_images(resolve(sizes.dataset, data_dir), 28, classes=sizes.source_classes)
-
-
-@functools.lru_cache(maxsize=1)
-def target(plan: str, data_dir: str | None) -> Any:
-    """Returns the transfer task with random weights, which the weights of a source model replace."""
-    from nbt.task.load import load_task
-
-    sizes = PLANS[plan]
-    return load_task(sizes.dataset, backbone=spec_of(sizes), weights="none", data_dir=data_dir, image_size=28)
-
-
-def run_arm(arm: Arm, data_dir: str | None, protocols: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Trains the source model of an arm or loads it from the cache, and yields one row per protocol."""
-    from nbt.models.weights import load_pretrained_weights
-    from nbt.training.pretrain.class_stream import run_class_stream
-    from nbt.training.pretrain.scheme_sources import pretrain
-
-    plan, source = PLANS[arm.plan], None
-    if arm.scheme == UNTRAINED:
-        weights = load_pretrained_weights(spec_of(plan), "none", image_size=28, seed=arm.seed)
-        facts: dict[str, Any] = {}
-    else:
-        images, settings = source_images(arm.plan, data_dir), settings_of(arm)
-        source = pretrain(images, spec_of(plan), settings, arm.seed)
-        weights = source.weights
-        facts = {"gradient_steps": settings.gradient_steps(len(images)), "accuracy": source.accuracy}
-        facts |= {"seconds": source.seconds, **settings.to_dict()}
-    task = dataclasses.replace(target(arm.plan, data_dir), w0=weights.w0)
-    for protocol in protocols:
-        result = run_class_stream(task, ClassStreamSettings(protocol=protocol, **plan.stream), arm.seed)
-        yield {"arm": dataclasses.asdict(arm), "protocol": protocol, "source": facts, "result": result.to_dict()}
-
-
-def run(args: argparse.Namespace) -> None:
-    """Runs everything of this shard that is not stored yet; stores every row immediately."""
-    start_shards(args)
-    import torch
-
-    torch.set_num_threads(1)
-    shard, shards = map(int, args.shard.split("/"))
-    data_dir = str(Path(args.shared) / "data") if PLANS[args.plan].dataset == "omniglot-small" else None
-    args.results.mkdir(parents=True, exist_ok=True)
-    path = args.results / (f"zapping_rows_{shard}.jsonl" if shards > 1 else "zapping_rows.jsonl")
-    done = {(Arm(**row["arm"]), row["protocol"]) for row in read(args.results)}
-    shard_arms = list(arms(args.plan, args.seeds))[shard::shards]
-    for count, arm in enumerate(shard_arms, start=1):
-        missing = [protocol for protocol in PROTOCOLS if (arm, protocol) not in done]
-        for row in run_arm(arm, data_dir, missing) if missing else ():
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            accuracy, rate = row["result"]["accuracy"], row["result"]["rate"]
-            print(f"{count} of {len(shard_arms)}: {arm} {row['protocol']} {accuracy:.3f} at {rate:g}", flush=True)
-
-
-def read(results: Path) -> list[dict[str, Any]]:
-    """Returns the stored rows of all shards."""
-    return [json.loads(line) for path in sorted(results.glob("zapping_rows*.jsonl")) for line in path.open()]
-
-
-Accuracies = dict[tuple[str, bool], dict[str, dict[int, list[float]]]]
-
-
-def accuracies(rows: Sequence[Mapping[str, Any]], plan: str) -> Accuracies:
-    """Returns the accuracies of all draws of a plan by (scheme, zap), protocol and seed."""
-    values: Accuracies = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        arm = Arm(**row["arm"])
-        if arm.plan == plan:
-            values[arm.scheme, arm.zap][row["protocol"]][arm.seed] = row["result"]["accuracies"]
-    return values
-
-
-def difference(a: Mapping[int, list[float]], b: Mapping[int, list[float]]) -> dict[str, Any] | None:
-    """Returns a - b over the common seeds, paired by seed, and paired by seed and draw; None below two seeds.
-
-    Draws with the same source model are not independent, so the second interval is too narrow.
-    """
-    seeds = sorted(set(a) & set(b))
-    if len(seeds) < 2:
-        return None
-    by_seed = paired_interval([fmean(a[seed]) for seed in seeds], [fmean(b[seed]) for seed in seeds])
-    draws = [(x, y) for seed in seeds for x, y in zip(a[seed], b[seed], strict=True)]
-    by_draw = paired_interval([x for x, _ in draws], [y for _, y in draws])
-    return {
-        "seeds": dataclasses.asdict(by_seed),
-        "draws": dataclasses.asdict(by_draw),
-        "positive_seeds": sum(fmean(a[seed]) > fmean(b[seed]) for seed in seeds),
-    }
-
-
-def compare(values: Accuracies) -> list[dict[str, Any]]:
-    """Returns zap - no zap for every scheme and protocol, and ASB and meta-ASB minus i.i.d. at equal steps."""
-    pairs = [("zap", scheme, (scheme, True), (scheme, False)) for scheme in TITLES if scheme != UNTRAINED]
-    pairs += [
-        ("equal steps", f"{TITLES[scheme]}{' + zap' if zap else ''} - i.i.d.{' + zap' if zap else ''}", *both)
-        for scheme in EQUAL_STEPS[1:]
-        for zap in (False, True)
-        for both in [((scheme, zap), ("iid-equal", zap))]
-    ]
-    rows = []
-    for kind, name, arm, reference in pairs:
-        for protocol in PROTOCOLS:
-            gap = difference(values[arm][protocol], values[reference][protocol])
-            if gap is not None:
-                rows.append({"kind": kind, "name": TITLES.get(name, name), "protocol": protocol, **gap})
-    return rows
-
-
-def verdict(row: Mapping[str, Any]) -> str:
-    """Returns "better", "worse" or "open" for the interval of a difference over seeds."""
-    interval = row["seeds"]
-    return "better" if interval["low"] > 0 else "worse" if interval["high"] < 0 else "open"
-
-
-def finding(plan: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a paragraph that states whether the claim is confirmed, with all differences."""
-    gaps = [row for row in rows if row["kind"] == "zap"]
-    if not gaps:
-        return "No arm has two seeds yet, so there is no result."
-    by_verdict = {
-        kind: [f"{r['name']} {r['protocol']} {points_text(r['seeds'])}" for r in gaps if verdict(r) == kind]
-        for kind in ("better", "worse", "open")
-    }
-    if len(by_verdict["better"]) == len(gaps):
-        claim = "The claim that zapping helps is confirmed"
-    elif not by_verdict["better"]:
-        claim = "The claim that zapping helps is not confirmed"
-    elif by_verdict["worse"]:
-        claim = "The claim that zapping helps is confirmed in part and contradicted in part"
-    else:
-        claim = "The claim that zapping helps is confirmed in part"
-    titles = {"better": "Zapping helps", "worse": "Zapping harms", "open": "The interval includes 0"}
-    parts = [f"{titles[kind]} in {len(texts)}: {'; '.join(texts)}." for kind, texts in by_verdict.items() if texts]
-    positive = sum(row["seeds"]["mean"] > 0 for row in gaps)
-    seeds = min(row["seeds"]["n"] for row in gaps)
-    return (
-        f"{claim} (sizes: {plan}; at least {seeds} pretraining seeds; zap - no zap in points of test accuracy with "
-        f"95 % intervals over seeds, not corrected for {len(gaps)} comparisons). The mean difference is positive in "
-        f"{positive} of {len(gaps)} comparisons. {' '.join(parts)}"
-    )
-
-
-def points_text(interval: Mapping[str, Any]) -> str:
-    """Returns a difference in points of accuracy with its interval, such as "+1.2 [0.3, 2.1]"."""
-    return f"{100 * interval['mean']:+.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
-
-
-def report(args: argparse.Namespace) -> None:
-    """Writes tables, figures and findings of the stored rows."""
-    rows = read(args.results)
-    result: dict[str, Any] = {}
-    from machine import machine
-
-    for plan in PLANS:
-        values = accuracies(rows, plan)
-        if not values:
-            continue
-        gaps = compare(values)
-        result[plan] = {
-            "sizes": sizes(plan),
-            "accuracies": [
-                {"scheme": scheme, "zap": zap, "protocol": protocol, **dataclasses.asdict(over_seeds(by_seed))}
-                for (scheme, zap), by_protocol in values.items()
-                for protocol, by_seed in by_protocol.items()
-            ],
-            "rates": chosen_rates(rows, plan),
-            "differences": gaps,
-            "finding": finding(plan, gaps),
-        }
-        draw(gaps, args.results / ("zapping.svg" if plan == "small" else f"zapping_{plan}.svg"))
-    (args.results / "zapping.json").write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n")
-    (args.results / "zapping.md").write_text(markdown(result))
-    print(markdown(result))
-
-
-def sizes(plan: str) -> dict[str, Any]:
-    """Returns the sizes of a plan and the gradient steps of each protocol."""
-    values = dataclasses.asdict(PLANS[plan])
-    steps = {protocol: ClassStreamSettings(protocol=protocol, **PLANS[plan].stream).steps() for protocol in PROTOCOLS}
-    return {**values, "stream_steps": steps}
-
-
-def over_seeds(by_seed: Mapping[int, list[float]]) -> Interval:
-    """Returns the mean accuracy with its interval over pretraining seeds."""
-    return t_interval([fmean(values) for values in by_seed.values()])
-
-
-def chosen_rates(rows: Sequence[Mapping[str, Any]], plan: str) -> dict[str, list[float]]:
-    """Returns the chosen learning rates in ascending order, by arm and protocol."""
-    chosen: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        arm = Arm(**row["arm"])
-        if arm.plan == plan:
-            chosen[f"{arm.scheme}{' zap' if arm.zap else ''} {row['protocol']}"].append(row["result"]["rate"])
-    return {name: sorted(values) for name, values in chosen.items()}
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """Returns the findings and the tables as Markdown."""
-    lines = ["# Zapping during pretraining"]
-    for plan, part in result.items():
-        lines += ["", f"## {plan}", "", part["finding"], "", f"Sizes: `{json.dumps(part['sizes'])}`", ""]
-        lines += ["Test accuracy in %, mean and 95 % interval over pretraining seeds.", ""]
-        lines += ["| pretraining | zap | " + " | ".join(PROTOCOLS) + " |", "|---|---|" + "---|" * len(PROTOCOLS)]
-        cells = {(row["scheme"], row["zap"], row["protocol"]): row for row in part["accuracies"]}
-        for scheme, zap in dict.fromkeys((row["scheme"], row["zap"]) for row in part["accuracies"]):
-            texts = [accuracy_text(cells.get((scheme, zap, protocol))) for protocol in PROTOCOLS]
-            lines.append(f"| {TITLES[scheme]} | {'yes' if zap else 'no'} | " + " | ".join(texts) + " |")
-        for kind, title in (("zap", "Zap - no zap"), ("equal steps", "At equal gradient steps")):
-            selected = [row for row in part["differences"] if row["kind"] == kind]
-            if selected:
-                lines += [
-                    "",
-                    f"{title}, in points, with intervals over seeds, and over seeds and draws (too narrow, because "
-                    "draws with the same source model are not independent).",
-                    "",
-                ]
-                lines += ["| | protocol | over seeds | seeds above 0 | over draws |", "|---|---|---|---|---|"]
-                lines += [
-                    f"| {r['name']} | {r['protocol']} | {points_text(r['seeds'])} | {r['positive_seeds']} of "
-                    f"{r['seeds']['n']} | {points_text(r['draws'])} |"
-                    for r in selected
-                ]
-    return "\n".join(lines) + "\n"
-
-
-def accuracy_text(row: Mapping[str, Any] | None) -> str:
-    """Returns the mean accuracy in percent with its interval, or a dash for None."""
-    if row is None:
-        return "-"
-    if row["low"] is None:
-        return f"{100 * row['mean']:.1f}"
-    return f"{100 * row['mean']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-
-
-def draw(gaps: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Draws zap - no zap with its intervals."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    zap_gaps = [row for row in gaps if row["kind"] == "zap"]
-    if not zap_gaps:
-        return
-    figure, axes = plt.subplots(figsize=(6, 0.4 * len(zap_gaps) + 1.2), layout="constrained")
-    for position, row in enumerate(reversed(zap_gaps)):
-        mean, low, high = (100 * row["seeds"][name] for name in ("mean", "low", "high"))
-        axes.errorbar(mean, position, xerr=[[mean - low], [high - mean]], fmt="o", color="C0", capsize=3)
-    axes.set_yticks(range(len(zap_gaps)), [f"{row['name']}, {row['protocol']}" for row in reversed(zap_gaps)])
-    axes.axvline(0, color="grey", linewidth=1)
-    axes.set_xlabel("zap - no zap, points of test accuracy, 95 % over pretraining seeds")
-    figure.savefig(file)
-    plt.close(figure)
+from nbt.task.task import Task
+from nbt.training.pretrain.class_stream import run_class_stream
+from nbt.training.pretrain.scheme_sources import pretrain
+from nbt.training.pretrain.source_images import SourceImages, load_source_images
+
+RESULTS = Path(__file__).resolve().parent / "results"
+ROWS, REPORT, FIGURE = (RESULTS / f"zapping.{suffix}" for suffix in ("jsonl", "md", "svg"))
+BACKBONE, IMAGE_SIZE = "conv3(width=32)", 28
+# Classes 0 to 49 train the sources, 50 to 69 choose their length and rate, 70 to 135 judge.
+SOURCE_CLASSES, KNOWN_CLASSES = 50, 70
+SCHEMES = ("iid", "asb", "meta-asb")
+ZAP, PLAIN = "zap", "no zap"
+EQUAL_STEPS, EQUAL_COST, META = ("asb", ZAP, "1000"), ("asb", ZAP, "1670"), ("meta-asb", PLAIN, "1000")
+ARMS: list[Key] = [(scheme, zapped) for scheme in SCHEMES for zapped in (PLAIN, ZAP)]
+KEYS: list[Key] = [*ARMS, EQUAL_STEPS, EQUAL_COST, META]
+EPOCHS, EPISODES = Axis((8, 16, 32), 2.0, 1), Axis((250, 500, 1000), 2.0, 1)
+RATE = Axis((3e-4, 1e-3, 3e-3), 3.0, 1)
+SEEDS = (0, 1, 2)
+CONTINUAL, STANDARD = PROTOCOLS
+TRANSFER = {"classes": 40, "draws": 10, "epochs": 5, "skip_classes": KNOWN_CLASSES}
+HELD_OUT = {"classes": KNOWN_CLASSES - SOURCE_CLASSES, "draws": 4, "epochs": 5, "skip_classes": SOURCE_CLASSES}
+LEVEL = 0.8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    runner = commands.add_parser("run", help="run everything that is not stored yet")
-    runner.add_argument("--plan", choices=PLANS, default="small", help="sizes of the study; full: the published sizes")
-    runner.add_argument("--shared", default="../shared", help="folder with data/omniglot_small1.zip")
-    runner.add_argument("--seeds", type=int, default=3, help="number of pretraining seeds")
-    add_shard_option(runner, "source model")
-    runner.set_defaults(do=run)
-    reporter = commands.add_parser("report", help="write the report of the stored rows")
-    reporter.set_defaults(do=report)
-    for command in (runner, reporter):
-        command.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows and the report")
-    args = parser.parse_args()
-    do: Callable[[argparse.Namespace], None] = args.do
-    do(args)
+    """Runs the study or writes its report."""
+    args = study_parser(__doc__, ROWS, "arm")[0].parse_args()
+    if args.command == "run":
+        start_shards(args)
+        torch.set_num_threads(1)
+        train_arms(args, KEYS, axes_of, SEEDS, functools.partial(train, shared=args.shared))
+        return
+    rows = read(args.rows)
+    REPORT.write_text(summarise(rows), encoding="utf-8")
+    draw_figure(rows, FIGURE)
+    print(REPORT.read_text())
+
+
+def axes_of(key: Key) -> tuple[Axis, ...]:
+    """Returns what an arm searches: the length of its pretraining and its learning rate, or nothing."""
+    return (EPOCHS if key[0] == "iid" else EPISODES, RATE) if key in ARMS else ()
+
+
+def settings_of(key: Key, values: Values) -> PretrainSettings:
+    """Returns the settings of the pretraining of an arm for a length and a learning rate."""
+    scheme, zapped = key[:2]
+    length, rate = values or (float(key[-1]), RATE.values[1])
+    changes: dict[str, Any] = {"zap_period": int(zapped == ZAP), "lr": rate}
+    changes |= {"epochs": round(length), "batch_size": 32} if scheme == "iid" else {"episodes": round(length)}
+    # The published inner rate of meta-ASB, .1, hardly lowers the loss in so few episodes.
+    changes |= {"inner_lr": 0.01} if scheme == "meta-asb" else {}
+    return default_pretrain_settings(scheme, "conv3", **changes)
+
+
+def train(key: Key, values: Values, seed: int, shared: Path) -> Row:
+    """Trains a source, or loads it from the cache, transfers it, and returns the accuracies."""
+    settings, started = settings_of(key, values), time.process_time()
+    source = pretrain(source_images(shared), parse_backbone(BACKBONE), settings, seed)
+    facts = {"steps": settings.gradient_steps(len(source_images(shared))), "source": source.accuracy}
+    is_search = seed == SEARCH_SEED
+    task = dataclasses.replace(target(KNOWN_CLASSES if is_search else None, shared), w0=source.weights.w0)
+    sizes: dict[str, Any] = HELD_OUT if is_search else TRANSFER
+    results = {p: run_class_stream(task, ClassStreamSettings(protocol=p, **sizes), seed) for p in PROTOCOLS}
+    accuracies = {protocol: result.accuracy for protocol, result in results.items()}
+    row: Row = {**facts, **accuracies, "val": statistics.fmean(accuracies.values())}
+    if not is_search:
+        row["by_epoch"] = [*accuracy_by_epoch(task, results[STANDARD].rate, seed), accuracies[STANDARD]]
+    return {**row, "cpu_seconds": round(time.process_time() - started, 1)}
+
+
+def accuracy_by_epoch(task: Task, rate: float, seed: int) -> list[float]:
+    """Returns the accuracies of the standard protocol at a rate after every epoch but the last.
+
+    The rate is constant, so that a run of fewer epochs is the beginning of a longer one.
+    """
+    sizes = [TRANSFER | {"epochs": epochs, "rates": (rate,)} for epochs in range(1, TRANSFER["epochs"])]
+    settings = [ClassStreamSettings(protocol=STANDARD, **size) for size in sizes]  # type: ignore[arg-type]
+    return [run_class_stream(task, of_length, seed).accuracy for of_length in settings]
+
+
+@functools.cache
+def source_images(shared: Path) -> SourceImages:
+    """Returns the images on which the sources are trained."""
+    return load_source_images(resolve("omniglot-small", str(shared / "data")), IMAGE_SIZE, classes=SOURCE_CLASSES)
+
+
+@functools.cache
+def target(classes: int | None, shared: Path) -> Task:
+    """Returns the task of the first classes of the data set, or of all, with random weights."""
+    options: dict[str, Any] = {"backbone": BACKBONE, "weights": "none", "image_size": IMAGE_SIZE, "classes": classes}
+    return nbt.load_task("omniglot-small", data_dir=shared / "data", **options)
+
+
+def accuracies(rows: Sequence[Row], key: Key, protocol: str) -> dict[int, float]:
+    """Returns seed -> test accuracy of an arm in per cent."""
+    return {row["seed"]: 100 * row[protocol] for row in rows_of(rows, key, SEEDS)}
+
+
+def gains(rows: Sequence[Row], arm: Key, other: Key, protocol: str) -> list[float]:
+    """Returns the points by which an arm is above another one, per seed that both have."""
+    ours, theirs = (accuracies(rows, key, protocol) for key in (arm, other))
+    return [ours[seed] - theirs[seed] for seed in SEEDS if seed in ours and seed in theirs]
+
+
+def zap_gains(rows: Sequence[Row], scheme: str, protocol: str) -> list[float]:
+    """Returns the points by which zapping is above no zapping, per seed."""
+    return gains(rows, (scheme, ZAP), (scheme, PLAIN), protocol)
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Returns the verdict by the rule of the docstring."""
+    found = {(scheme, p): zap_gains(rows, scheme, p) for scheme in SCHEMES for p in PROTOCOLS}
+    missing = sum(len(values) < len(SEEDS) for values in found.values())
+    if missing:
+        return f"no verdict: {missing} of {len(found)} comparisons are incomplete"
+    is_clear = [interval([gain for s in SCHEMES for gain in found[s, p]])[1] > 0 for p in PROTOCOLS]
+    if all(is_clear) and all(statistics.fmean(values) > 0 for values in found.values()):
+        return "confirmed"
+    return "confirmed in part" if any(is_clear) else "not confirmed"
+
+
+def speed(rows: Sequence[Row], scheme: str) -> float:
+    """Returns the ratio of epochs of the standard protocol to 80 % of the final accuracy without zaps."""
+    by_arm = {z: np.array([row["by_epoch"] for row in rows_of(rows, (scheme, z), SEEDS)]) for z in (ZAP, PLAIN)}
+    goal = LEVEL * by_arm[PLAIN][:, -1].mean()
+    logs = {z: statistics.fmean(math.log(epochs_to(curve, goal)) for curve in curves) for z, curves in by_arm.items()}
+    return math.exp(logs[ZAP] - logs[PLAIN])
+
+
+def summarise(rows: Sequence[Row]) -> str:
+    """Returns the report."""
+    text = [
+        "# Zapping during pretraining",
+        "",
+        f"{len(rows)} sources; test accuracy in per cent, mean over {len(SEEDS)} seeds of pretraining with "
+        f"{TRANSFER['draws']} draws each; {machine()}. Design and rule: `studies/zapping.py`. Verdict: "
+        f"{verdict(rows)}.",
+        "",
+        "| pretraining | length | rate | steps | accuracy on the source | continual | standard |",
+        "|---" * 7 + "|",
+    ]
+    for key in KEYS:
+        found = rows_of(rows, key, SEEDS)
+        if found:
+            length, rate = searched(rows, key, axes_of(key)).values or (float(key[-1]), RATE.values[1])
+            source, *ends = (100 * statistics.fmean(row[name] for row in found) for name in ("source", *PROTOCOLS))
+            cells = f"{length:g} | {rate:g} | {found[0]['steps']} | {source:.0f} | {ends[0]:.1f} | {ends[1]:.1f}"
+            text.append(f"| {', '.join(key[:2])} | {cells} |")
+    text += ["", "| points [95 % over seeds] | continual | standard | epochs, ratio |", "|---|---|---|---|"]
+    comparisons: list[tuple[str, Key, Key]] = [
+        (f"{scheme}: zap minus no zap", (scheme, ZAP), (scheme, PLAIN)) for scheme in SCHEMES
+    ]
+    comparisons += [("asb with zaps minus meta-asb, equal steps", EQUAL_STEPS, META)]
+    comparisons += [("asb with zaps minus meta-asb, equal cost", EQUAL_COST, META)]
+    for title, arm, other in comparisons:
+        values = [gains(rows, arm, other, protocol) for protocol in PROTOCOLS]
+        if min(map(len, values)) > 1:
+            cells = " | ".join("{:+.1f} [{:+.1f}, {:+.1f}]".format(*interval(of)) for of in values)
+            text.append(f"| {title} | {cells} | {f'{speed(rows, arm[0]):.2f}' if arm in ARMS else ''} |")
+    for protocol in PROTOCOLS:
+        together = [gain for scheme in SCHEMES for gain in zap_gains(rows, scheme, protocol)]
+        if len(together) > 1:
+            mean, low, high = interval(together)
+            text += ["", f"All schemes, {protocol}: {mean:+.1f} points [{low:+.1f}, {high:+.1f}]."]
+    return "\n".join([*text, "", edges_line(rows, ARMS, axes_of, ("length", "rate")), ""])
+
+
+def draw_figure(rows: Sequence[Row], path: Path) -> None:
+    """Draws the accuracy of the standard protocol by epoch, one panel per scheme."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "zapping", "font.size": 9}):
+        figure = Figure(figsize=(7, 2.6), layout="constrained")
+        for axes, scheme in zip(figure.subplots(1, len(SCHEMES), sharey=True), SCHEMES, strict=True):
+            for zapped in (PLAIN, ZAP):
+                curves = [row["by_epoch"] for row in rows_of(rows, (scheme, zapped), SEEDS)]
+                if curves:
+                    axes.plot(range(1, len(curves[0]) + 1), 100 * np.mean(curves, axis=0), "o-", label=zapped)
+            axes.set(title=scheme, xlabel="epoch")
+        figure.axes[0].set_ylabel("test accuracy, standard, %")
+        if figure.axes[0].lines:
+            figure.axes[0].legend(frameon=False)
+        figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
