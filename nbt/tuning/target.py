@@ -25,6 +25,7 @@ class Target:
         layers: Rows of the fit profile, one per unit, starting at the input.
         metric: Name of the metric of the search.
         has_random_weights: Whether the weights of the backbone are random.
+        backbone: The backbone, "NAME" or "NAME(key=value, ...)"; "" if it is unknown.
     """
 
     epochs: int
@@ -33,6 +34,7 @@ class Target:
     layers: Sequence[Mapping[str, Any]] = ()
     metric: str = DEFAULT_METRIC
     has_random_weights: bool = False
+    backbone: str = ""
 
     @classmethod
     def of(
@@ -52,15 +54,15 @@ class Target:
         """
         if profile is None:
             return cls(epochs=epochs, facts=facts, metric=metric)
-        scalars = _finite_values(profile["scalars"])
-        is_random = profile.get("facts", {}).get("weights") == "none"
+        source = profile.get("facts", {})
         return cls(
             epochs=epochs,
             facts=facts,
-            scalars=scalars,
+            scalars=_finite_values(profile["scalars"]),
             layers=profile["layers"],
             metric=metric,
-            has_random_weights=is_random,
+            has_random_weights=source.get("weights") == "none",
+            backbone=source.get("backbone", ""),
         )
 
     @property
@@ -110,6 +112,11 @@ class Target:
         if self.has_random_weights or not images or not own or not random:
             return None
         return is_clear_advantage(max(own), max(random), images)
+
+    @property
+    def architecture(self) -> str:
+        """Name of the backbone without its arguments, such as its width; "" if it is unknown."""
+        return self.backbone.partition("(")[0]
 
     @property
     def tli_similarity(self) -> float | None:

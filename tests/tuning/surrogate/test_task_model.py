@@ -146,3 +146,17 @@ class TestSimilarity:
 
     def test_harmful_pretraining_counts_as_no_advantage(self) -> None:
         assert task_similarity(target(0.1, 0.3), target(0.1, 0.2)) == 1.0
+
+    def test_another_architecture_is_less_similar_and_another_width_is_not(self) -> None:
+        narrow, wide, other = (
+            dataclasses.replace(target(), backbone=name)
+            for name in ("mobilenet_v2(width_mult=0.35)", "mobilenet_v2", "squeezenet1_0")
+        )
+        assert task_similarity(narrow, wide) == 1.0
+        assert task_similarity(narrow, other) == pytest.approx(0.1)
+        assert task_similarity(target(), other) == 1.0  # an unknown one
+
+    def test_the_architecture_is_that_of_the_profile(self) -> None:
+        known = profile(0.6, 0.1) | {"facts": {"backbone": "timm:resnet18(drop_rate=0.1)"}}
+        assert Target.of(facts(), known, LENGTH).architecture == "timm:resnet18"
+        assert Target.of(facts(), None, LENGTH).architecture == ""
