@@ -266,8 +266,8 @@ def training_rows(result: TrainResult) -> list[ResultRow]:
     return [*model_rows(result.result), *more, *guess_rows(result.majority), validation, *source]
 
 
-def _trained_source_json(source: SourceAccuracies) -> dict[str, float | None]:
-    return {"reference": source.reference, "model": source.recommended}
+def _trained_source_json(source: SourceAccuracies) -> dict[str, Any]:
+    return {"reference": source.reference, "model": source.recommended, "images": source.images}
 
 
 def _test_json(result: TestResult | None) -> dict[str, Any] | None:

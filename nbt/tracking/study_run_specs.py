@@ -245,8 +245,11 @@ def _result_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
 
 def source_metrics(source: SourceAccuracies) -> dict[str, float | None]:
     """Returns the source accuracies of a study or training by the name of their metric."""
-    prefixes = {"reference": "source_reference", "recommended": "source", "baseline": "source_baseline"}
-    return {f"{prefixes[name]}_accuracy": value for name, value in source.to_json().items()}
+    return {
+        "source_reference_accuracy": source.reference,
+        "source_accuracy": source.recommended,
+        "source_baseline_accuracy": source.baseline,
+    }
 
 
 def _test_values(record: StudyRecord) -> dict[str, float | None]:

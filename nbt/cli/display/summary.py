@@ -26,7 +26,7 @@ from nbt.settings import TransferSettings
 from nbt.tuning.storage.records import StudyRecord
 
 _MAX_CHECKS = 2
-_LABEL_WIDTH = 14
+_LABEL_WIDTH = 15
 _STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
 
 
