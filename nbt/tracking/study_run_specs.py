@@ -24,7 +24,7 @@ from nbt.report.priors.pruning import (
     forecast_of,
     pruning_decision,
 )
-from nbt.report.settings_table import flat_settings, recipe_summary, stored_flat_settings
+from nbt.report.settings_table import flat_settings, stored_flat_settings, study_recipe_summary
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import lost_workers, trial_location
 from nbt.settings import SETTINGS, TransferSettings
@@ -295,7 +295,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     if forecast is not None:
         tags["control"] = "yes" if forecast.control else "no"
     points, last = curve_metrics(trial.curve, start)
-    summary = recipe_summary(record.config.named(trial.settings))
+    summary = study_recipe_summary(record.config, trial.settings)
     return RunSpec(
         key=f"trial-{trial.number:04d}",
         parent=STUDY_KEY,

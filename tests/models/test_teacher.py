@@ -12,7 +12,7 @@ import torch
 
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import parse_backbone
-from nbt.models.teacher import canonical_teacher_name, load_teacher, parse_teacher, parse_teachers
+from nbt.models.teacher import canonical_teacher_name, load_teacher, parse_teacher, parse_teachers, short_teacher_names
 from nbt.models.weights import random_unit_state
 
 
@@ -70,6 +70,20 @@ def test_several_teachers_are_one_text_or_a_list(weights: Path) -> None:
     for value in (names, list(names), str(list(names)), [f"[vgg11, '{names[1]}']"]):
         assert parse_teachers(value) == names
     assert parse_teachers("vgg11") == ("vgg11",)
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["vgg11", "conv3(width=4)=/w/a=b.pth"], ["vgg11", "conv3(width=4)"]),
+        (["vgg11", "vgg11=/w/a.pth"], ["vgg11", "vgg11=a.pth"]),
+        (["conv3=/w/a.pth", "conv3=/w/b.pth"], ["conv3=a.pth", "conv3=b.pth"]),
+        (["conv3=/v/a.pth", "conv3=/w/a.pth", "conv3=/w/b.pth"], ["conv3=/v/a.pth", "conv3=/w/a.pth", "conv3=b.pth"]),
+        ([], []),
+    ],
+)
+def test_short_names_tell_teachers_apart(names: list[str], short: list[str]) -> None:
+    assert short_teacher_names(names) == dict(zip(names, short, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from nbt.report.formatting import (
     points,
     score_text,
 )
-from nbt.report.settings_table import recipe_summary
+from nbt.report.settings_table import study_recipe_summary
 from nbt.report.study import plots
 from nbt.report.study.cards.card import Card, NotApplicable, StudyView
 from nbt.report.table import Column, Row, row, table
@@ -107,6 +107,6 @@ def _row(study: StudyView, source: SourceRecord, trial: TrialRecord) -> Row:
         percent(reached),
         DASH if reference is None else points(reached - reference),
         score_text(trial.score(study.metric.name), study.metric),
-        recipe_summary(study.record.config.named(trial.settings)),
+        study_recipe_summary(study.record.config, trial.settings),
         chosen=study.recommendation is not None and study.recommendation.trial is trial,
     )
