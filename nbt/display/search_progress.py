@@ -22,7 +22,7 @@ from nbt.training.results import EpochResult
 from nbt.tuning.budget import MIN_PROPOSAL, Budget
 from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
 from nbt.tuning.job_clock import FINALS, PREPARE, PROFILE, REPORT, TRAIN, TRIALS, JobEstimate
-from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
+from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, count_ended, rank_trials
 
 _MAX_TRIALS_SHOWN = 6
 _PHASE_NAMES = {
@@ -67,7 +67,7 @@ class SearchProgress(Progress, StudyObserver):
     @property
     def stored_trials(self) -> int:
         """The number of stored trials that have ended, including earlier sessions and excluding interrupted trials."""
-        return self._counts.total() - self._counts[_INTERRUPTED]
+        return count_ended(self._counts)
 
     def job_estimated(self, estimate: JobEstimate) -> None:
         """Shows what the whole search takes."""

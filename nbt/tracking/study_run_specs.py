@@ -15,6 +15,7 @@ from typing import Any
 
 from nbt.metrics import METRICS, Metric
 from nbt.option import split_codes
+from nbt.report.formatting import origin_text
 from nbt.report.priors.pruning import (
     CONTROL,
     STOPPED,
@@ -281,7 +282,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     tags = {
         "kind": "trial",
         "state": "diverged" if trial.diverged and trial.state == "complete" else trial.end,
-        "origin": trial.origin,
+        "origin": origin_text(trial.origin),
         "reason": trial.reason,
         "recommended": "yes" if final is not None and final.trial == trial.number else "no",
         "device": str(trial.facts.get("gpu") or trial.facts.get("device") or ""),
