@@ -82,7 +82,7 @@ class SearchProgress(Progress, StudyObserver):
             self._line(f"the whole search takes {about} {duration(estimate.total)}{earlier}: {', '.join(parts)}")
             if estimate.finals_share > MAX_FINALS_SHARE:
                 self._line(
-                    f"finals and last training take {_share_text(estimate.finals_share)}: a comparison needs "
+                    f"finals and last training will take {_share_text(estimate.finals_share)}: a comparison needs "
                     f"{MIN_FINALISTS} recipes on {MIN_FOLDS} folds; a larger --budget lowers their share"
                 )
         self._estimate, self._estimated_at = estimate, self._clock()
@@ -283,10 +283,10 @@ def _has_spent_budget(record: StudyRecord) -> bool:
 
 
 def _share_text(share: float) -> str:
-    """Returns how long finals and last training take."""
+    """Returns how long finals and last training will take, as it is estimated."""
     if share < 0.95:
         return "more than half of the time of the trials"
-    return f"{share:.1f} times as long as the trials" if share < math.inf else "all of the time"
+    return f"about {share:.1f} times as long as the trials" if share < math.inf else "all of the time"
 
 
 def _running_text(
