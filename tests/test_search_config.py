@@ -137,7 +137,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs: 0 is not 1 or more"),
         ({"engine": None}, "engine: expected a value, got nothing"),
         ({"gpus_per_trial": True}, "gpus_per_trial: expected a number, got True"),
-        ({"dataset": ""}, "dataset: expected text, got ''"),
+        ({"dataset": ""}, r"dataset: expected NAME\|FOLDER\|CSV, got an empty text"),
         ({"max_latency": 0}, "^max_latency: 0 is not above 0"),
         ({"max_latency": float("inf")}, "^max_latency: expected a number, got inf"),
         ({"min_gain": -1}, "^min_gain: -1 is not above 0"),

@@ -109,7 +109,7 @@ def test_wrong_lists_of_teachers_are_refused(value: object, message: str) -> Non
 
 
 def test_a_file_that_does_not_fit_its_architecture_is_refused(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"does not fit conv3\(width=5\): .*misshapen: units.0"):
+    with pytest.raises(UsageError, match=r"does not fit conv3\(width=5\): .*of another shape: units.0"):
         load_teacher(f"conv3(width=5)={weights}")
     (tmp_path / "torn.pth").write_bytes(b"no weights")
     with pytest.raises(UsageError, match="not a file of tensors"):
