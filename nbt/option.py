@@ -95,7 +95,7 @@ class Option:
                     raise UsageError(f"{name}: expected a whole number of trials or a text such as '2h', got {value!r}")
                 return self._check_text(name, str(value))
             case "gpus":
-                return value if isinstance(value, str) else self._check_number(name, value)
+                return self._check_text(name, value) if isinstance(value, str) else self._check_number(name, value)
             case "workers":
                 if isinstance(value, str) and value != AUTO:
                     raise UsageError(f"{name} {value!r}: expected {AUTO} or a whole number")
@@ -103,7 +103,7 @@ class Option:
             case "beliefs":
                 return beliefs_text(value)
             case "backbones":
-                return candidates_text(value)
+                return candidates_text(self._check_text(name, value) if isinstance(value, str) else value)
             case "teachers":
                 return teacher_names_text(value)
             case "codes":
@@ -128,7 +128,9 @@ class Option:
         return value
 
     def _check_text(self, name: str, value: Any) -> str:
-        if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        if value == "":
+            raise UsageError(f"{name}: expected {self.metavar or 'text'}, got an empty text")
+        if not isinstance(value, str | os.PathLike):
             raise UsageError(
                 f"{name}: expected text, got {value!r}; numbers and dates that are meant as text need quotes"
             )

@@ -33,6 +33,7 @@ from nbt.paths import absolute_path
 from nbt.settings.belief import BeliefError
 from nbt.settings.candidate import Checks, parse_candidates
 from nbt.settings.continual import SCENARIOS
+from nbt.settings.teacher_names import parse_teacher_names
 from nbt.uris import redact_uri
 from nbt.yaml_loader import dump_yaml_mapping, key_lines, line_of, parse_yaml_mapping
 
@@ -514,10 +515,17 @@ class SearchConfig:
             if not roles or fields[name].role in roles
         }
 
+    def command_words(self, *roles: str) -> list[str]:
+        """Returns `command_options` as words of a command line; the option of several teachers is repeated."""
+        words: list[str] = []
+        for flag, text in self.command_options(*roles).items():
+            values = parse_teacher_names(text) if flag == flag_of("teacher") else (text,)
+            words += [word for value in values for word in (flag, value) if word]
+        return words
+
     def command(self) -> str:
         """Returns the command line of this search, quoted for a shell, as it may be shown."""
-        words = [word for option in self.command_options().items() for word in option if word]
-        return shlex.join(["nbt", "search", *words])
+        return shlex.join(["nbt", "search", *self.command_words()])
 
 
 def check_workers(workers: int | str) -> None:

@@ -72,6 +72,9 @@ REPHRASED = {
     "nothing in the profile speaks for it": "the profile gives no reason for it",
     "Random settings to full length, without anchors.": "Random settings; no pruning and no baseline recipes.",
     "the lower half is stopped at a third": "the lower half of the trials is stopped at one third",
+    # In trials.csv and MLflow; the stored origins are the same.
+    "anchor: ": "baseline: ",
+    "recommended: profile and experience": "initial settings: profile and experience",
 }
 
 # Values that differ from those of c8d5bce because the value of a training is now that of its last epoch, by output and
@@ -248,7 +251,11 @@ def leave_out_what_moved(run: dict[str, Any]) -> None:
     """
     del run["tags"]["nbt.content"]
     is_study = run["tags"]["kind"] == "study"
-    run["tags"] = {name: value for name, value in run["tags"].items() if not name.startswith("guide")}
+    run["tags"] = {
+        name: rephrased(value) if name == "origin" else value
+        for name, value in run["tags"].items()
+        if not name.startswith("guide")
+    }
     left_out = () if is_study else ("best_val_accuracy", "epochs")
     run["latest_metrics"] = {
         RENAMED.get(name, re.sub("^forecast/", "pruning_forecast_", re.sub("^pruning/", "pruning_", name))): value
@@ -303,7 +310,7 @@ class TestFinishedStudy:
         report = Path(run_json("report", "s", "--out", "again")["report"])
         assert report == working_folder / "again" / "s" / "report.html"
         before, again = DATA / "finished" / "report", report.parent
-        expected = by_last_epoch("trials.csv", rows(before / "trials.csv"))
+        expected = by_last_epoch("trials.csv", rephrased(rows(before / "trials.csv")))
         assert_contains(rows(again / "trials.csv"), expected)
         assert_contains(json.loads((again / "fit.json").read_text()), json.loads((before / "fit.json").read_text()))
         text = rephrased((before / "recommended.yaml").read_text())
@@ -410,7 +417,7 @@ class TestHalfFinishedStudy:
     def test_half_finished_study_is_listed_and_reported(self, half_finished: StudyRecord, run_json: RunJson) -> None:
         assert_contains(run_json("studies"), EXPECTED["halfway"])
         report = Path(run_json("report", "s")["report"])
-        expected = by_last_epoch("halfway trials.csv", rows(DATA / "halfway" / "trials.csv"))
+        expected = by_last_epoch("halfway trials.csv", rephrased(rows(DATA / "halfway" / "trials.csv")))
         assert_contains(rows(report.with_name("trials.csv")), expected)
 
     def test_checkpoint_is_loaded(self) -> None:

@@ -194,6 +194,8 @@ def _with_source_data(
         except UsageError as error:
             errors[_label(item)] = one_line_message(error, _MAX_REASON_LENGTH)
         if task.source_data is not None:
+            if not shared:
+                task.source_data.warn_of_copies()  # once: the images of the others are the same
             images = shared.setdefault(task.image_size, task.source_data.images)
             task = replace(task, source_data=replace(task.source_data, images=images))
         found.append((item, task))

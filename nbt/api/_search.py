@@ -369,6 +369,7 @@ def _measure_source(task: Task) -> SourceRecord | None:
         classes=len(source.class_names),
         matching=source.matching,
         references={name: accuracy for name, accuracy in measured.items() if accuracy is not None},
+        copies=len(source.copies),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from nbt.api._strategy import SearchStrategy
 from nbt.api.results import SearchResult
 from nbt.errors import NbtError
 from nbt.files import remove_leftovers
+from nbt.models.teacher import short_teacher_names
 from nbt.paths import cache_root
 from nbt.settings import TransferSettings, repair
 from nbt.settings.teacher_names import parse_teacher_names
@@ -128,12 +130,11 @@ class SearchRun:
             if self.strategy.surrogate.target.has_clear_advantage is False and len(record.trials) < 2:
                 baselines.insert(1, (FROM_SCRATCH, from_scratch_recipe(epochs)))
             arguments["baselines"] = baselines
-        teachers = parse_teacher_names(self.prepared.config.teacher)
-        if teachers:
-            similarities = record.dataset.get(TLI_SIMILARITIES, {})
-            teacher = max(teachers, key=lambda name: similarities.get(name, 0.0))
-            settings = repair(TransferSettings(init="inject", teacher=teacher, epochs=epochs))
-            arguments["recommended"] = [("injection", settings), *arguments.get("recommended", [])]
+        injections = _initial_injections(
+            parse_teacher_names(self.prepared.config.teacher), record.dataset.get(TLI_SIMILARITIES, {}), epochs
+        )
+        if injections:
+            arguments["recommended"] = [*injections, *arguments.get("recommended", [])]
         return arguments
 
     def _stream_controller_arguments(self) -> dict[str, Any]:
@@ -217,6 +218,29 @@ class SearchRun:
             self.store.put_prior_diagnostics(diagnose_priors(self.strategy.surrogate, self.store.record().trials))
         except Exception as error:  # only the report needs them; they must neither end the search nor hide its error
             _log.warning("the diagnostics of the priors could not be stored: %s", error)
+
+
+def _initial_injections(
+    teachers: Sequence[str], similarities: Mapping[str, float], epochs: int
+) -> list[tuple[str, TransferSettings]]:
+    """Returns the injections that run before the sampler's proposals, with their names, the most similar teacher first.
+
+    Every teacher has one: the prior that prefers the most similar one would keep the sampler from another teacher until
+    a trial has used it.
+
+    Args:
+        teachers: Names of the teachers.
+        similarities: TLI similarity of the backbone to each of several teachers.
+        epochs: Epochs of a trial.
+    """
+    short = short_teacher_names(teachers)
+    return [
+        (
+            "injection" if len(teachers) == 1 else f"injection of {short[name]}",
+            repair(TransferSettings(init="inject", teacher=name, epochs=epochs)),
+        )
+        for name in sorted(teachers, key=lambda name: -similarities.get(name, 0.0))
+    ]
 
 
 def _complete_model_folder(folder: Path, record: StudyRecord) -> None:

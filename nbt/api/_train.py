@@ -232,8 +232,16 @@ def _train(
         classes,
         model,
         calibration,
-        None if before is None else SourceAccuracies(reference=before, recommended=last.source_accuracy),
+        _source_accuracies(loaded, before, last),
     )
+
+
+def _source_accuracies(task: Task, before: float | None, last: TrialOutcome) -> SourceAccuracies | None:
+    """Returns the source accuracies of the pretrained weights and of the model; None without images of the source."""
+    if task.source_data is None:
+        return None
+    images = len(task.source_data.labels)
+    return SourceAccuracies(reference=before, recommended=last.source_accuracy, images=images)
 
 
 def _tracked_run(task: Task, result: TrainResult, seconds: float) -> CommandRun:

@@ -14,7 +14,7 @@ from nbt.metrics import DEFAULT_METRIC, METRICS
 from nbt.object_html import short_repr, table_html
 from nbt.report.formatting import pluralise
 from nbt.report.metric_text import value_text
-from nbt.report.settings_table import recipe_summary
+from nbt.report.settings_table import recipe_summary, study_recipe_summary
 from nbt.report.study.backbones import candidates_json
 from nbt.report.study.headline import verdict_line
 from nbt.report.study.recommendation import current_recommendation
@@ -53,7 +53,7 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         failed = [(result.code, result.message, result.advice) for result in self.checks if result.is_failed]
-        rows = [*study_rows(self.record), ("settings", recipe_summary(self.recommended), "")]
+        rows = [*study_rows(self.record), ("settings", study_recipe_summary(self.record.config, self.recommended), "")]
         report = ("report", str(self.report_path), "")
         return table_html(verdict_line(self.record), [*rows, *failed, report])
 
@@ -266,8 +266,8 @@ def training_rows(result: TrainResult) -> list[ResultRow]:
     return [*model_rows(result.result), *more, *guess_rows(result.majority), validation, *source]
 
 
-def _trained_source_json(source: SourceAccuracies) -> dict[str, float | None]:
-    return {"reference": source.reference, "model": source.recommended}
+def _trained_source_json(source: SourceAccuracies) -> dict[str, Any]:
+    return {"reference": source.reference, "model": source.recommended, "images": source.images}
 
 
 def _test_json(result: TestResult | None) -> dict[str, Any] | None:

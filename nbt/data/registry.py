@@ -53,5 +53,5 @@ def read_dataset(source: DatasetSource, *, progress: Progress | None = None) -> 
 def _list_cub(name: str, folder: Path) -> Listing:
     class_names, rows = read_cub(folder)
     if len(class_names) < 2:
-        raise UsageError(f"{folder}: has {len(class_names)} classes with images; a task needs two or more")
+        raise UsageError(f"{folder}: has {len(class_names)} classes with images; expected two or more")
     return listing_from_files(name, rows, class_names)

@@ -22,7 +22,7 @@ from nbt.training.results import EpochResult
 from nbt.tuning.budget import MIN_PROPOSAL, Budget
 from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
 from nbt.tuning.job_clock import FINALS, PREPARE, PROFILE, REPORT, TRAIN, TRIALS, JobEstimate
-from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, rank_trials
+from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, count_ended, rank_trials
 
 _MAX_TRIALS_SHOWN = 6
 _PHASE_NAMES = {
@@ -67,7 +67,7 @@ class SearchProgress(Progress, StudyObserver):
     @property
     def stored_trials(self) -> int:
         """The number of stored trials that have ended, including earlier sessions and excluding interrupted trials."""
-        return self._counts.total() - self._counts[_INTERRUPTED]
+        return count_ended(self._counts)
 
     def job_estimated(self, estimate: JobEstimate) -> None:
         """Shows what the whole search takes."""
@@ -82,7 +82,7 @@ class SearchProgress(Progress, StudyObserver):
             self._line(f"the whole search takes {about} {duration(estimate.total)}{earlier}: {', '.join(parts)}")
             if estimate.finals_share > MAX_FINALS_SHARE:
                 self._line(
-                    f"finals and last training take {_share_text(estimate.finals_share)}: a comparison needs "
+                    f"finals and last training will take {_share_text(estimate.finals_share)}: a comparison needs "
                     f"{MIN_FINALISTS} recipes on {MIN_FOLDS} folds; a larger --budget lowers their share"
                 )
         self._estimate, self._estimated_at = estimate, self._clock()
@@ -283,10 +283,10 @@ def _has_spent_budget(record: StudyRecord) -> bool:
 
 
 def _share_text(share: float) -> str:
-    """Returns how long finals and last training take."""
+    """Returns how long finals and last training will take, as it is estimated."""
     if share < 0.95:
         return "more than half of the time of the trials"
-    return f"{share:.1f} times as long as the trials" if share < math.inf else "all of the time"
+    return f"about {share:.1f} times as long as the trials" if share < math.inf else "all of the time"
 
 
 def _running_text(

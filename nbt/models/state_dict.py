@@ -153,19 +153,18 @@ def check_state_dict(
         backbone: Name of the architecture in messages.
 
     Raises:
-        UsageError: Keys are missing, misshapen or unknown, or values are not finite; one line names the first few of
-            each.
+        UsageError: Tensors are missing, unknown, of another shape or not finite; one line names the first few of each.
     """
     ignored = (*ignored_prefixes, *_AUXILIARY_HEAD_PREFIXES)
     present = {name: state[name] for name in expected if name in state}
-    misshapen = [
+    reshaped = [
         f"{name} (expected {_describe_shape(expected[name])}, found {_describe_shape(tensor)})"
         for name, tensor in present.items()
         if _describe_shape(expected[name]) != _describe_shape(tensor)
     ]
     problems = [
         _format_keys("missing", [name for name in expected if name not in state and not is_batch_counter(name)]),
-        _format_keys("misshapen", misshapen),
+        _format_keys("of another shape", reshaped),
         _format_keys("unknown", [name for name in state if name not in expected and not name.startswith(ignored)]),
         _format_keys("not finite", [name for name, tensor in present.items() if not torch.isfinite(tensor).all()]),
     ]

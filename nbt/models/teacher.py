@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,20 @@ def canonical_teacher_name(text: str) -> str:
     """
     spec, weights = _parse(text)
     return spec.text if weights == "default" else f"{spec.text}={weights}"
+
+
+def short_teacher_names(names: Sequence[str]) -> dict[str, str]:
+    """Returns the shortest name of each teacher that no other one has, for tables.
+
+    It is the architecture, "ARCHITECTURE=FILE" without the folder of the file, or the whole name.
+
+    Args:
+        names: Names of the teachers of a search, as `canonical_teacher_name` returns them.
+    """
+    parts = {name: _split_at_equals_sign(name) for name in names}
+    short = {name: (text, f"{text}{sign}{Path(file).name}") for name, (text, sign, file) in parts.items()}
+    counts = Counter(text for texts in short.values() for text in set(texts))
+    return {name: next((text for text in texts if counts[text] == 1), name) for name, texts in short.items()}
 
 
 def load_teacher(text: str) -> Teacher:

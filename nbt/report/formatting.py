@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 from nbt.metrics import Metric
 from nbt.tuning.intervals import Interval, value_interval
+from nbt.tuning.storage.records import PRIOR_ORIGIN_PREFIX
 
 MINUS = "\N{MINUS SIGN}"
 EN_DASH = "\N{EN DASH}"
@@ -170,9 +171,15 @@ def sparkline(values: list[float | None], low: float, high: float, width: int = 
 
 
 def origin_text(origin: str) -> str:
-    """Returns the stored origin of a trial for people; stored origins of baseline recipes begin with "anchor: "."""
-    name = origin.removeprefix("anchor: ")
-    return one_line(origin if name == origin else f"baseline: {name}")
+    """Returns the stored origin of a trial for people.
+
+    Stored origins of baseline recipes begin with "anchor: ", those of settings that run after these, before the
+    sampler proposes any, with "recommended: ", which for people is the result of a search.
+    """
+    for prefix, shown in (("anchor: ", "baseline: "), (PRIOR_ORIGIN_PREFIX, "initial settings: ")):
+        if origin.startswith(prefix):
+            return one_line(shown + origin.removeprefix(prefix))
+    return one_line(origin)
 
 
 def join_words(items: Sequence[str]) -> str:

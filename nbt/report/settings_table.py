@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from nbt.models.teacher import short_teacher_names
 from nbt.settings import SETTINGS, TransferSettings
+from nbt.settings.teacher_names import parse_teacher_names
+from nbt.tuning.storage.records import StudyConfig
 
 Plain = float | int | bool | str
 
@@ -47,17 +50,33 @@ def _flat(settings: TransferSettings, names: Iterable[str]) -> dict[str, Plain]:
     return flat
 
 
-def recipe_summary(settings: TransferSettings) -> str:
+def study_recipe_summary(config: StudyConfig, settings: TransferSettings) -> str:
+    """Returns the summary of a recipe of a study, with backbone and teacher where it has several of them."""
+    return recipe_summary(config.named(settings), teacher_of(config, settings))
+
+
+def teacher_of(config: StudyConfig, settings: TransferSettings) -> str:
+    """Returns the short name of the teacher whose weights a recipe injects; "" without one, and with a single one."""
+    names = parse_teacher_names(config.teacher)
+    return short_teacher_names(names).get(settings.source.teacher, "") if len(names) > 1 else ""
+
+
+def recipe_summary(settings: TransferSettings, teacher: str = "") -> str:
     """Returns a short summary of the recipe, e.g. "depth 0.60 frozen 0.30 lr 0.013".
 
     Depths and the relevant learning rate are always included; other settings where they have a label and are used.
+
+    Args:
+        settings: The recipe.
+        teacher: Name of the teacher whose weights it injects; "" leaves it out.
     """
     probe = settings.frozen_depth >= 1.0
+    labels = {name: item.summary(settings.value(name)) for name, item in SETTINGS.items()} | {"teacher": teacher}
     words = [
         f"depth {settings.transfer_depth:.2f}",
         f"frozen {settings.frozen_depth:.2f}",
         f"head lr {settings.head_lr:.2g}" if probe else f"lr {settings.body_lr:.2g}",
-        *(SETTINGS[name].summary(settings.value(name)) for name in SETTINGS if name not in _LAST_IN_SUMMARY),
-        *(SETTINGS[name].summary(settings.value(name)) for name in _LAST_IN_SUMMARY),
+        *(label for name, label in labels.items() if name not in _LAST_IN_SUMMARY),
+        *(labels[name] for name in _LAST_IN_SUMMARY),
     ]
     return " ".join(word for word in words if word)

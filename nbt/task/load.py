@@ -89,6 +89,7 @@ def load_task(
     if options.source_data is not None:
         facts = options.backbone, options.weights, source_weights, size, resize
         source = _load_source_data(options.source_data, *facts, progress)
+        source.warn_of_copies()
     data = decode_selection(selection, options, size, progress)
     contents = Contents.of(data.listing, (f"--resize {resize}",))
     return Task(

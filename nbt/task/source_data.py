@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from nbt.data.checks.copies import copies_text
 from nbt.data.image_store import ImageStore, decode_images
+from nbt.data.listing import relative_names
+from nbt.data.near_copies.search import first_of_equal
 from nbt.data.registry import read_dataset
 from nbt.errors import UsageError, nearest
 
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from nbt.data.resolve import DatasetSource
     from nbt.models.source_classes import SourceClasses
     from nbt.progress import Progress
+
+_log = logging.getLogger(__name__)
 
 _WORDNET_NUMBER = re.compile(r"n\d{8}")
 _MAX_NAMES_SHOWN = 3
@@ -37,6 +43,8 @@ class SourceData:
         class_names: Names of the classes in the folder or manifest.
         matching: How the classes were matched with outputs: "names", "numbers" or "order".
         fingerprint: Hash of the bytes of the image files and of their classes.
+        copies: The images whose pixels are those of an earlier one, such as "a/1.png = a/2.png". They count in the
+            source accuracy, as copies within the test images count in the test accuracy.
     """
 
     dataset: str
@@ -45,6 +53,20 @@ class SourceData:
     class_names: tuple[str, ...]
     matching: str
     fingerprint: str
+    copies: tuple[str, ...] = ()
+
+    def warn_of_copies(self) -> None:
+        """Logs how many images are identical copies of others, if there are any."""
+        if not self.copies:
+            return
+        shown = ", ".join(self.copies[:_MAX_NAMES_SHOWN]) + (", ..." if len(self.copies) > _MAX_NAMES_SHOWN else "")
+        _log.warning(
+            "--source-data %s: its %d images contain %s, which the source accuracy counts, too: %s; keep one of each",
+            self.dataset,
+            len(self.labels),
+            copies_text(len(self.copies), 0),
+            shown,
+        )
 
 
 def load_source_data(
@@ -77,13 +99,15 @@ def load_source_data(
     )
     if not len(readable):
         raise UsageError(f"--source-data {source.dataset}: none of its {len(listing)} images can be read")
+    read = listing.take(readable)
     return SourceData(
         dataset=source.dataset,
         images=images,
-        labels=outputs[listing.labels[readable]],
+        labels=outputs[read.labels],
         class_names=listing.class_names,
         matching=matching,
         fingerprint=hashlib.sha256(f"{listing.digest()}\n{listing.content_hash}".encode()).hexdigest(),
+        copies=_find_copies(read, images),
     )
 
 
@@ -152,6 +176,14 @@ def _held_out(listing: Listing) -> Listing:
             part = listing.take(index)
             return part.keep_classes(np.unique(part.labels))
     return listing
+
+
+def _find_copies(listing: Listing, images: ImageStore) -> tuple[str, ...]:
+    """Returns `SourceData.copies` of the images that could be read, whose listing is in the order of `images`."""
+    first = first_of_equal(images.array)
+    in_memory = isinstance(listing.items, np.ndarray)
+    names = [f"image {i}" for i in range(len(listing))] if in_memory else relative_names(list(listing.items))
+    return tuple(f"{names[first[i]]} = {name}" for i, name in enumerate(names) if first[i] != i)
 
 
 def _normalised(name: str) -> str:

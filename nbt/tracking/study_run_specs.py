@@ -15,6 +15,7 @@ from typing import Any
 
 from nbt.metrics import METRICS, Metric
 from nbt.option import split_codes
+from nbt.report.formatting import origin_text
 from nbt.report.priors.pruning import (
     CONTROL,
     STOPPED,
@@ -24,7 +25,7 @@ from nbt.report.priors.pruning import (
     forecast_of,
     pruning_decision,
 )
-from nbt.report.settings_table import flat_settings, recipe_summary, stored_flat_settings
+from nbt.report.settings_table import flat_settings, stored_flat_settings, study_recipe_summary
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import lost_workers, trial_location
 from nbt.settings import SETTINGS, TransferSettings
@@ -245,8 +246,11 @@ def _result_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:
 
 def source_metrics(source: SourceAccuracies) -> dict[str, float | None]:
     """Returns the source accuracies of a study or training by the name of their metric."""
-    prefixes = {"reference": "source_reference", "recommended": "source", "baseline": "source_baseline"}
-    return {f"{prefixes[name]}_accuracy": value for name, value in source.to_json().items()}
+    return {
+        "source_reference_accuracy": source.reference,
+        "source_accuracy": source.recommended,
+        "source_baseline_accuracy": source.baseline,
+    }
 
 
 def _test_values(record: StudyRecord) -> dict[str, float | None]:
@@ -278,7 +282,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     tags = {
         "kind": "trial",
         "state": "diverged" if trial.diverged and trial.state == "complete" else trial.end,
-        "origin": trial.origin,
+        "origin": origin_text(trial.origin),
         "reason": trial.reason,
         "recommended": "yes" if final is not None and final.trial == trial.number else "no",
         "device": str(trial.facts.get("gpu") or trial.facts.get("device") or ""),
@@ -292,7 +296,7 @@ def trial_run(record: StudyRecord, trial: TrialRecord) -> RunSpec:
     if forecast is not None:
         tags["control"] = "yes" if forecast.control else "no"
     points, last = curve_metrics(trial.curve, start)
-    summary = recipe_summary(record.config.named(trial.settings))
+    summary = study_recipe_summary(record.config, trial.settings)
     return RunSpec(
         key=f"trial-{trial.number:04d}",
         parent=STUDY_KEY,

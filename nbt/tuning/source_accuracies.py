@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
+from nbt.tuning.intervals import Interval, wilson_interval
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
 
@@ -17,14 +19,20 @@ class SourceAccuracies:
             classifier.
         recommended: That of the tested model of the recommended settings; None before its training.
         baseline: That of the tested model of the default recipe; None before its training.
+        images: Number of these images.
     """
 
     reference: float | None
     recommended: float | None = None
     baseline: float | None = None
+    images: int
 
-    def to_json(self) -> dict[str, float | None]:
-        """Returns the accuracies in JSON types."""
+    def interval(self, accuracy: float) -> Interval:
+        """Returns one of the accuracies with its 95 % interval over the images, as a test accuracy has it."""
+        return wilson_interval(accuracy, self.images)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the accuracies and the number of images in JSON types."""
         return asdict(self)
 
 
@@ -35,7 +43,8 @@ def source_accuracies(record: StudyRecord) -> SourceAccuracies | None:
     final = record.final(record.recommended or "")
     backbone = "" if final is None else final.settings.backbone
     tested = {test.name: test.source_accuracy for test in record.test}
-    return SourceAccuracies(reference=record.source.references.get(backbone), **tested)
+    reference = record.source.references.get(backbone)
+    return SourceAccuracies(reference=reference, images=record.source.images, **tested)
 
 
 def source_front(record: StudyRecord) -> list[TrialRecord]:

@@ -109,7 +109,7 @@ class Campaign:
         finally:
             fault.close()
         if not problems:
-            shutil.rmtree(search.folder, ignore_errors=True)
+            search.remove()
         return {
             "seed": self._seed,
             "try": number,

@@ -75,6 +75,16 @@ class Search:
         return self.work / "reports" / STUDY
 
     @property
+    def outer_logs(self) -> Path:
+        """Folder beside that of the search, for the logs of a search whose own disk is full."""
+        return self.folder.with_name(f"{self.folder.name}-logs")
+
+    def remove(self) -> None:
+        """Removes the folder of the search and its logs beside it."""
+        for folder in (self.folder, self.outer_logs):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """Arguments of the search."""
         dataset = "digits" if self.task == "digits" else str(photographs(self.folder.parent))
@@ -94,7 +104,7 @@ class Search:
 
     def prepare(self) -> None:
         """Creates the folders anew; MLflow's tables, which it takes seconds to create, are copied from a template."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.remove()
         self.work.mkdir(parents=True)
         for name in ("cache", "temporary", "logs"):
             (self.folder / name).mkdir()

@@ -144,8 +144,8 @@ def test_a_training_reports_its_model(task: Task, own_folder: Path) -> None:
     result = nbt.train(task, settings, workers=1, export=Path("model"), tracking_uri=uri, progress=False)
     exported = nbt.load_model("model", "cpu").module
     reference, model = reference_accuracy(task, "cpu"), source_accuracy(exported, task)
-    assert result.to_json()["source"] == {"reference": reference, "model": model}
-    assert f"source {100 * model:.1f} %" in repr(result).replace("\N{NO-BREAK SPACE}", " ")
+    assert result.to_json()["source"] == {"reference": reference, "model": model, "images": 60}
+    assert f"source accuracy {100 * model:.1f} % [" in repr(result).replace("\N{NO-BREAK SPACE}", " ")
     mlflow.set_tracking_uri(uri)
     [run] = (
         mlflow.search_runs(search_all_experiments=True).dropna(subset=["metrics.source_accuracy"]).to_dict("records")

@@ -364,11 +364,11 @@ class TestTrain:
         self, fake_api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         save_classes(tmp_path / "birds", {"jay": 1, "crane": 1})
-        fake_api.results["train"].source = SourceAccuracies(reference=0.5857, recommended=0.314)
+        fake_api.results["train"].source = SourceAccuracies(reference=0.5857, recommended=0.314, images=200)
         assert run(["train", "--dataset", "digits", "--source-data", "birds", "-q"]) == 0
         assert fake_api.calls[0][2]["source_data"] == "birds"
         text = " ".join(capsys.readouterr().out.split())
-        assert "source 31.4 % of the tested model; pretrained weights 58.6 %" in text
+        assert "source accuracy 31.4 % [25.4, 38.1] 200 images of the source; pretrained weights 58.6 %" in text
         for args, message in ((["nowhere"], "no such folder"), (["birds", "--export", "birds/jay/m"], "is inside")):
             assert run(["train", "--dataset", "digits", "--source-data", *args]) == 2
             assert message in capsys.readouterr().err

@@ -209,8 +209,8 @@ def test_the_whole_is_announced_once_before_the_first_trial(
     assert err() == [
         "the whole search takes about 2 min 23 s: preparation 4.0 s, fit profile 6.0 s, trials 1 min 20 s, "
         "finals 40 s, last training 10 s, report 3.0 s",
-        "finals and last training take more than half of the time of the trials: a comparison needs 2 recipes on 3 "
-        "folds; a larger --budget lowers their share",
+        "finals and last training will take more than half of the time of the trials: a comparison needs 2 recipes on "
+        "3 folds; a larger --budget lowers their share",
         "study birds; budget 5",
         "trial 2 failed: ValueError: no; about 1 min 43 s left, cost 0.0 of 5 trials, 0.0 s so far",
         "finals: at most 10 runs with new seeds and folds, about 1 min 43 s left",
@@ -232,7 +232,9 @@ def test_a_resumed_search_says_what_is_left_and_whether_its_budget_is_spent(
 def test_short_trials_make_the_finals_longer_than_them(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
     with progress:
         progress.job_estimated(estimate(4.0, trials=25.0))
-    assert err()[1].startswith("finals and last training take 2.0 times as long as the trials: a comparison needs 2 ")
+    assert err()[1].startswith(
+        "finals and last training will take about 2.0 times as long as the trials: a comparison "
+    )
 
 
 def test_the_display_of_the_whole_counts_down_between_estimates(progress: SearchProgress, clock: Clock) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import parse_backbone
-from nbt.models.teacher import canonical_teacher_name, load_teacher, parse_teacher, parse_teachers
+from nbt.models.teacher import canonical_teacher_name, load_teacher, parse_teacher, parse_teachers, short_teacher_names
 from nbt.models.weights import random_unit_state
 
 
@@ -73,6 +73,20 @@ def test_several_teachers_are_one_text_or_a_list(weights: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["vgg11", "conv3(width=4)=/w/a=b.pth"], ["vgg11", "conv3(width=4)"]),
+        (["vgg11", "vgg11=/w/a.pth"], ["vgg11", "vgg11=a.pth"]),
+        (["conv3=/w/a.pth", "conv3=/w/b.pth"], ["conv3=a.pth", "conv3=b.pth"]),
+        (["conv3=/v/a.pth", "conv3=/w/a.pth", "conv3=/w/b.pth"], ["conv3=/v/a.pth", "conv3=/w/a.pth", "conv3=b.pth"]),
+        ([], []),
+    ],
+)
+def test_short_names_tell_teachers_apart(names: list[str], short: list[str]) -> None:
+    assert short_teacher_names(names) == dict(zip(names, short, strict=True))
+
+
+@pytest.mark.parametrize(
     ("value", "message"),
     [
         (["vgg11", "vgg11"], "--teacher vgg11 is given twice$"),
@@ -95,7 +109,7 @@ def test_wrong_lists_of_teachers_are_refused(value: object, message: str) -> Non
 
 
 def test_a_file_that_does_not_fit_its_architecture_is_refused(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"does not fit conv3\(width=5\): .*misshapen: units.0"):
+    with pytest.raises(UsageError, match=r"does not fit conv3\(width=5\): .*of another shape: units.0"):
         load_teacher(f"conv3(width=5)={weights}")
     (tmp_path / "torn.pth").write_bytes(b"no weights")
     with pytest.raises(UsageError, match="not a file of tensors"):

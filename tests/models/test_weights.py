@@ -289,7 +289,7 @@ def test_legacy_names_of_vit_are_read(vit: nn.Module, read: Callable[[State], Pa
     assert expected.std() > 0
 
 
-def test_missing_misshapen_unknown_and_infinite_are_listed(state: State, save: Callable[..., Path]) -> None:
+def test_missing_reshaped_unknown_and_infinite_are_listed(state: State, save: Callable[..., Path]) -> None:
     for index in range(8):
         state[f"head2.{index}"] = torch.zeros(2)
     del state["features.0.0.weight"]
@@ -299,7 +299,7 @@ def test_missing_misshapen_unknown_and_infinite_are_listed(state: State, save: C
     path = save(state)
     assert _refusal(path) == (
         f"weights {path} does not fit mobilenet_v2(width_mult=0.25): 1 missing: features.0.0.weight; "
-        "2 misshapen: features.0.1.bias (expected 8, found 3), "
+        "2 of another shape: features.0.1.bias (expected 8, found 3), "
         "features.0.1.num_batches_tracked (expected a single number of int64, found a single number); "
         "8 unknown: head2.0, head2.1, head2.2, head2.3, head2.4 and 3 more; "
         "1 not finite: features.2.conv.0.0.weight"
@@ -308,7 +308,7 @@ def test_missing_misshapen_unknown_and_infinite_are_listed(state: State, save: C
 
 def test_another_architecture_is_refused(state: State, save: Callable[..., Path]) -> None:
     path = save(state)
-    assert "misshapen: features.0.0.weight (expected 32x3x3x3, found 8x3x3x3)" in _refusal(
+    assert "of another shape: features.0.0.weight (expected 32x3x3x3, found 8x3x3x3)" in _refusal(
         path, parse_backbone("mobilenet_v2")
     )
     assert "missing: conv1.weight" in _refusal(path, parse_backbone("resnet18"))
@@ -317,7 +317,7 @@ def test_another_architecture_is_refused(state: State, save: Callable[..., Path]
 
 def test_units_of_another_architecture_are_refused(save: Callable[..., Path]) -> None:
     path = save(build_backbone(parse_backbone("conv3(width=4)"), 2, image_size=28).state_dict())
-    assert "misshapen: units.0.0.weight (expected 8x3x3x3, found 4x3x3x3)" in _refusal(
+    assert "of another shape: units.0.0.weight (expected 8x3x3x3, found 4x3x3x3)" in _refusal(
         path, parse_backbone("conv3(width=8)"), 28
     )
 
@@ -326,7 +326,7 @@ def test_positions_for_another_image_size_are_refused(vit: nn.Module, read: Call
     path = read(vit.state_dict() | {"encoder.pos_embedding": torch.zeros(1, 10, 768)})
     message = _refusal(path, VIT, 64)
     assert message.endswith(
-        "VIT: 1 misshapen: encoder.pos_embedding (expected 1x5x768, found 1x10x768)".replace("VIT", VIT.text)
+        "VIT: 1 of another shape: encoder.pos_embedding (expected 1x5x768, found 1x10x768)".replace("VIT", VIT.text)
     )
 
 

@@ -1,6 +1,14 @@
-from nbt.report.settings_table import flat_settings, recipe_summary, setting_descriptions, stored_flat_settings
+import dataclasses
+
+from nbt.report.settings_table import (
+    flat_settings,
+    recipe_summary,
+    setting_descriptions,
+    stored_flat_settings,
+    study_recipe_summary,
+)
 from nbt.settings import SETTINGS, TransferSettings
-from tests.sample_study import BEST, DEFAULT, sampled
+from tests.sample_study import BEST, DEFAULT, sample_study, sampled
 
 
 def test_every_setting_occurs_once_as_plain_value() -> None:
@@ -37,6 +45,16 @@ def test_recipe_summary_names_active_techniques() -> None:
     assert recipe_summary(injected) == "depth 1.00 frozen 0.00 lr 0.01 inject source asb source zap 1"
     linear = TransferSettings(method="dlcft", linearized=True, target_scale=5.0)
     assert recipe_summary(linear) == "depth 1.00 frozen 0.00 lr 0.01 dlcft linearized squared error 5"
+
+
+def test_the_teacher_is_named_if_a_study_has_several() -> None:
+    injected = TransferSettings(init="inject", teacher="vgg11=/w/a.pth", pretrain_scheme="asb")
+    several = sample_study().config
+    several = dataclasses.replace(several, teacher='["resnet18", "vgg11=/w/a.pth"]')
+    assert study_recipe_summary(several, injected) == "depth 1.00 frozen 0.00 lr 0.01 inject vgg11 source asb"
+    assert study_recipe_summary(several, DEFAULT) == recipe_summary(DEFAULT)
+    one = dataclasses.replace(several, teacher="vgg11=/w/a.pth")
+    assert study_recipe_summary(one, injected) == recipe_summary(injected)
 
 
 def test_new_settings_are_stored_only_where_they_are_used() -> None:

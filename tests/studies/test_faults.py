@@ -58,6 +58,18 @@ def test_one_try(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("studies")
+def test_nothing_of_a_try_without_problems_is_left(tmp_path: Path) -> None:
+    from faults.search import Search
+
+    search = Search(tmp_path / "try-0001", "digits", 1)
+    for _ in range(2):
+        search.prepare()
+        search.outer_logs.mkdir()  # as a full disk does
+    search.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["experience"]
+
+
+@pytest.mark.usefixtures("studies")
 def test_differences_name_their_place() -> None:
     from faults.checks import difference
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,23 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
         file.write_bytes(b"no image")
     with pytest.raises(UsageError, match=r"--source-data .*images: none of its 3 images can be read"):
         load_source_data(resolve(folder), SourceClasses(2), 16)
+
+
+def test_identical_images_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = save_classes(tmp_path / "images", {"0": 3, "1": 1})
+    unique = load_source_data(resolve(folder), SourceClasses(2), 16)
+    unique.warn_of_copies()
+    assert (unique.copies, caplog.messages) == ((), [])
+    for name in ("0/9.png", "1/9.png"):
+        shutil.copy(folder / "0" / "001.png", folder / name)
+    source = load_source_data(resolve(folder), SourceClasses(2), 16)
+    assert source.copies == ("0/001.png = 0/9.png", "0/001.png = 1/9.png")
+    assert len(source.labels) == 6, "they count"
+    source.warn_of_copies()
+    assert caplog.messages == [
+        f"--source-data {folder}: its 6 images contain 2 identical copies, which the source accuracy counts, too: "
+        "0/001.png = 0/9.png, 0/001.png = 1/9.png; keep one of each"
+    ]
 
 
 def test_a_manifest_is_accepted(tmp_path: Path) -> None:

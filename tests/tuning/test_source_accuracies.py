@@ -6,6 +6,7 @@ from dataclasses import replace
 import optuna
 import pytest
 
+from nbt.tuning.intervals import wilson_interval
 from nbt.tuning.source_accuracies import source_accuracies, source_front
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 from nbt.tuning.storage.source import SourceRecord
@@ -51,10 +52,15 @@ def test_the_accuracies_of_the_tested_models() -> None:
     )
     found = source_accuracies(record)
     assert found is not None
-    assert found.to_json() == {"reference": 0.8, "recommended": 0.6, "baseline": 0.1}
+    assert found.to_json() == {"reference": 0.8, "recommended": 0.6, "baseline": 0.1, "images": 60}
     assert source_accuracies(replace(record, source=None)) is None
     unfinished = source_accuracies(replace(record, test=()))
-    assert unfinished is not None and unfinished.to_json() == {"reference": 0.8, "recommended": None, "baseline": None}
+    assert unfinished is not None and (unfinished.recommended, unfinished.baseline) == (None, None)
+
+
+def test_an_accuracy_has_the_interval_of_its_images() -> None:
+    found = source_accuracies(sample_study(source=SOURCE))
+    assert found is not None and found.interval(0.6) == wilson_interval(0.6, 60)
 
 
 def test_the_reference_is_that_of_the_recommended_backbone() -> None:

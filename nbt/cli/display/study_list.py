@@ -14,6 +14,7 @@ from rich.text import Text
 
 from nbt.cli.display.output import stdout_console
 from nbt.report.metric_text import value_text
+from nbt.tuning.storage.records import count_ended
 
 _GAP = 2
 _EMPTY = "no studies yet; nbt search --dataset numbers --shots 8 --budget 12 creates one"
@@ -46,7 +47,7 @@ def _row(study: Mapping[str, Any], now: datetime) -> dict[str, str]:
         "study": study["name"],
         "dataset": Path(study["dataset"]).name,
         "backbone": study["backbone"],
-        "trials": str(sum(study["trials"].values())),
+        "trials": str(count_ended(study["trials"])),
         "best": value_text(study["metric"], study["best"]),
         "when": age_text(study["created"], now),
         "state": "finished" if study["finished"] else "unfinished",

@@ -15,7 +15,7 @@ from nbt.checks import CheckResult
 from nbt.cli.display.output import relative_path
 from nbt.cli.display.tables import grid
 from nbt.report.formatting import duration, join_words, one_line, pluralise
-from nbt.report.settings_table import recipe_summary
+from nbt.report.settings_table import study_recipe_summary
 from nbt.report.study.checks.registry import study_checks
 from nbt.report.study.hardware import hardware_summary, lost_workers, used_several_locations
 from nbt.report.study.headline import verdict_line
@@ -26,7 +26,7 @@ from nbt.settings import TransferSettings
 from nbt.tuning.storage.records import StudyRecord
 
 _MAX_CHECKS = 2
-_LABEL_WIDTH = 14
+_LABEL_WIDTH = 15
 _STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
 
 
@@ -41,7 +41,7 @@ def search_summary(record: StudyRecord, recommended: TransferSettings, report: P
     report = relative_path(report)
     name = record.recommended or "recommended settings"
     table = _facts()
-    table.add_row("", "settings", _one_line(f"{name}: {recipe_summary(recommended)}"))
+    table.add_row("", "settings", _one_line(f"{name}: {study_recipe_summary(record.config, recommended)}"))
     if is_transfer_advised(record, current_recommendation(record)) is False:
         table.add_row("", "transfer", "none: the recommended settings train from random weights")
     table.add_row("", "cost", _one_line(_cost(record)))

@@ -40,7 +40,7 @@ def find_near_copies(images: npt.NDArray[np.uint8]) -> NearCopies:
     Args:
         images: RGB images, uint8 (N, H, H, 3).
     """
-    first = _first_of_equal(images)
+    first = first_of_equal(images)
     unique = np.unique(first)
     compared = images[unique] if len(unique) < len(images) else images
     if len(compared) < 2:
@@ -60,15 +60,19 @@ def find_near_copies(images: npt.NDArray[np.uint8]) -> NearCopies:
     return NearCopies(groups, mirrored, not_compared)
 
 
+def first_of_equal(images: npt.NDArray[np.uint8]) -> Index:
+    """Returns the index of the first image with the same pixels, int64 (N,).
+
+    Args:
+        images: RGB images, uint8 (N, H, H, 3).
+    """
+    seen: dict[bytes, int] = {}
+    hashes = (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images)
+    return np.array([seen.setdefault(digest, i) for i, digest in enumerate(hashes)], dtype=np.int64)
+
+
 def _similar_pairs(images: npt.NDArray[np.uint8], described: Descriptions, mirrored: bool) -> tuple[Index, int]:
     """Returns pairs of near copies, the smaller index first, each once, int64 (n, 2), and `not_compared`."""
     candidates = find_candidates(described, mirrored)
     copies, left_out = are_copies(images, described.grey, candidates, mirrored)
     return np.unique(np.sort(candidates.pairs[copies], axis=1), axis=0), left_out
-
-
-def _first_of_equal(images: npt.NDArray[np.uint8]) -> Index:
-    """Returns the index of the first image with the same pixels, int64 (N,)."""
-    seen: dict[bytes, int] = {}
-    hashes = (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images)
-    return np.array([seen.setdefault(digest, i) for i, digest in enumerate(hashes)], dtype=np.int64)

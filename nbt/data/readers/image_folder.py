@@ -36,7 +36,7 @@ def check_image_folder(folder: Path) -> Layout:
         raise UsageError(f"{_explain_no_images(class_parent)}{or_table(folder)}")
     if len(classes) == 1:
         raise UsageError(
-            f"{class_parent} has one class only ({classes[0].name}); a task needs two or more class folders"
+            f"{class_parent} has one class only ({classes[0].name}); expected two or more class folders"
             f"{or_table(folder)}"
         )
     return layout

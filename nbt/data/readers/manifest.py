@@ -55,7 +55,7 @@ def read_manifest(path: Path) -> LabelledFiles:
     if not files.images:
         raise UsageError(f"{path}: names no images; expected lines of path,label below the header{others}")
     if len(labels) == 1:
-        raise UsageError(f"{path}: has one class only ({labels[0]}); a task needs two or more{others}")
+        raise UsageError(f"{path}: has one class only ({labels[0]}); expected two or more{others}")
     return files
 
 

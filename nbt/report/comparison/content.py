@@ -12,7 +12,7 @@ from nbt.metrics import METRICS, Metric
 from nbt.report.comparison.same_data import check_same_data
 from nbt.report.formatting import DASH, TemplateData, duration, format_number, join_words, one_line
 from nbt.report.metric_text import bounds_text, difference_bounds_text, difference_text, value_text
-from nbt.report.settings_table import flat_settings, recipe_summary, setting_descriptions
+from nbt.report.settings_table import flat_settings, recipe_summary, setting_descriptions, teacher_of
 from nbt.report.study.recommendation import StudyRecommendation, current_recommendation, default_recipe_settings
 from nbt.report.table import Cell, Column, Row, Table, row, table
 from nbt.search_config import default_value, option_fields
@@ -216,7 +216,7 @@ def _recipe(study: ComparedStudy, with_backbone: bool) -> str:
         return ""
     settings = study.recommendation.settings
     name = f"{study.record.config.backbone_name(settings)}: " if with_backbone else ""
-    return f"{name}{recipe_summary(settings)}"
+    return f"{name}{recipe_summary(settings, teacher_of(study.record.config, settings))}"
 
 
 def _cells(metric: str, interval: Interval | None) -> tuple[str, str]:

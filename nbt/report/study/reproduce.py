@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +53,9 @@ def commands(
     if has_model:
         text = f"{shlex.join(['nbt', 'predict', str(folder / 'model')])} IMAGES..."
         listed.append(ShellCommand("Predict with the trained model", text))
-    options = search.command_options()
-    words = ["nbt", "search", *_words(options)]
-    listed.append(ShellCommand("Continue the search with this command and a larger --budget", shlex.join(words)))
-    listed.append(ShellCommand("Compare the trials in MLflow", _mlflow_command(options.get("--tracking-uri"))))
+    listed.append(ShellCommand("Continue the search with this command and a larger --budget", search.command()))
+    tracking_uri = search.command_options().get("--tracking-uri")
+    listed.append(ShellCommand("Compare the trials in MLflow", _mlflow_command(tracking_uri)))
     return listed
 
 
@@ -67,11 +65,7 @@ def train_command(record: StudyRecord, settings: Path) -> str:
 
 
 def _task_words(record: StudyRecord) -> list[str]:
-    return _words(recommended_task_options(record).replace(**_NEUTRAL).command_options("task"))
-
-
-def _words(options: Mapping[str, str]) -> list[str]:
-    return [word for option in options.items() for word in option if word]
+    return recommended_task_options(record).replace(**_NEUTRAL).command_words("task")
 
 
 def _mlflow_command(tracking_uri: str | None) -> str:

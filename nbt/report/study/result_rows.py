@@ -7,7 +7,7 @@ from typing import NamedTuple
 from nbt.data.checks.imbalance import MAX_RATIO
 from nbt.metrics import METRICS
 from nbt.report.formatting import percent, pluralise
-from nbt.report.metric_text import guess_text, metric_interval_text
+from nbt.report.metric_text import guess_text, interval_text, metric_interval_text
 from nbt.report.study.test_section import weakest_classes
 from nbt.tuning.finals.test_results import TestResult, test_results
 from nbt.tuning.intervals import Interval, value_interval
@@ -83,8 +83,8 @@ def source_rows(source: SourceAccuracies | None) -> list[ResultRow]:
     """Returns the source accuracy of the tested model beside that of the pretrained weights; no row without one."""
     if source is None or source.recommended is None:
         return []
-    remark = f"of the tested model; pretrained weights {percent(source.reference)}"
-    return [ResultRow("source", percent(source.recommended), remark)]
+    remark = f"{pluralise(source.images, 'image')} of the source; pretrained weights {percent(source.reference)}"
+    return [ResultRow("source accuracy", interval_text(source.interval(source.recommended)), remark)]
 
 
 def _test_rows(label: str, result: TestResult | None, remark: str) -> list[ResultRow]:

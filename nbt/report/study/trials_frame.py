@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from nbt.metrics import METRICS
-from nbt.report.formatting import one_line
+from nbt.report.formatting import one_line, origin_text
 from nbt.report.priors.pruning import forecast_of
 from nbt.report.settings_table import flat_settings
 from nbt.report.study.hardware import trial_location
@@ -50,7 +50,7 @@ def _row(trial: TrialRecord, config: StudyConfig) -> dict[str, object]:
     return {
         "number": trial.number,
         "state": trial.end,
-        "origin": one_line(trial.origin),
+        "origin": origin_text(trial.origin),
         "val_accuracy": trial.val_accuracy,
         "val_loss": trial.val_loss,
         "epochs": len(trial.curve),

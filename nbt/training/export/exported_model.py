@@ -15,6 +15,7 @@ from nbt._version import __version__
 from nbt.errors import UsageError, one_line_message
 from nbt.models.backbone import Backbone, build_backbone
 from nbt.models.backbone_spec import MissingTimmError, parse_backbone
+from nbt.models.state_dict import check_state_dict
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.export.model_folder import (
@@ -102,12 +103,30 @@ def load_module(path: Path) -> tuple[Backbone | FirstOrder, dict[str, Any]]:
             raise UsageError(
                 f"{weights}: damaged: the file has changed since the export; train or export the model again"
             )
-        model.load_state_dict(load_file(weights))
+        state = load_file(weights)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UsageError(f"{weights}: the weights cannot be loaded ({one_line_message(error, 200)})") from error
+    _load_weights(model, state, card, weights)
     if card.get("temperature", 1.0) != 1.0:
         model.register_forward_hook(partial(_divide_logits, card["temperature"]))
     return model.eval(), card
+
+
+def _load_weights(
+    model: Backbone | FirstOrder, state: Mapping[str, torch.Tensor], card: Mapping[str, Any], weights: Path
+) -> None:
+    """Loads the weights into the model that the card describes.
+
+    Raises:
+        UsageError: They do not fit; one line names what differs.
+    """
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        described = f"its card, which says {card['backbone']} with {len(card['class_names'])} classes"
+        # PyTorch's message has a line per tensor.
+        check_state_dict(state, model.state_dict(), ignored_prefixes=(), source=str(weights), backbone=described)
+        raise UsageError(f"{weights}: the weights cannot be loaded ({one_line_message(error, 200)})") from error
 
 
 def _build_backbone(card: Mapping[str, Any], source: str) -> Backbone:

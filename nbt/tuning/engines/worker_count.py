@@ -95,8 +95,9 @@ def resolve_workers(
     if workers > 1 and workers > (fitting := fitting_workers(machine, trial_memory)).workers:
         fit = "1 worker fits" if fitting.workers == 1 else f"{fitting.workers} workers fit"
         _log.warning("--workers %d: only %s this machine (%s)", workers, fit, fitting.reason)
-    workers = min(workers, max(1, max_runs or workers))
-    return workers, f"{describe_workers(workers, machine)}: --workers {requested}"
+    if max_runs is not None and max_runs < workers:
+        return max(1, max_runs), f"{describe_workers(max(1, max_runs), machine)}: {_count(max_runs, 'run')}"
+    return workers, f"{describe_workers(workers, machine)}, as requested (--workers {requested})"
 
 
 def describe_workers(workers: int, machine: MachineResources) -> str:

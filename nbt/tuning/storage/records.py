@@ -517,6 +517,15 @@ def trial_status(state: str, reason: str) -> str:
     return "interrupted" if state == "failed" and reason == INTERRUPTED else state
 
 
+def count_ended(counts: Mapping[str, int]) -> int:
+    """Returns the number of trials that have ended; interrupted ones have not: a later search continues them.
+
+    Args:
+        counts: Number of trials per status of `TRIAL_STATUSES`.
+    """
+    return sum(count for status, count in counts.items() if status not in ("interrupted", "running"))
+
+
 def count_statuses(statuses: Iterable[str]) -> dict[str, int]:
     """Returns the number of occurrences of each of `TRIAL_STATUSES`."""
     counts = Counter(statuses)

@@ -17,12 +17,14 @@ class SourceRecord:
         matching: How the classes were matched with outputs of the source's classifier: "names", "numbers" or "order".
         references: Value of the setting `backbone` of trials, "" with one backbone -> source accuracy of its
             pretrained weights, 0 ... 1; backbones without a usable classifier are missing.
+        copies: Number of images whose pixels are those of an earlier one; 0 for studies of before it was counted.
     """
 
     images: int
     classes: int
     matching: str
     references: Mapping[str, float]
+    copies: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record in JSON types."""

@@ -37,7 +37,7 @@ class FullDisk(Fault):
     def arrange(self, attempt: Attempt) -> None:
         folder = attempt.search.folder
         pages = max(40, int(attempt.rng.uniform(0.1, 1.0) * attempt.size) // 4096)
-        logs, contents = folder.parent / f"{folder.name}-logs", folder.parent / f"{folder.name}-work"
+        logs, contents = attempt.search.outer_logs, folder.parent / f"{folder.name}-work"
         logs.mkdir()
         shutil.move(folder / "work", contents)
         # A copied database of MLflow takes its place before the disk is full.

@@ -46,6 +46,12 @@ def test_a_narrow_terminal_has_two_lines_per_study(width: int, monkeypatch: pyte
     assert max(map(len, lines)) <= width
 
 
+def test_interrupted_and_running_trials_have_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = {"complete": 2, "pruned": 3, "failed": 1, "interrupted": 5, "running": 7}
+    monkeypatch.setitem(STUDY, "trials", trials)
+    assert "; 6 trials, best" in lines_at(80, monkeypatch)[1]
+
+
 @pytest.mark.parametrize(
     ("age", "text"),
     [

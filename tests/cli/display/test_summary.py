@@ -45,10 +45,12 @@ def test_a_summary_has_at_most_12_lines(width: int, monkeypatch: pytest.MonkeyPa
 def test_headline_baseline_and_files_are_named() -> None:
     text = "\n".join(printed(80))
     assert text.startswith("cub-mobilenet_v2-non_binary, final runs on validation images: Trial 12 is better")
-    assert "test accuracy   69.5 %  [66.8, 72.1]  1174 images" in text
-    assert "default recipe  65.1 %  [62.3, 67.8]" in text
-    assert "settings        trial 12: depth 0.80 frozen 0.35 lr 0.013 sp 0.60" in text
-    assert "next            nbt predict reports/cub-mobilenet_v2-non_binary/model IMAGES..." in text, "one line to copy"
+    assert "test accuracy    69.5 %  [66.8, 72.1]  1174 images" in text
+    assert "default recipe   65.1 %  [62.3, 67.8]" in text
+    assert "settings         trial 12: depth 0.80 frozen 0.35 lr 0.013 sp 0.60" in text
+    assert "next             nbt predict reports/cub-mobilenet_v2-non_binary/model IMAGES..." in text, (
+        "one line to copy"
+    )
 
 
 def test_a_stream_has_no_model() -> None:

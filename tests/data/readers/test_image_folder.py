@@ -54,7 +54,7 @@ def test_an_error_says_what_a_folder_without_images_holds(tmp_path: Path) -> Non
     ("images", "message"),
     [
         (("1.png", "2.png"), "has images, but no class folders"),
-        (("images/1.png", "images/2.png"), "has one class only"),
+        (("images/1.png", "images/2.png"), r"has one class only \(images\); expected two or more class folders"),
         (("train/1.png", "test/2.png"), "have no class folders in them"),
     ],
 )

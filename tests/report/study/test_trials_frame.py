@@ -53,6 +53,16 @@ def test_study_without_trials_has_the_same_columns() -> None:
     assert list(empty.columns) == list(trials_frame(sample_study()).columns)
 
 
+def test_origins_are_those_of_the_report() -> None:
+    assert list(trials_frame(sample_study())["origin"][:3]) == [
+        "baseline: default recipe",
+        "baseline: linear probe",
+        "baseline: L2-SP",
+    ]
+    first = trial(0, origin="recommended: injection")
+    assert list(trials_frame(empty_study(trials=(first,)))["origin"]) == ["initial settings: injection"]
+
+
 def test_reasons_with_line_breaks_stay_in_one_row() -> None:
     failed = trial(0, "failed", reason='ValueError: a\n"b",\rc', origin="x\ny")
     text = trials_frame(empty_study(trials=(failed,))).to_csv(index=False)

@@ -180,6 +180,7 @@ def test_a_deeply_nested_card_is_damaged(tmp_path: Path) -> None:
         "code",
         "an entry",
         "the classes",
+        "another backbone",
         "another shape",
         "temperature",
         "std",
@@ -211,7 +212,15 @@ def test_a_damaged_or_dangerous_folder_gives_one_line_and_runs_nothing(
         message += r" \(backbone\)"
     elif damage == "the classes":
         card["class_names"] = card["class_names"][:-1]
-        message = r"weights\.safetensors: the weights cannot be loaded .*size mismatch for head"
+        message = (
+            rf"weights\.safetensors does not fit its card, which says .* with {len(card['class_names'])} classes: "
+            r"2 of another shape: head\.weight \(expected .*, found .*\), head\.bias \(expected .*\)$"
+        )
+    elif damage == "another backbone":
+        card["backbone"] = "conv4(width=8)"
+        message = (
+            r"weights\.safetensors does not fit its card, which says conv4\(width=8\) with .* classes: \d+ missing: "
+        )
     elif damage in ("temperature", "std", "resize", "value_ranges"):
         card[damage] = {"temperature": 0, "std": [0.5, 0.0, 0.5], "resize": "foo", "value_ranges": [1]}[damage]
         message += rf" \({damage}\)"

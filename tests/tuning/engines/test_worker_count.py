@@ -88,12 +88,13 @@ def test_the_number_of_the_user_is_kept_with_a_warning(
     with caplog.at_level(logging.WARNING, logger="nbt"):
         workers, line = resolve_workers(requested, machine, needs(2))  # type: ignore[arg-type]
     assert workers == requested
-    assert line.endswith(f": --workers {requested}")
+    assert line.endswith(f", as requested (--workers {requested})")
     assert caplog.messages == ([warning] if warning else [])
 
 
 def test_no_more_workers_than_runs_are_started() -> None:
-    assert resolve_workers(4, MachineResources(4, 20 * GIB), needs(2), 2)[0] == 2  # type: ignore[arg-type]
+    found = resolve_workers(4, MachineResources(4, 20 * GIB), needs(2), 2)  # type: ignore[arg-type]
+    assert found == (2, "2 workers with 2 threads each: 2 runs")
 
 
 @given(

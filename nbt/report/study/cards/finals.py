@@ -11,7 +11,7 @@ from nbt.report.formatting import (
     score_interval,
     score_text,
 )
-from nbt.report.settings_table import recipe_summary
+from nbt.report.settings_table import study_recipe_summary
 from nbt.report.study import plots
 from nbt.report.study.cards.card import Card, NotApplicable, StudyView
 from nbt.report.study.headline import reference_of
@@ -61,6 +61,6 @@ def final_row(record: StudyRecord, final: FinalRecord) -> Row:
         final.validation.n,
         DASH if versus is None else difference_number(versus.mean, metric, reference),
         DASH if versus is None else difference_interval(versus, metric, reference),
-        Cell(recipe_summary(final.settings), note=one_line(final.dropped)),
+        Cell(study_recipe_summary(record.config, final.settings), note=one_line(final.dropped)),
         chosen=is_recommended,
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from nbt._version import __version__
-from nbt.report.formatting import Fact, TemplateData
+from nbt.models.teacher import short_teacher_names
+from nbt.report.formatting import Fact, TemplateData, join_words, one_line
 from nbt.report.study.cards.card import Card, StudyView
 from nbt.report.study.reproduce import commands
+from nbt.settings.teacher_names import parse_teacher_names
+from nbt.tuning.storage.records import StudyConfig
 
 
 class Reproduce(Card):
@@ -29,6 +32,11 @@ class Reproduce(Card):
         )
 
 
+def _teachers_label(config: StudyConfig) -> str:
+    names = list(map(one_line, short_teacher_names(parse_teacher_names(config.teacher)).values()))
+    return f"Weights of the {'teacher' if len(names) == 1 else 'teachers'} {join_words(names)}"
+
+
 def _fingerprints(study: StudyView) -> tuple[Fact, ...]:
     config = study.record.config
     values = {
@@ -39,6 +47,6 @@ def _fingerprints(study: StudyView) -> tuple[Fact, ...]:
         **({} if config.candidates else {"Weights": config.weights_hash}),
         **{f"Weights of {candidate.name}": candidate.weights_hash for candidate in config.candidates},
         "Search space": config.space_hash,
-        "Teacher": config.teacher_hash,
+        _teachers_label(config): config.teacher_hash,
     }
     return tuple(Fact(label, value[:16]) for label, value in values.items() if value)

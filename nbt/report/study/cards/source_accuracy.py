@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from nbt.report.formatting import DASH, TemplateData, join_words, one_line, percent, pluralise, points, score_text
-from nbt.report.settings_table import recipe_summary
+from nbt.data.checks.copies import copies_text
+from nbt.report.formatting import (
+    DASH,
+    TemplateData,
+    format_interval,
+    join_words,
+    one_line,
+    percent,
+    pluralise,
+    points,
+    score_text,
+)
+from nbt.report.settings_table import study_recipe_summary
 from nbt.report.study import plots
 from nbt.report.study.cards.card import Card, NotApplicable, StudyView
 from nbt.report.table import Column, Row, row, table
+from nbt.tuning.intervals import wilson_interval
 from nbt.tuning.source_accuracies import source_accuracies, source_front
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 from nbt.tuning.storage.source import SourceRecord
@@ -55,14 +67,26 @@ def _sentences(record: StudyRecord, source: SourceRecord) -> tuple[str, ...]:
     sentences = [
         f"Measured on {images}, whose classes were matched with outputs of the weights' own classifier "
         f"{_MATCHING.get(source.matching, source.matching)}. The classifier is unchanged and gets the raw features.",
+        *_copies_sentence(source),
         _reference_sentence(record, source),
     ]
     found = source_accuracies(record)
     tested = {} if found is None else {"recommendation": found.recommended, "default recipe": found.baseline}
-    reached = [f"{percent(value)} ({name})" for name, value in tested.items() if value is not None]
+    reached = [
+        f"{percent(value)} ({name}; 95 % interval {format_interval(wilson_interval(value, source.images))})"
+        for name, value in tested.items()
+        if value is not None
+    ]
     sentences += [f"The tested models reach {join_words(reached)}."] if reached else []
     sentences.append("The search followed the metric alone: the front is that of the trials that ran.")
     return tuple(sentences)
+
+
+def _copies_sentence(source: SourceRecord) -> list[str]:
+    if not source.copies:
+        return []
+    text = copies_text(source.copies, 0)
+    return [f"The images contain {text}, which the source accuracy counts, too: keep one of each."]
 
 
 def _reference_sentence(record: StudyRecord, source: SourceRecord) -> str:
@@ -83,6 +107,6 @@ def _row(study: StudyView, source: SourceRecord, trial: TrialRecord) -> Row:
         percent(reached),
         DASH if reference is None else points(reached - reference),
         score_text(trial.score(study.metric.name), study.metric),
-        recipe_summary(study.record.config.named(trial.settings)),
+        study_recipe_summary(study.record.config, trial.settings),
         chosen=study.recommendation is not None and study.recommendation.trial is trial,
     )

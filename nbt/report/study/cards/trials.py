@@ -16,7 +16,7 @@ from nbt.report.formatting import (
 )
 from nbt.report.priors.pruning import forecast_of
 from nbt.report.priors.pruning_section import last_forecast_range
-from nbt.report.settings_table import recipe_summary
+from nbt.report.settings_table import study_recipe_summary
 from nbt.report.study.cards.card import Card, NotApplicable, StudyView
 from nbt.report.study.hardware import trial_location, used_several_locations
 from nbt.report.study.recommendation import default_recipe_trial
@@ -98,6 +98,6 @@ def _trial_row(config: StudyConfig, trial: TrialRecord, marks: tuple[str, ...], 
         f"{len(trial.curve)}/{trial.settings.epochs}",
         duration(trial.seconds),
         str(trial_location(trial.facts)),
-        Cell(recipe_summary(config.named(trial.settings)), note=origin),
+        Cell(study_recipe_summary(config, trial.settings), note=origin),
         chosen=bool({"best", "recommended"}.intersection(marks)),
     )

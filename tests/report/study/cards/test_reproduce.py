@@ -12,6 +12,17 @@ def test_fingerprints_and_version() -> None:
     assert (found["Weights"], found["Search space"]) == ("9e1d77", "5b0c91")
 
 
+def test_teachers_are_named() -> None:
+    cases = {
+        "vgg11=/w/a.pth": "Weights of the teacher vgg11",
+        '["vgg11=/w/a.pth", "resnet18"]': "Weights of the teachers vgg11 and resnet18",
+    }
+    for teacher, label in cases.items():
+        record = with_config(sample_study(), teacher=teacher, teacher_hash="ab" * 32)
+        assert facts(content(Reproduce(), record).fingerprints)[label] == "ab" * 8
+    assert not any("teacher" in label for label in facts(content(Reproduce(), sample_study()).fingerprints))
+
+
 def test_the_model_is_mentioned_only_if_it_exists() -> None:
     for kind in ("html", "md"):
         assert "nbt predict" in rendered(Reproduce(), sample_study(), kind, has_model=True)

@@ -40,8 +40,16 @@ def test_reference_and_tested_models_are_named(kind: str) -> None:
     shown = rendered(SourceAccuracy(), measured(), kind)
     assert "140 images of 7 classes of the source" in shown
     assert "pretrained weights reach 81.0 % before any training" in shown
-    assert "The tested models reach 42.0 % (recommendation) and 3.0 % (default recipe)" in shown
+    reached = "42.0 % (recommendation; 95 % interval 34.1\N{EN DASH}50.3 %) and 3.0 % (default recipe; 95 % interval"
+    assert f"The tested models reach {reached}" in shown
+    assert "identical" not in shown
     assert "The search followed the metric alone" in shown
+
+
+def test_identical_images_are_counted() -> None:
+    source = SourceRecord(images=140, classes=7, matching="names", references={"": 0.81}, copies=3)
+    shown = rendered(SourceAccuracy(), measured(source=source))
+    assert "The images contain 3 identical copies, which the source accuracy counts, too" in shown
 
 
 def test_every_measured_trial_is_drawn_and_the_front_is_marked() -> None:
