@@ -27,7 +27,7 @@ from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
 from nbt.tuning.surrogate.gaussian_process import GaussianProcess, Kernel
 from nbt.tuning.surrogate.kernel import default_kernel
-from nbt.tuning.surrogate.task_model import TaskModel, target_from_header, task_similarity
+from nbt.tuning.surrogate.task_model import TaskModel, table_weights, target_from_header, task_similarity
 from nbt.tuning.target import Target
 
 FloatArray = NDArray[np.float64]
@@ -99,14 +99,13 @@ class PriorSurrogate:
         self._active = [
             (activation, activation.suggestion) for activation in self.activations if activation.suggestion is not None
         ]
-        similarities = np.array(
-            [task_similarity(target, target_from_header(model.header)) for model in self.experience]
-        )
-        total = similarities.sum()
-        self._tables_share = float(total / (total + _PRIORS_WEIGHT)) if n_rules else float(bool(len(similarities)))
+        tables = [target_from_header(model.header) for model in self.experience]
+        weights = table_weights(target, tables)
+        total = weights.sum()
+        self._tables_share = float(total / (total + _PRIORS_WEIGHT)) if n_rules else float(bool(tables))
         self._shares = [1 - self._tables_share] * n_rules + [1.0] * (len(self._active) - n_rules)
-        self._table_weights = self._tables_share * similarities / total if total > 0 else similarities
-        self._origins = [f"task similarity {similarity:.2f}" for similarity in similarities]
+        self._table_weights = self._tables_share * weights / total if total > 0 else weights
+        self._origins = [f"task similarity {task_similarity(target, table):.2f}" for table in tables]
         self._prior_scale = prior_scale
         self.backbone_costs: dict[str, float] = {}
 

@@ -23,8 +23,8 @@ FloatArray = NDArray[np.float64]
 _MIN_SETTINGS = 12
 # The maximum of many noisy scores is biased upwards, so a quantile is the reference of the floor.
 _REFERENCE_QUANTILE = 0.95
-# On the data sets that tune, the settings of another architecture's table hardly say which ones train well, or mislead
-# (`studies/prior_check.py`).
+# On the data sets that tune, tables of another architecture hardly say which settings train well, or mislead, while
+# those of the same one do (`studies/prior_check.py`).
 _OTHER_ARCHITECTURE = 0.1
 
 
@@ -96,14 +96,27 @@ def task_similarity(first: Target, second: Target) -> float:
     """Returns the similarity of two targets, 0 ... 1, by which experience is weighted.
 
     The measures compared are the advantage of pretraining, the accuracy of the ridge probe, the number of images per
-    class and the number of classes. A measure that one of the targets lacks counts as a difference of one scale. Tasks
-    of different architectures have a tenth of this similarity.
+    class and the number of classes. A measure that one of the targets lacks counts as a difference of one scale.
     """
     scales = np.array([0.25, 0.3, 1.0, 1.5])
     differences = (np.array(_similarity_features(first)) - np.array(_similarity_features(second))) / scales
-    similarity = float(np.exp(-0.25 * np.square(np.where(np.isnan(differences), 1.0, differences)).sum()))
-    architectures = {first.architecture, second.architecture} - {""}
-    return similarity * (_OTHER_ARCHITECTURE if len(architectures) > 1 else 1.0)
+    return float(np.exp(-0.25 * np.square(np.where(np.isnan(differences), 1.0, differences)).sum()))
+
+
+def table_weights(target: Target, tables: Sequence[Target]) -> FloatArray:
+    """Returns the weights of recorded tables for a target, (tables,), 0 ... 1 each.
+
+    The weight is the similarity of the tasks. The more the tables of the target's own architecture weigh together, the
+    less the others count: with a total of 1 or more they have a tenth of their similarity.
+
+    Args:
+        target: The target.
+        tables: Targets of the recorded tables.
+    """
+    weights = np.array([task_similarity(target, table) for table in tables])
+    is_own = np.array([table.architecture == target.architecture for table in tables], dtype=bool)
+    replaced = min(float(weights[is_own].sum()), 1.0)
+    return np.where(is_own, weights, weights * (1.0 - (1.0 - _OTHER_ARCHITECTURE) * replaced))
 
 
 def _similarity_features(target: Target) -> list[float]:

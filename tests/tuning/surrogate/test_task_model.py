@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nbt.tuning.experience.recorded_table import RecordedTable
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.surrogate.logit_score import LOGIT_SCORE_UNIT, MAX_GAP_TO_BEST
-from nbt.tuning.surrogate.task_model import TaskModel, target_from_header, task_similarity
+from nbt.tuning.surrogate.task_model import TaskModel, table_weights, target_from_header, task_similarity
 from nbt.tuning.target import Target
 from tests.tuning.benchmark.tables import diverge, make_table
 from tests.tuning.synthetic import BIRDS, LENGTH, draw, facts, profile, source_tables, table, target, transferred_priors
@@ -147,14 +147,19 @@ class TestSimilarity:
     def test_harmful_pretraining_counts_as_no_advantage(self) -> None:
         assert task_similarity(target(0.1, 0.3), target(0.1, 0.2)) == 1.0
 
-    def test_another_architecture_is_less_similar_and_another_width_is_not(self) -> None:
+    def test_tables_of_the_own_architecture_replace_those_of_others(self) -> None:
         narrow, wide, other = (
             dataclasses.replace(target(), backbone=name)
             for name in ("mobilenet_v2(width_mult=0.35)", "mobilenet_v2", "squeezenet1_0")
         )
-        assert task_similarity(narrow, wide) == 1.0
-        assert task_similarity(narrow, other) == pytest.approx(0.1)
-        assert task_similarity(target(), other) == 1.0  # an unknown one
+        assert table_weights(narrow, [wide, other]) == pytest.approx([1.0, 0.1])
+        assert table_weights(narrow, [wide, wide, other]) == pytest.approx([1.0, 1.0, 0.1])
+        assert table_weights(other, [narrow, wide]) == pytest.approx([1.0, 1.0])  # none of its own
+        far = dataclasses.replace(target(0.2, 0.1), backbone="squeezenet1_0")
+        own = task_similarity(other, far)
+        assert 0.1 < own < 0.9
+        assert table_weights(other, [far, wide]) == pytest.approx([own, 1.0 - 0.9 * own])
+        assert table_weights(narrow, []).shape == (0,)
 
     def test_the_architecture_is_that_of_the_profile(self) -> None:
         known = profile(0.6, 0.1) | {"facts": {"backbone": "timm:resnet18(drop_rate=0.1)"}}
