@@ -21,7 +21,8 @@ class Axis:
     """A setting of an arm, with the values that its search tries.
 
     Attributes:
-        values: The values that are always tried, in rising order; the middle one is used until the axis is searched.
+        values: The values that are always tried, in rising order; the middle one is tried first, so that it is chosen
+            where several are equally good, and it is used until the axis is searched.
         step: Factor between neighbours beyond them.
         n_beyond: Number of values that are tried beyond them, one at a time, while the best is the least or greatest.
         high: Greatest value that makes sense.
@@ -32,11 +33,16 @@ class Axis:
     n_beyond: int
     high: float = float("inf")
 
+    @property
+    def middle(self) -> float:
+        """The value in the middle of the range."""
+        return self.values[len(self.values) // 2]
+
     def next_value(self, tried: Mapping[float, float]) -> float | None:
         """Returns the value to try next, given the merits of those that were tried; None if there is none."""
-        missing = [value for value in self.values if value not in tried]
-        if missing:
-            return missing[0]
+        for value in (self.middle, *self.values):
+            if value not in tried:
+                return value
         if len(tried) >= len(self.values) + self.n_beyond:
             return None
         best = best_value(tried)
@@ -75,7 +81,7 @@ def search(axes: Sequence[Axis], merits: Mapping[Values, float]) -> Search:
         axes: The settings of an arm, the most important first.
         merits: Merit, the greater the better, of all combinations that were tried, in the order of the trials.
     """
-    chosen, edges = [axis.values[len(axis.values) // 2] for axis in axes], []
+    chosen, edges = [axis.middle for axis in axes], []
     for index, axis in enumerate(axes):
         line = _line(chosen, index, merits)
         value = axis.next_value(line)

@@ -33,12 +33,12 @@ def run(merit: Callable[..., float]) -> tuple[tuple[float, ...], list[tuple[floa
 def test_an_optimum_inside_takes_the_least_number_of_trials() -> None:
     best, tried, edges = run(lambda rate, share: -abs(math.log(rate / 0.01)) - abs(share - 0.2))
     assert best == (0.01, 0.2) and not edges
-    assert tried == [(0.003, 0.2), (0.01, 0.2), (0.03, 0.2), (0.01, 0.1), (0.01, 0.4)]
+    assert tried == [(0.01, 0.2), (0.003, 0.2), (0.03, 0.2), (0.01, 0.1), (0.01, 0.4)]
 
 
 def test_a_best_value_at_an_edge_is_followed_as_far_as_allowed() -> None:
     best, tried, edges = run(lambda rate, share: -rate - share)
-    assert [rate for rate, _ in tried[:5]] == [0.003, 0.01, 0.03, 0.001, 0.0003333]
+    assert [rate for rate, _ in tried[:5]] == [0.01, 0.003, 0.03, 0.001, 0.0003333]
     assert best == (0.0003333, 0.05) and edges == (0, 1) and len(tried) == 8
 
 
@@ -50,5 +50,37 @@ def test_a_limit_is_reached_once_and_is_no_edge() -> None:
 
 def test_of_equal_merits_the_value_that_was_tried_first_counts() -> None:
     best, tried, edges = run(lambda rate, share: 0.5)
-    assert best == (0.003, 0.2) and not edges
-    assert tried[3:] == [(0.001, 0.2), (0.003, 0.1), (0.003, 0.4)]
+    assert best == (0.01, 0.2) and not edges
+    assert tried[3:] == [(0.01, 0.1), (0.01, 0.4)]
+
+
+def test_arms_are_searched_first_and_a_second_run_trains_nothing_again(tmp_path: Path) -> None:
+    from argparse import Namespace
+
+    from equal_effort import SEARCH_SEED, Axis, edges_line, rows_of, train_arms
+    from tuned_default import read
+
+    keys = [("set", "a"), ("set", "b"), ("set", "untuned")]
+    axes = (Axis((0.01, 0.03, 0.1), 3.0, 1),)
+    calls: list[tuple[str, tuple[float, ...], int]] = []
+
+    def train(key: tuple[str, ...], values: tuple[float, ...], seed: int) -> dict[str, float]:
+        calls.append((key[-1], values, seed))
+        return {"val": values[0] if key[-1] == "a" else 0.5}
+
+    def axes_of(key: tuple[str, ...]) -> tuple[Axis, ...]:
+        return () if key[-1] == "untuned" else axes
+
+    for shard in ("0/2", "1/2", "0/2"):
+        args = Namespace(shard=shard, minutes=1.0, rows=tmp_path / "rows.jsonl")
+        train_arms(args, keys, axes_of, (0, 1), train)
+    rows = read(tmp_path / "rows.jsonl")
+    assert len(calls) == len(rows) == (4 + 2) + (3 + 2) + 2
+    seeds_of_a = [seed for arm, _, seed in calls if arm == "a"]
+    assert seeds_of_a == [SEARCH_SEED] * 4 + [0, 1]
+    assert [row["changes"] for row in rows_of(rows, keys[0], (0, 1))] == [[0.3], [0.3]]
+    assert [row["changes"] for row in rows_of(rows, keys[1], (0, 1))] == [[0.03], [0.03]]
+    assert edges_line(rows, keys, axes_of, ("rate",)).endswith("range: set, a (rate).")
+    late = Namespace(shard="0/1", minutes=0.0, rows=tmp_path / "none.jsonl")
+    train_arms(late, keys, axes_of, (0,), train)
+    assert len(calls) == len(rows)
