@@ -38,11 +38,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from machine import machine
 from scipy import stats
-from shards import start_shards, study_parser
+from shards import study_parser
+from study_command import run_study
 from tuned_default import BACKBONE, IMAGE_SIZE, Tasks, append, read, recipe
 
 from nbt.seeds import derive_seed
@@ -64,15 +64,7 @@ def main() -> None:
     parser, run = study_parser(__doc__, ROWS, "data set")
     run.add_argument("--draws", type=int, default=DRAWS, help="draws per arm and data set")
     args = parser.parse_args()
-    if args.command == "run":
-        start_shards(args)
-        torch.set_num_threads(1)
-        train_all(args)
-        return
-    rows = read(args.rows)
-    REPORT.write_text(summarise(rows), encoding="utf-8")
-    draw_figure(rows, FIGURE)
-    print(REPORT.read_text())
+    run_study(args, train_all, summarise, draw_figure, REPORT, FIGURE)
 
 
 def train_all(args: argparse.Namespace) -> None:

@@ -35,6 +35,7 @@ Rows: `studies/results/continual.jsonl`; the report writes `continual.md` and `c
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import statistics
@@ -49,8 +50,8 @@ from binary import interval
 from equal_effort import SEARCH_SEED, Axis, Key, Row, Values, edges_line, rows_of, train_arms
 from machine import machine
 from omniglot_task import load_omniglot
-from shards import start_shards, study_parser
-from tuned_default import read
+from shards import study_parser
+from study_command import run_study
 
 import nbt
 from nbt.settings import TransferSettings
@@ -94,16 +95,13 @@ Streams = Mapping[tuple[str, str], Mapping[str, float]]
 def main() -> None:
     """Runs the study or writes its report."""
     args = study_parser(__doc__, ROWS, "arm")[0].parse_args()
-    if args.command == "run":
-        start_shards(args)
-        torch.set_num_threads(1)
-        curvatures = [(dataset, CLASS, CURVATURE) for dataset in TASKS]
-        train_arms(args, [*KEYS, *curvatures], axes_of, SEEDS, functools.partial(train, shared=args.shared))
-        return
-    rows = read(args.rows)
-    REPORT.write_text(summarise(rows), encoding="utf-8")
-    draw_figure(rows, FIGURE)
-    print(REPORT.read_text())
+    run_study(args, train_all, summarise, draw_figure, REPORT, FIGURE)
+
+
+def train_all(args: argparse.Namespace) -> None:
+    """Trains the missing runs of this process."""
+    curvatures = [(dataset, CLASS, CURVATURE) for dataset in TASKS]
+    train_arms(args, [*KEYS, *curvatures], axes_of, SEEDS, functools.partial(train, shared=args.shared))
 
 
 def axes_of(key: Key) -> tuple[Axis, ...]:

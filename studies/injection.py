@@ -41,7 +41,8 @@ import numpy as np
 import torch
 from binary import interval
 from machine import machine
-from shards import start_shards, study_parser
+from shards import study_parser
+from study_command import run_study
 from tuned_default import append, read
 
 import nbt
@@ -78,15 +79,7 @@ Key = tuple[str, str, str, str]  # target, student ("" in the arm *teacher*), te
 def main() -> None:
     """Runs the study or writes its report."""
     args = study_parser(__doc__, ROWS, "arm")[0].parse_args()
-    if args.command == "run":
-        start_shards(args)
-        torch.set_num_threads(1)
-        train_all(args)
-        return
-    rows = read(args.rows)
-    REPORT.write_text(summarise(rows), encoding="utf-8")
-    draw_figure(rows, FIGURE)
-    print(REPORT.read_text())
+    run_study(args, train_all, summarise, draw_figure, REPORT, FIGURE)
 
 
 def all_keys() -> list[Key]:

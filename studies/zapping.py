@@ -27,6 +27,7 @@ Rows: `studies/results/zapping.jsonl`; the report writes `zapping.md` and `zappi
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import math
@@ -37,13 +38,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from binary import interval
 from equal_effort import SEARCH_SEED, Axis, Key, Row, Values, edges_line, rows_of, searched, train_arms
 from fast import epochs_to
 from machine import machine
-from shards import start_shards, study_parser
-from tuned_default import read
+from shards import study_parser
+from study_command import run_study
 
 import nbt
 from nbt.data.resolve import resolve
@@ -77,15 +77,12 @@ LEVEL = 0.8
 def main() -> None:
     """Runs the study or writes its report."""
     args = study_parser(__doc__, ROWS, "arm")[0].parse_args()
-    if args.command == "run":
-        start_shards(args)
-        torch.set_num_threads(1)
-        train_arms(args, KEYS, axes_of, SEEDS, functools.partial(train, shared=args.shared))
-        return
-    rows = read(args.rows)
-    REPORT.write_text(summarise(rows), encoding="utf-8")
-    draw_figure(rows, FIGURE)
-    print(REPORT.read_text())
+    run_study(args, train_all, summarise, draw_figure, REPORT, FIGURE)
+
+
+def train_all(args: argparse.Namespace) -> None:
+    """Trains the missing runs of this process."""
+    train_arms(args, KEYS, axes_of, SEEDS, functools.partial(train, shared=args.shared))
 
 
 def axes_of(key: Key) -> tuple[Axis, ...]:
