@@ -14,9 +14,10 @@ from nbt.checks import sort_results
 from nbt.display.progress import Progress
 from nbt.display.rows import BarRow, text_row
 from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
-from nbt.report.formatting import cost_text, difference_number, duration, origin_text, pluralise, score_text
+from nbt.report.formatting import cost_text, difference_number, duration, join_words, origin_text, pluralise, score_text
 from nbt.report.study.checks.registry import data_checks
 from nbt.report.study.hardware import TrialLocation, trial_location
+from nbt.report.study.sentences import left_out_sentence
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import MIN_PROPOSAL, Budget
@@ -128,28 +129,31 @@ class SearchProgress(Progress, StudyObserver):
     def trial_finished(self, trial: TrialRecord) -> None:
         """Counts the trial and removes its line."""
         self._running.pop(trial.number, None)
-        self._counts[trial.end] += 1
+        self._counts[trial.outcome] += 1
         best = self._best = next(iter(rank_trials([*filter(None, [self._best]), trial], self._metric.name)), None)
         reached = "" if best is None else ", the best so far" if trial is best else f"; best {self._value(best)}"
         self._line(f"{self._describe(trial)}{reached}; {', '.join(filter(None, self._spent_texts()))}")
         self._locations.pop(trial.number, None)
 
-    def finals_started(self, runs: int) -> None:
+    def finals_started(self, runs: int, finalists: Sequence[str]) -> None:
         """Switches the display to the finals."""
         self._running.clear()
         self._finals = (0, runs)
         self._start_time, self._earlier = self._clock(), self._spent
         fixed = self._record is not None and self._record.has_fixed_validation
         left = f", {self._left_text()}" if self._left_text() else ""
-        self._line(f"finals: at most {runs} runs with new seeds{'' if fixed else ' and folds'}{left}")
+        names = join_words(finalists)
+        self._line(f"finals: {names}, at most {runs} runs with new seeds{'' if fixed else ' and folds'}{left}")
+        if sentence := left_out_sentence(self._best, finalists, self._metric):
+            self._line(sentence)
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Counts the final run."""
         done, total = self._finals or (0, 0)
         self._finals = (done + 1, total)
-        self._line(
-            f"final {done + 1}: {candidate}, seed {run.seed}: {score_text(run.score(self._metric.name), self._metric)}"
-        )
+        score = score_text(run.score(self._metric.name), self._metric)
+        result = f"diverged, counts as {score}" if run.diverged else score
+        self._line(f"final {done + 1}: {candidate}, seed {run.seed}: {result}")
 
     def study_finished(self, record: StudyRecord) -> None:
         """Takes over the final state of the study."""
@@ -204,7 +208,7 @@ class SearchProgress(Progress, StudyObserver):
         return f"{before}{location}" if several and location != TrialLocation() else ""
 
     def _count(self, record: StudyRecord) -> None:
-        self._counts = Counter(trial.end for trial in record.trials if trial.state != "running")
+        self._counts = Counter(trial.outcome for trial in record.trials if trial.state != "running")
 
     def _noise(self, trials: Sequence[TrialRecord]) -> float:
         """Returns the standard error of a score at the best of the trials, 0 if it is unknown."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.job_clock import JobClock
@@ -66,7 +68,7 @@ class JobMonitor(StudyObserver):
         """Forgets the settings of the trial."""
         self._settings.pop(trial.number, None)
 
-    def finals_started(self, runs: int) -> None:
+    def finals_started(self, runs: int, finalists: Sequence[str]) -> None:
         """Refines the estimate by the number of final runs."""
         self.training_starts()
         if self.estimator is not None:

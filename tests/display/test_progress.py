@@ -102,7 +102,7 @@ def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
         start_trial(progress, 1, 0.2, spent=4)
         progress.trial_finished(make_trial(1, "pruned", 0.2, reason="worse than the rest"))
         progress.trial_finished(make_trial(2, "failed", reason="ValueError: no"))
-        progress.finals_started(10)
+        progress.finals_started(10, ["trial 0", "default recipe"])
         progress.final_run_finished("trial 0", FinalRun(seed=3, curve=(EpochResult(1, 1.0, 1.0, 0.66, 1.0),)))
         progress.study_finished(make_record())
     assert err() == [
@@ -113,7 +113,7 @@ def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
         "trial 1 pruned after 1 epoch in 0.5 s: worse than the rest; best 60.0 % ± 4.8; about 0.0 s left, "
         "cost 1.2 of 5 trials, 0.0 s so far",
         "trial 2 failed: ValueError: no; best 60.0 % ± 4.8; about 0.0 s left, cost 1.2 of 5 trials, 0.0 s so far",
-        "finals: at most 10 runs with new seeds and folds",
+        "finals: trial 0 and default recipe, at most 10 runs with new seeds and folds",
         "final 1: trial 0, seed 3: 66.0 %",
     ]
 
@@ -185,7 +185,7 @@ def test_a_budget_in_time_counts_earlier_sessions(progress: SearchProgress, cloc
 
 def test_the_display_of_the_finals(progress: SearchProgress) -> None:
     progress.study_started(make_record())
-    progress.finals_started(10)
+    progress.finals_started(10, ["trial 0", "default recipe"])
     progress.final_run_finished("trial 0", FinalRun(seed=3, curve=()))
     assert shown(progress) == ["birds", "finals 1 of at most 10 runs"]
     progress.update("testing", 1, 2)
@@ -205,7 +205,7 @@ def test_the_whole_is_announced_once_before_the_first_trial(
         progress.study_started(make_record())
         progress.job_estimated(estimate(20.0, trials=60.0))
         progress.trial_finished(make_trial(2, "failed", reason="ValueError: no"))
-        progress.finals_started(10)
+        progress.finals_started(10, ["trial 0", "default recipe"])
     assert err() == [
         "the whole search takes about 2 min 23 s: preparation 4.0 s, fit profile 6.0 s, trials 1 min 20 s, "
         "finals 40 s, last training 10 s, report 3.0 s",
@@ -213,7 +213,7 @@ def test_the_whole_is_announced_once_before_the_first_trial(
         "3 folds; a larger --budget lowers their share",
         "study birds; budget 5",
         "trial 2 failed: ValueError: no; about 1 min 43 s left, cost 0.0 of 5 trials, 0.0 s so far",
-        "finals: at most 10 runs with new seeds and folds, about 1 min 43 s left",
+        "finals: trial 0 and default recipe, at most 10 runs with new seeds and folds, about 1 min 43 s left",
     ]
 
 
@@ -247,7 +247,7 @@ def test_the_display_of_the_whole_counts_down_between_estimates(progress: Search
         "whole about 1 min 00 s left, 1 min 23 s so far",
         "search cost 0.0 of 5 trials, 1 min 00 s so far",
     ]
-    progress.finals_started(10)
+    progress.finals_started(10, ["trial 0", "default recipe"])
     assert shown(progress)[1:] == ["whole about 1 min 00 s left, 1 min 23 s so far", "finals 0 of at most 10 runs"]
     progress.update("retraining", 1, 2)
     assert shown(progress)[1:] == ["whole about 1 min 00 s left, 1 min 23 s so far", "retraining 50 %"]

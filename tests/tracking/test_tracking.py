@@ -566,7 +566,7 @@ def replay(tracker: Tracker, record: StudyRecord) -> None:
             tracker.epoch_finished(trial_record.number, result, 0)
         if trial_record.state != "running":
             tracker.trial_finished(trial_record)
-    tracker.finals_started(4)
+    tracker.finals_started(4, ["trial 12"])
     for final in record.finals:
         for run in final.runs:
             tracker.final_run_finished(final.name, run)

@@ -287,8 +287,8 @@ class RecordingObserver(StudyObserver):
         self.trials.append(trial)
         self.events.append(("trial_finished", trial.number, trial.state))
 
-    def finals_started(self, runs: int) -> None:
-        self.events.append(("finals_started", runs))
+    def finals_started(self, runs: int, finalists: Sequence[str]) -> None:
+        self.events.append(("finals_started", runs, tuple(finalists)))
 
     def final_run_finished(self, candidate: str, run: Any) -> None:
         self.events.append(("final_run_finished", candidate, run.seed))

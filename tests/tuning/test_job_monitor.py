@@ -43,7 +43,7 @@ def test_seconds_and_first_estimate_are_stored_and_sessions_add_up(tmp_path: Pat
         clock = JobClock(time, earlier=store.record().clock, phase=FINALS)
         time.now += 4.0
         monitor = JobMonitor(store, clock, None, StudyObserver())
-        monitor.finals_started(2)
+        monitor.finals_started(2, ["trial 1"])
         monitor.enter(FINALS)
         assert store.record().clock[FINALS] == 9.0
 
@@ -72,7 +72,7 @@ def test_each_epoch_refines_the_estimate(tmp_path: Path) -> None:
         monitor.trial_started(0, default_recipe(EPOCHS), "anchor: default recipe")
         for epoch in (1, 2):
             monitor.epoch_finished(0, EpochResult(epoch, 1.0, 1.0, 0.5, 5.0), epoch)
-        monitor.finals_started(8)
+        monitor.finals_started(8, ["trial 1"])
     before, first, second, _ = observer.received
     assert second.total > 2 * before.total, "an epoch of the default recipe takes 5 s and not 1 s"
     assert first.elapsed == 0.0

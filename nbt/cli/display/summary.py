@@ -23,7 +23,7 @@ from nbt.report.study.recommendation import current_recommendation
 from nbt.report.study.result_rows import ResultRow, study_rows
 from nbt.report.study.transfer_evidence import is_transfer_advised
 from nbt.settings import TransferSettings
-from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.records import StudyRecord, counts_text
 
 _MAX_CHECKS = 2
 _LABEL_WIDTH = 15
@@ -110,14 +110,12 @@ def _check_lines(results: Sequence[CheckResult]) -> list[RenderableType]:
 
 
 def _cost(record: StudyRecord) -> str:
-    counts = record.counts()
-    trials = ", ".join(f"{count} {end}" for end, count in counts.items() if count)
     spent = "" if record.cost_budget is None else f"{record.cost:.1f} of the budget of {record.cost_budget}, "
     hardware = f" on {hardware_summary(record.trials)}" if used_several_locations(record.trials) else ""
     lost = len(lost_workers(record.trials))
     return (
         f"{duration(record.seconds_spent)}{hardware}, {spent}"
-        f"{pluralise(len(record.trials), 'trial')} ({trials})"
+        f"{pluralise(len(record.trials), 'trial')} ({counts_text(record.trials)})"
         + (f"; {pluralise(lost, 'worker')} lost" if lost else "")
         + (f"; the search ended because {record.ended}" if record.ended else "")
     )

@@ -22,7 +22,7 @@ from nbt.tuning.finals.test_results import TestResult, TestResults, test_results
 from nbt.tuning.intervals import Interval, interval_json, value_interval
 from nbt.tuning.job_clock import PHASES
 from nbt.tuning.storage.candidates import CandidateConfig
-from nbt.tuning.storage.records import StudyConfig, StudyRecord
+from nbt.tuning.storage.records import StudyConfig, StudyRecord, counts_text
 
 # Options that change neither trials nor results.
 _UNINTERESTING = frozenset(("study", "out", "storage", "tracking_uri", "register", "fresh", "images", "ignore"))
@@ -235,10 +235,9 @@ def _cost_table(studies: Sequence[ComparedStudy]) -> Table:
     rows = []
     for study in studies:
         record = study.record
-        states = ", ".join(f"{count} {state}" for state, count in record.counts().items() if count)
         rows.append(
             row(
-                Cell(study.name, note=states),
+                Cell(study.name, note=counts_text(record.trials)),
                 record.budget or DASH,
                 record.epochs_spent,
                 len(record.trials),

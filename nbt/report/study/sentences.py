@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
-from nbt.metrics import METRICS
+from nbt.metrics import METRICS, Metric
 from nbt.report.fit.correlation import unit_count
 from nbt.report.formatting import difference_number, percent, score_text
 from nbt.report.study.headline import error_text
 from nbt.report.study.recommendation import StudyRecommendation
 from nbt.settings import TransferSettings
+from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
 from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
 from nbt.tuning.job_clock import finals_share
-from nbt.tuning.storage.records import StudyRecord
+from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
 _EQUAL_RATES = 0.95
 """Smallest ratio of the lowest to the highest learning rate of the units that is not worth a clause."""
@@ -118,6 +120,29 @@ def finals_sentence(record: StudyRecord) -> str:
     return (
         f"{text}; a comparison with the default recipe needs {MIN_FINALISTS} recipes on {MIN_FOLDS} folds in any case."
     )
+
+
+def left_out_sentence(best: TrialRecord | None, finalists: Collection[str], metric: Metric) -> str:
+    """Returns why the best trial is not a finalist; "" if it is one, or if there is none.
+
+    Args:
+        best: The full-length trial with the best value.
+        finalists: Names of the finalists, see `nbt.tuning.finals.finalists.Finalist`.
+        metric: The metric of the study.
+    """
+    if best is None or best.diverged or f"trial {best.number}" in finalists:
+        return ""
+    if best.settings == default_recipe(best.settings.epochs) and DEFAULT_RECIPE in finalists:
+        return ""
+    return (
+        f"Trial {best.number} has the best value of a single run, {score_text(best.score(metric.name), metric)}, but "
+        "is not a finalist: given all trials, the surrogate model expects more of the recipes that were chosen."
+    )
+
+
+def failed_finals_sentence(record: StudyRecord) -> str:
+    """Returns which finalists could not be run, and why; "" if all could."""
+    return " ".join(f"{name[:1].upper()}{name[1:]} is not listed: {why}." for name, why in record.failed_finals.items())
 
 
 def _where_validated(record: StudyRecord) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nbt.settings import TransferSettings
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe, is_from_scratch
-from nbt.tuning.finals.plan import MAX_FINALISTS
+from nbt.tuning.finals.plan import MAX_FINALISTS, MIN_FOLDS
+from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 from nbt.tuning.surrogate.observation import condition_on_trials, limit_observations, to_observation
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
@@ -62,6 +63,30 @@ def choose_finalists(
         )
         for settings in [*challengers, default]
     ]
+
+
+def stored_finalists(
+    record: StudyRecord, attributes: Mapping[str, object], folds: int, chosen: Sequence[Finalist]
+) -> list[Finalist]:
+    """Returns the recipes that are not chosen but have run on the first folds, before the study had a larger budget.
+
+    They stay finalists, because their runs are better evidence than a trial and cost nothing.
+
+    Args:
+        record: The record of the study.
+        attributes: Its attributes, which contain the stored runs.
+        folds: Maximum number of folds; the first `MIN_FOLDS` of them count.
+        chosen: The finalists that are chosen anyway.
+    """
+    seed, known = record.config.seed, {finalist.settings for finalist in chosen}
+    found: dict[TransferSettings, Finalist] = {}
+    for trial in record.ranked():
+        settings = trial.settings
+        needed = (codec.final_key(settings, seed + i, i) for i in range(1, min(MIN_FOLDS, folds) + 1))
+        is_new = settings not in known and settings not in found and not trial.diverged
+        if is_new and all(key in attributes for key in needed):
+            found[settings] = Finalist(name=f"trial {trial.number}", trial=trial.number, settings=settings)
+    return list(found.values())
 
 
 def _with_training_from_scratch(

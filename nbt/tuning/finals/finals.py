@@ -12,7 +12,7 @@ from nbt.option import check_final_seeds
 from nbt.training.results import TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
 from nbt.tuning.engines.base import TrialSource
-from nbt.tuning.finals.finalists import Finalist, choose_finalists
+from nbt.tuning.finals.finalists import Finalist, choose_finalists, stored_finalists
 from nbt.tuning.finals.plan import MAX_FINALISTS, FinalsPlan, is_cheaper, plan_finals
 from nbt.tuning.finals.winner import SelectionState, count_looks, describe_comparison, select_finalist
 from nbt.tuning.observers import ObserverGroup
@@ -31,9 +31,10 @@ class Finals(TrialSource):
     Run i of every finalist uses the seed `study seed + i` and fold i of the training and validation images, so that
     differences are paired; fold 0 is the split of the trials. Official validation images are the same in all runs. The
     numbers of finalists and of folds follow from the relative cost of the trials, see
-    `nbt.tuning.finals.plan.plan_finals`. Every run is stored when it ends, so that a resumed study repeats none; runs
-    of version 0.1, whose splits were drawn one by one, are not mixed with them. The decision is stored after the last
-    run; `finished` is true from the start if no runs are missing.
+    `nbt.tuning.finals.plan.plan_finals`. Every run is stored when it ends, so that a resumed study repeats none, and
+    recipes whose runs are stored stay finalists beside those chosen after a larger budget; runs of version 0.1, whose
+    splits were drawn one by one, are not mixed with them. The decision is stored after the last run; `finished` is true
+    from the start if no runs are missing.
 
     Args:
         store: The study, locked by this driver.
@@ -64,14 +65,15 @@ class Finals(TrialSource):
         plan = _plan(record, challengers, seeds, max_cost)
         self._store, self._max_seeds, self._checkpoints = store, plan.folds, checkpoints
         self._observers = ObserverGroup(observers)
-        self._finalists = [*challengers[: plan.finalists - 1], default]
+        attributes = store.attributes()
+        chosen = [*challengers[: plan.finalists - 1], default]
+        self._finalists = [*chosen[:-1], *stored_finalists(record, attributes, plan.folds, chosen), default]
         model, length = cost_model(record), record.config.epochs
         self._costs = {finalist.name: model.training(finalist.settings) / length for finalist in self._finalists}
         self._comparisons = max(1, len(self._finalists) - 1) * count_looks(plan.folds)
         self._metric = record.config.metric
         self._design = validation_design(record.dataset, self._comparisons, self._metric)
         self._load_predictions = record.load_predictions
-        attributes = store.attributes()
         self._runs = {finalist.name: self._stored_runs(attributes, finalist) for finalist in self._finalists}
         self._scores = {
             finalist.name: {i: self._score(finalist, run) for i, run in self._runs[finalist.name].items()}
@@ -84,7 +86,8 @@ class Finals(TrialSource):
             self._store_decision()
         else:
             done = sum(map(len, self._runs.values()))
-            self._observers.finals_started(len(self._finalists) * plan.folds - done)
+            names = [finalist.name for finalist in self._finalists]
+            self._observers.finals_started(len(names) * plan.folds - done, names)
 
     @property
     def finished(self) -> bool:
@@ -206,6 +209,7 @@ class Finals(TrialSource):
         cheaper_than = dearer if dearer is not None and is_cheaper(self._costs[leader], self._costs[dearer]) else None
         decision = {
             "candidates": entries,
+            "failed": {name: why for name, why in self._failed.items() if not runs[name]},
             "recommended": leader,
             "verdict": describe_comparison(
                 leader,

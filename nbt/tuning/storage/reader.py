@@ -139,6 +139,7 @@ def study_record(
         finals=finals,
         recommended=decision.get("recommended") if finals else None,
         verdict=str(decision.get("verdict", "")) if finals else "",
+        failed_finals=_get_mapping(decision, "failed") if finals else {},
         test=_read_test_results(attributes) if finals else (),
         test_evaluations=int(attributes.get(codec.TEST_EVALUATIONS, 0)),
         importance=importance.shares(),

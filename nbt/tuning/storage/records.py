@@ -33,6 +33,7 @@ INTERRUPTED = "interrupted: the search ended before the trial did"
 
 TRIAL_STATUSES = ("complete", "pruned", "failed", "interrupted", "running")
 """The values of `TrialRecord.end`."""
+DIVERGED = "diverged"
 PRIOR_ORIGIN_PREFIX = "recommended: "
 """Start of the origin of a trial whose settings priors or experience suggest before any trial."""
 
@@ -239,6 +240,11 @@ class TrialRecord:
         return trial_status(self.state, self.reason)
 
     @property
+    def outcome(self) -> str:
+        """The status of the trial, or "diverged" for a full-length trial that did."""
+        return DIVERGED if self.diverged and self.state == "complete" else self.end
+
+    @property
     def forecast(self) -> Mapping[str, Any] | None:
         """Forecast of the fit pruner; None without one. See `nbt.tuning.pruners.fit_pruner.FitPruner.forecast`."""
         stored = self.facts.get(FORECAST)
@@ -288,6 +294,11 @@ class FinalRun:
     def score(self, metric: str) -> float:
         """Returns the score of a metric after the last epoch, 0 ... 1; 0 if the run diverged."""
         return last_score(self.curve, metric) or 0.0
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss became infinite or NaN."""
+        return bool(self.curve) and self.curve[-1].diverged
 
     @property
     def val_loss(self) -> float:
@@ -357,6 +368,7 @@ class StudyRecord:
         pruner: "fit", "asha" or "none".
         trials: Trials in the order of their numbers.
         finals: Finalists, best first; empty before the end of the finals.
+        failed_finals: Name of each finalist that no run could be made of -> reason; they are not in `finals`.
         recommended: Name of the recommended finalist; None before the end of the finals.
         verdict: Sentence that compares the recommendation with the default recipe.
         test: Results of the recommendation and the baseline; empty before their test evaluation.
@@ -392,6 +404,7 @@ class StudyRecord:
     pruner: str
     trials: Sequence[TrialRecord]
     finals: Sequence[FinalRecord] = ()
+    failed_finals: Mapping[str, str] = field(default_factory=dict)
     recommended: str | None = None
     verdict: str = ""
     test: Sequence[TestRecord] = ()
@@ -414,8 +427,8 @@ class StudyRecord:
     load_importance_bounds: LoadBounds = field(default=no_bounds, repr=False, compare=False)
 
     def __repr__(self) -> str:
-        counts = [f"{count} {status}" for status, count in self.counts().items() if count]
-        facts = [self.config.name, f"{len(self.trials)} trials", *counts, f"recommended {self.recommended}"]
+        counts = counts_text(self.trials)
+        facts = [self.config.name, f"{len(self.trials)} trials", counts, f"recommended {self.recommended}"]
         return short_repr("StudyRecord", facts)
 
     def search_config(self) -> SearchConfig:
@@ -517,6 +530,16 @@ def trial_status(state: str, reason: str) -> str:
     return "interrupted" if state == "failed" and reason == INTERRUPTED else state
 
 
+def counts_text(trials: Iterable[TrialRecord]) -> str:
+    """Returns the number of trials per outcome in words, as in "4 complete, 1 diverged, 2 pruned"."""
+    counts = Counter(trial.outcome for trial in trials)
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items(), key=_outcome_order))
+
+
+def _outcome_order(item: tuple[str, int]) -> int:
+    return (*TRIAL_STATUSES[:1], DIVERGED, *TRIAL_STATUSES[1:]).index(item[0])
+
+
 def count_ended(counts: Mapping[str, int]) -> int:
     """Returns the number of trials that have ended; interrupted ones have not: a later search continues them.
 
@@ -594,8 +617,8 @@ class StudyObserver:
     def trial_finished(self, trial: TrialRecord) -> None:
         """Called when a trial is complete, pruned or failed."""
 
-    def finals_started(self, runs: int) -> None:
-        """Called before the finals, which take at most `runs` runs."""
+    def finals_started(self, runs: int, finalists: Sequence[str]) -> None:
+        """Called before the finals of the finalists with these names, which take at most `runs` runs."""
 
     def final_run_finished(self, candidate: str, run: FinalRun) -> None:
         """Called after each final run of a finalist."""

@@ -176,7 +176,8 @@ class TestRuns:
         with open_fake_study(tmp_path, "4") as store:
             FakeEngine().run(Finals(store, seeds=3, observers=(recorder,)))
         runs = [event for event in recorder.events if event[0] == "final_run_finished"]
-        assert recorder.events[0] == ("finals_started", len(runs))
+        names = tuple(dict.fromkeys(name for _, name, _ in runs))
+        assert recorder.events[0] == ("finals_started", len(runs), names) and len(names) == 2
         assert ("final_run_finished", DEFAULT_RECIPE, 1) in runs
 
     def test_a_diverged_run_counts_as_accuracy_0(self, tmp_path: Path) -> None:
@@ -278,6 +279,27 @@ class TestResume:
         assert {len(final.runs) for final in record.finals} == {3}
         _, record = self.finals(tmp_path, FakeEngine(), seeds=2)
         assert {len(final.runs) for final in record.finals} == {2}
+
+    def test_finalists_with_stored_runs_stay_finalists_after_a_larger_budget(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "4")
+        _, before = self.finals(tmp_path, FakeEngine())
+        first = before.finals[0] if before.finals[0].trial is not None else before.finals[1]
+
+        def lucky(spec: TrialSpec) -> list[EpochResult]:  # every later trial looks better than it is
+            level = final_accuracy(spec.settings) if spec.key.startswith("final") else 0.99
+            return [EpochResult(e, 1.0, 1.0, level, 1.0) for e in range(1, EPOCHS + 1)]
+
+        run_search(tmp_path, "12", FakeEngine(simulate=lucky))
+        engine = FakeEngine(simulate=lucky)
+        with open_fake_study(tmp_path, "12") as store:
+            engine.run(Finals(store, seeds=3))
+            record = store.record()
+        kept = record.final(first.name)
+        assert kept is not None and kept.settings == first.settings and kept.runs == first.runs
+        assert len(record.finals) >= 3, "a trial of the larger budget is a finalist, too"
+        assert not any(spec.settings == first.settings for spec in engine.specs)
+        with open_fake_study(tmp_path, "12") as store:
+            assert Finals(store, seeds=3).finished, "resuming it again adds no runs"
 
     def test_a_longer_search_keeps_the_runs_of_remaining_finalists(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")

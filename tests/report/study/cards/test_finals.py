@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 from nbt.report.study.cards.finals import Finals
 from tests.report.study.cards.views import content, reason, rendered, texts
-from tests.sample_study import sample_study, unfinished_study
+from tests.sample_study import curve, diverged_curve, sample_study, trial, unfinished_study
 
 
 def test_finalists() -> None:
@@ -18,3 +20,20 @@ def test_finalists() -> None:
 
 def test_before_the_finals_the_card_warns_of_the_bias() -> None:
     assert "biased upwards" in reason(Finals(), unfinished_study())
+
+
+def test_the_best_trial_is_said_to_be_left_out() -> None:
+    record = sample_study()
+    record = replace(record, trials=(*record.trials, trial(18, curve=curve(0.75, seed=18))))
+    said = "Trial 18 has the best value of a single run, 75.0 %, but is not a finalist"
+    assert any(said in sentence for sentence in content(Finals(), record).sentences)
+    assert not any("not a finalist" in sentence for sentence in content(Finals(), sample_study()).sentences)
+
+
+def test_finalists_without_runs_and_diverged_runs_are_said() -> None:
+    record = sample_study(failed_finals={"trial 3": "a final run failed: OSError: no space"})
+    first, *others = record.finals
+    runs = (*first.runs[:-1], replace(first.runs[-1], curve=diverged_curve()))
+    card = content(Finals(), replace(record, finals=(replace(first, runs=runs), *others)))
+    assert card.finalists.rows[0].cells[1].note == "1 of 5 runs diverged, counted as 0"
+    assert card.sentences[-1] == "Trial 3 is not listed: a final run failed: OSError: no space."
