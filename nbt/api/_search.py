@@ -297,6 +297,7 @@ def _open_search(
         source = _measure_source(task)
     if found is None:  # a budget that is refused leaves no study behind
         engine.start_workers()
+        _fit_models(prepared)
         estimator = estimate_job(prepared, task, None, engine, clock)
     store = stack.enter_context(
         open_study(
@@ -315,8 +316,9 @@ def _open_search(
     store.put_source(source)
     if found is not None:
         record = store.record()
-        if record.profile is None:
-            engine.start_workers()  # several at a time
+        if record.recommended is None or not record.has_spent_budget:
+            engine.start_workers()
+            _fit_models(prepared)
         estimator = estimate_job(prepared, task, record, engine, clock)
     group = ObserverGroup(observers)
     monitor = JobMonitor(store, clock, estimator, group)
@@ -332,6 +334,12 @@ def _open_search(
     }
     strategy = make_strategy(prepared, target, others, store.record().candidates)
     return SearchRun(prepared, store, engine, strategy, group, monitor)
+
+
+def _fit_models(prepared: PreparedSearch) -> None:
+    """Fits the models of recorded tables while the workers start."""
+    if prepared.transferred_priors is not None and prepared.heuristics:
+        prepared.transferred_priors.fit(with_forecaster=prepared.pruner == "fit")
 
 
 def _store_candidates(store: StudyStore, candidates: Candidates) -> None:

@@ -91,13 +91,15 @@ class SearchRun:
             is_interrupt: Whether the search was interrupted: another interrupt ends it at once.
         """
         from nbt.report.study.write import write_report
+        from nbt.tuning.engines.cpu_threads import single_threaded
 
         self.monitor.enter(REPORT)
         if self.prepared.progress is not None:
             self.prepared.progress("writing the report", 0, 0)
         record = self.store.record()
         try:
-            path = write_report(record, self.prepared.out).resolve()
+            with single_threaded():
+                path = write_report(record, self.prepared.out).resolve()
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 if is_interrupt:
@@ -118,10 +120,12 @@ class SearchRun:
 
     def _controller_arguments(self) -> dict[str, Any]:
         """Returns sampler, pruner and recommended settings of the controller; teachers add an injection."""
+        from nbt.tuning.engines.cpu_threads import single_threaded
         from nbt.tuning.relative_cost import cost_model
 
         record = self.store.record()
-        arguments = self.strategy.arguments(self.prepared.space, cost_model(record))
+        with single_threaded():
+            arguments = self.strategy.arguments(self.prepared.space, cost_model(record))
         epochs = self.prepared.config.epochs
         if self.strategy.surrogate is not None:
             # Of several backbones, only the default recipe runs in any case; the others where they may gain enough.
@@ -150,6 +154,7 @@ class SearchRun:
 
     def _run_phases(self, export: Path) -> None:
         from nbt.tuning.controller import SearchController
+        from nbt.tuning.engines.cpu_threads import single_threaded
         from nbt.tuning.engines.locked_directory import remove_abandoned_directories
         from nbt.tuning.finals.finals import Finals
         from nbt.tuning.finals.retraining import Retraining
@@ -183,14 +188,15 @@ class SearchRun:
                 f"of {self.prepared.budget.text}; give a larger --budget or fewer --epochs"
             )
         monitor.enter(FINALS)
-        finals = Finals(
-            self.store,
-            seeds=self.prepared.options.final_seeds,
-            max_cost=self._affordable_cost(),
-            surrogate=None if config.scenario else self.strategy.surrogate,
-            checkpoints=checkpoints,
-            observers=observers,
-        )
+        with single_threaded():
+            finals = Finals(
+                self.store,
+                seeds=self.prepared.options.final_seeds,
+                max_cost=self._affordable_cost(),
+                surrogate=None if config.scenario else self.strategy.surrogate,
+                checkpoints=checkpoints,
+                observers=observers,
+            )
         self.engine.run(finals)
         monitor.enter(TRAIN)
         # The result of a search over streams is a recipe; there is no single model to predict with.
@@ -210,12 +216,14 @@ class SearchRun:
 
     def _store_prior_diagnostics(self) -> None:
         """Stores the diagnostics of the priors, see `nbt.tuning.prior_diagnostics.diagnose_priors`."""
+        from nbt.tuning.engines.cpu_threads import single_threaded
         from nbt.tuning.prior_diagnostics import diagnose_priors
 
         if self.strategy.surrogate is None:
             return
         try:
-            self.store.put_prior_diagnostics(diagnose_priors(self.strategy.surrogate, self.store.record().trials))
+            with single_threaded():
+                self.store.put_prior_diagnostics(diagnose_priors(self.strategy.surrogate, self.store.record().trials))
         except Exception as error:  # only the report needs them; they must neither end the search nor hide its error
             _log.warning("the diagnostics of the priors could not be stored: %s", error)
 

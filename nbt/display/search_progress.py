@@ -20,7 +20,7 @@ from nbt.report.study.hardware import TrialLocation, trial_location
 from nbt.report.study.sentences import left_out_sentence
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from nbt.tuning.budget import MIN_PROPOSAL, Budget
+from nbt.tuning.budget import Budget
 from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
 from nbt.tuning.job_clock import FINALS, PREPARE, PROFILE, REPORT, TRAIN, TRIALS, JobEstimate
 from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, count_ended, rank_trials
@@ -98,7 +98,7 @@ class SearchProgress(Progress, StudyObserver):
         self._activity = None
         resumed = f", resumed with {pluralise(self.stored_trials, 'trial')}" if self.stored_trials else ""
         optimised = "" if self._metric.name == DEFAULT_METRIC else f"; optimises the {self._metric.label}"
-        spent = ", which is spent: no further trials" if _has_spent_budget(record) else ""
+        spent = ", which is spent: no further trials" if record.has_spent_budget else ""
         self._line(f"study {record.config.name}{resumed}; budget {record.budget}{spent}{optimised}")
         self._show_checks(record)
 
@@ -276,14 +276,6 @@ class SearchProgress(Progress, StudyObserver):
         if self._spent <= self._earlier:
             return None
         return max(0.0, total - done) * (self._clock() - self._start_time) / (self._spent - self._earlier)
-
-
-def _has_spent_budget(record: StudyRecord) -> bool:
-    """Returns whether earlier sessions have left no budget for another trial, nor a trial to continue."""
-    budget = record.cost_budget
-    if budget is None or any(trial.state == "running" or trial.end == _INTERRUPTED for trial in record.trials):
-        return False
-    return budget - record.cost < MIN_PROPOSAL
 
 
 def _share_text(share: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+from nbt.tuning.engines.cpu_threads import single_threaded
 from nbt.tuning.experience.recorded_table import RecordedTable
 from nbt.tuning.priors.prior import Prior
 from nbt.tuning.pruners.base import Pruner, make_pruner
@@ -36,18 +37,25 @@ class TransferredPriors:
     @cached_property
     def models_by_table(self) -> list[TaskModel | None]:
         """The model of each table; None for tables with too few settings."""
-        return [TaskModel.of(table) for table in self.tables]
+        with single_threaded():
+            return [TaskModel.of(table) for table in self.tables]
 
     @property
     def models(self) -> list[TaskModel]:
         """The models of all tables that have one."""
         return [model for model in self.models_by_table if model is not None]
 
+    def fit(self, *, with_forecaster: bool) -> None:
+        """Fits the models now, and those of learning curves, rather than when they are first used."""
+        if self.models_by_table and with_forecaster:
+            _ = self.forecaster
+
     @cached_property
     def forecaster(self) -> CurveForecaster | None:
         """The forecaster of learning curves; None if there are no models or no usable recorded curves."""
         usable = self.models and any(map(has_usable_curves, self.tables))
-        return CurveForecaster(self.tables, self.models_by_table) if usable else None
+        with single_threaded():
+            return CurveForecaster(self.tables, self.models_by_table) if usable else None
 
     def surrogate(
         self,

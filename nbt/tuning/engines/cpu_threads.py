@@ -36,9 +36,16 @@ def thread_environment(threads: int) -> dict[str, str]:
 
 
 @contextmanager
-def single_threaded() -> Iterator[None]:
-    """Limits the numerical libraries of this process to one thread while workers use the cores."""
+def single_threaded(*, trains: bool = False) -> Iterator[None]:
+    """Limits the numerical libraries of this process to one thread.
+
+    For use while workers have the cores, and for matrices of a few hundred rows, as those of the surrogate: there,
+    threads that wait for each other take ten times as long wherever another process runs.
+
+    Args:
+        trains: Whether this process trains, too: only the libraries of NumPy and SciPy are limited then.
+    """
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):
+    with threadpool_limits(1, user_api="blas" if trains else None):
         yield

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nbt.errors import require_positive
 from nbt.training.results import EpochResult
 from nbt.tuning.engines.base import ClosingEngine, Engine, TrialSource
+from nbt.tuning.engines.cpu_threads import single_threaded
 from nbt.tuning.engines.interrupts import InterruptGuard
 from nbt.tuning.engines.process_pool import ProcessPoolEngine
 from nbt.tuning.engines.protocol import TrialAssignment, WorkerMessage, local_worker_location
@@ -107,7 +108,7 @@ class InProcessEngine:
 
     def run(self, source: TrialSource) -> None:
         """Runs trials until the source has none left; see `LocalEngine.run`."""
-        with InterruptGuard() as guard:
+        with single_threaded(trains=True), InterruptGuard() as guard:
             try:
                 self._supervisor.start(source)
                 while (assignment := self._next_assignment(guard)) is not None:

@@ -17,6 +17,7 @@ from nbt.settings import TransferSettings
 from nbt.training.metrics import Predictions
 from nbt.training.results import EpochResult, last_accuracy, last_score
 from nbt.tuning.baseline_recipes import default_recipe
+from nbt.tuning.budget import MIN_PROPOSAL
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.candidates import CandidateConfig, CandidateRecord
@@ -519,6 +520,14 @@ class StudyRecord:
     def cost_budget(self) -> int | None:
         """The budget in trials of the default recipe; None for a time budget."""
         return None if self.epochs_budget is None else self.epochs_budget // self.config.epochs
+
+    @property
+    def has_spent_budget(self) -> bool:
+        """Whether no budget is left for another trial, nor a trial to continue; False for a time budget."""
+        budget = self.cost_budget
+        if budget is None or any(trial.end in ("running", "interrupted") for trial in self.trials):
+            return False
+        return budget - self.cost < MIN_PROPOSAL
 
     def counts(self) -> dict[str, int]:
         """Returns the number of trials per status of `TRIAL_STATUSES`."""

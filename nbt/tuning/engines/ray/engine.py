@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from nbt.errors import NbtError, require_positive
 from nbt.tuning.engines.base import ClosingEngine, TrialSource
+from nbt.tuning.engines.cpu_threads import single_threaded
 from nbt.tuning.engines.gpu_packing import GpuPacking
 from nbt.tuning.engines.interrupts import InterruptGuard
 from nbt.tuning.engines.locked_directory import LockedDirectory
@@ -114,7 +115,7 @@ class RayEngine(ClosingEngine):
             NbtError: Ray has failed; the running trials were abandoned.
             Exception: The source raised it; the running trials were abandoned.
         """
-        with InterruptGuard() as guard:
+        with single_threaded(), InterruptGuard() as guard:
             try:
                 self._supervisor.start(source)
                 while True:
