@@ -32,6 +32,12 @@ KINDS = (
     *("backbones", "teachers"),
 )
 
+_TEXT_OF_LIST: dict[str, Callable[[Any], str]] = {
+    "beliefs": beliefs_text,
+    "backbones": candidates_text,
+    "teachers": teacher_names_text,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
@@ -100,12 +106,9 @@ class Option:
                 if isinstance(value, str) and value != AUTO:
                     raise UsageError(f"{name} {value!r}: expected {AUTO} or a whole number")
                 return value if value == AUTO else self._check_whole(name, value)
-            case "beliefs":
-                return beliefs_text(value)
-            case "backbones":
-                return candidates_text(self._check_text(name, value) if isinstance(value, str) else value)
-            case "teachers":
-                return teacher_names_text(value)
+            case "beliefs" | "backbones" | "teachers":
+                text_of = _TEXT_OF_LIST[self.kind]
+                return text_of(self._check_text(name, value) if isinstance(value, str) else value)
             case "codes":
                 parts = value if isinstance(value, list | tuple) else [value]
                 return ",".join(
@@ -128,7 +131,7 @@ class Option:
         return value
 
     def _check_text(self, name: str, value: Any) -> str:
-        if value == "":
+        if isinstance(value, str) and not value.strip():
             raise UsageError(f"{name}: expected {self.metavar or 'text'}, got an empty text")
         if not isinstance(value, str | os.PathLike):
             raise UsageError(

@@ -51,6 +51,8 @@ def test_a_value_is_returned_in_its_canonical_type(kind: str, facts: dict[str, A
         ("path", {"metavar": "NAME|FOLDER"}, "", r"^--x: expected NAME\|FOLDER, got an empty text$"),
         ("gpus", {"metavar": "F"}, "", "^--x: expected F, got an empty text$"),
         ("backbones", {"metavar": "LIST"}, "", "^--x: expected LIST, got an empty text$"),
+        ("beliefs", {"metavar": "LIST"}, " ", "^--x: expected LIST, got an empty text$"),
+        ("teachers", {"metavar": "NAME"}, "", "^--x: expected NAME, got an empty text$"),
         ("text", {}, 3, "^--x: expected text, got 3; numbers and dates"),
         ("whole", {}, 0, "^--x: 0 is not 1 or more"),
         ("whole", {}, True, "^--x: expected a whole number"),

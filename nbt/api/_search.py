@@ -378,6 +378,7 @@ def _measure_source(task: Task) -> SourceRecord | None:
         matching=source.matching,
         references={name: accuracy for name, accuracy in measured.items() if accuracy is not None},
         copies=len(source.copies),
+        near_copies=len(source.near_copies),
     )
 
 

@@ -238,10 +238,16 @@ def _train(
 
 def _source_accuracies(task: Task, before: float | None, last: TrialOutcome) -> SourceAccuracies | None:
     """Returns the source accuracies of the pretrained weights and of the model; None without images of the source."""
-    if task.source_data is None:
+    source = task.source_data
+    if source is None:
         return None
-    images = len(task.source_data.labels)
-    return SourceAccuracies(reference=before, recommended=last.source_accuracy, images=images)
+    return SourceAccuracies(
+        reference=before,
+        recommended=last.source_accuracy,
+        images=len(source.labels),
+        copies=len(source.copies),
+        near_copies=len(source.near_copies),
+    )
 
 
 def _tracked_run(task: Task, result: TrainResult, seconds: float) -> CommandRun:

@@ -267,7 +267,11 @@ def training_rows(result: TrainResult) -> list[ResultRow]:
 
 
 def _trained_source_json(source: SourceAccuracies) -> dict[str, Any]:
-    return {"reference": source.reference, "model": source.recommended, "images": source.images}
+    document = source.to_json()
+    for values in (document, document["intervals"]):
+        values["model"] = values.pop("recommended")
+        del values["baseline"]
+    return document
 
 
 def _test_json(result: TestResult | None) -> dict[str, Any] | None:

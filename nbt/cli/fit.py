@@ -127,8 +127,8 @@ def check_files(plot: str | None, source_data: str | None) -> None:
         from nbt.report.fit.plots import check_plot_file
 
         check_plot_file(plot)
-    if source_data is not None and not (source_data and Path(source_data).is_dir()):
-        raise UsageError(f"--source-data {source_data or repr('')}: no such folder; expected one subfolder per class")
+    if source_data is not None and not Path(source_data).is_dir():
+        raise UsageError(f"--source-data {source_data}: no such folder; expected one subfolder per class")
 
 
 def check_space(space: str) -> None:

@@ -14,6 +14,7 @@ from nbt._version import __version__
 from nbt.files import write_all
 from nbt.metrics import METRICS, Metric
 from nbt.models.backbone_spec import TIMM_PREFIX
+from nbt.models.teacher import teacher_without_folder
 from nbt.settings import SETTINGS, TransferSettings
 from nbt.training.calibration import scale
 from nbt.training.export.model_folder import CARD_FILE, README_FILE
@@ -93,14 +94,14 @@ def model_card(
 
 def _metadata(card: Mapping[str, Any], test: TestResult | None) -> dict[str, Any]:
     """Returns the metadata that Hugging Face reads; a licence is left out, because nbt does not know it."""
-    backbone = str(card["backbone"]).partition("(")[0]
+    backbone, base = _architecture(card["backbone"]), _architecture(_origin(card))
     is_timm = backbone.startswith(TIMM_PREFIX)
     dataset = str(card.get("dataset", ""))
     metadata: dict[str, Any] = {
         "library_name": "nbt",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "transfer-learning", "nbt", "timm" if is_timm else "torchvision"],
-        "base_model": f"timm/{backbone.removeprefix(TIMM_PREFIX)}" if is_timm else backbone,
+        **({"base_model": base.replace(TIMM_PREFIX, "timm/", 1)} if base else {}),
         "datasets": [dataset],
     }
     if test is None:
@@ -118,14 +119,32 @@ def _metadata(card: Mapping[str, Any], test: TestResult | None) -> dict[str, Any
     }
 
 
+def _origin(card: Mapping[str, Any]) -> str:
+    """Returns the backbone, or the teacher, whose weights the training started from; "" for random weights."""
+    settings = card["settings"]
+    if settings.get("init") == "inject":
+        return teacher_without_folder(settings["teacher"])
+    is_random = card.get("weights") == "none" or settings.get("transfer_depth") == 0.0
+    return "" if is_random else str(card["backbone"])
+
+
+def _architecture(name: str) -> str:
+    """Returns the name of a backbone or teacher without arguments and file."""
+    return name.partition("(")[0].partition("=")[0]
+
+
 def _introduction(card: Mapping[str, Any], classes: Sequence[ClassResult]) -> str:
     labelled = [row.labelled for row in classes if row.labelled is not None]
     images = f"{sum(labelled)} labelled images of " if labelled and len(labelled) == len(classes) else ""
     names, dataset = list(card["class_names"]), card.get("dataset", "")
+    backbone, origin = f"the backbone `{card['backbone']}`", _origin(card)
+    start = backbone if origin else f"random weights of {backbone}"
+    if card["settings"].get("init") == "inject":
+        start = f"{backbone} with injected weights of the teacher `{origin}` (TLI)"
     return (
         f"# {card['backbone']} on {dataset}\n\n"
-        f"An image classifier of {len(names)} classes, fine-tuned on {images}the dataset `{dataset}` with "
-        f"nbt {card.get('nbt', __version__)} from the backbone `{card['backbone']}`. The classes, in the order of the "
+        f"An image classifier of {len(names)} classes, {'fine-tuned' if origin else 'trained'} on {images}the "
+        f"dataset `{dataset}` with nbt {card.get('nbt', __version__)} from {start}. The classes, in the order of the "
         f"outputs: {', '.join(f'`{name}`' for name in names)}.\n"
     )
 
@@ -210,9 +229,16 @@ def _training(card: Mapping[str, Any]) -> str:
         return ""
     default = TransferSettings(epochs=settings.epochs)
     changed = [name for name in SETTINGS if settings.value(name) != default.value(name)]
-    lines = [f"- `{name}`: {settings.value(name)} (default {default.value(name)})" for name in changed]
+    lines = [
+        f"- `{name}`: {_setting_text(name, settings)} (default {_setting_text(name, default)})" for name in changed
+    ]
     text = "\n".join(lines) if lines else "Those of the default recipe: plain full fine-tuning."
     return f"## Training\n\n{settings.epochs} epochs. Settings that differ from the default recipe:\n\n{text}\n"
+
+
+def _setting_text(name: str, settings: TransferSettings) -> str:
+    value = settings.value(name)
+    return (teacher_without_folder(value) if name == "teacher" else str(value)) or "none"
 
 
 def _limits(card: Mapping[str, Any], test: TestResult | None) -> str:

@@ -89,10 +89,15 @@ def short_teacher_names(names: Sequence[str]) -> dict[str, str]:
     Args:
         names: Names of the teachers of a search, as `canonical_teacher_name` returns them.
     """
-    parts = {name: _split_at_equals_sign(name) for name in names}
-    short = {name: (text, f"{text}{sign}{Path(file).name}") for name, (text, sign, file) in parts.items()}
+    short = {name: (_split_at_equals_sign(name)[0], teacher_without_folder(name)) for name in names}
     counts = Counter(text for texts in short.values() for text in set(texts))
     return {name: next((text for text in texts if counts[text] == 1), name) for name, texts in short.items()}
+
+
+def teacher_without_folder(name: str) -> str:
+    """Returns "BACKBONE" or "BACKBONE=FILE" without the folder of the file, for texts."""
+    text, sign, file = _split_at_equals_sign(name)
+    return f"{text}{sign}{Path(file).name}"
 
 
 def load_teacher(text: str) -> Teacher:

@@ -17,7 +17,7 @@ from nbt.models.backbone_spec import BackboneSpec, MissingTimmError, parse_backb
 from nbt.models.teacher import parse_teachers
 from nbt.option import check_image_size, check_number, check_shots
 from nbt.paths import absolute_path
-from nbt.search_config import option_fields
+from nbt.search_config import flag_of, option_fields
 from nbt.settings.candidate import Candidate, parse_candidates
 
 _log = logging.getLogger("nbt")
@@ -71,6 +71,11 @@ def check_task_options(
     Raises:
         UsageError: An argument is wrong; the message names it and the remedy.
     """
+    named = None if isinstance(backbone, BackboneSpec) else backbone
+    texts = {"data_dir": data_dir, "backbone": named, "weights": weights, "source_data": source_data}
+    for name, value in texts.items():
+        if value is not None:
+            option_fields()[name].check(flag_of(name), value)
     source = resolve(dataset, data_dir)
     n_classes = source.spec.classes
     check_image_size("--image-size", image_size)
@@ -79,7 +84,7 @@ def check_task_options(
     check_number("--seed", seed, 0, 2**63 - 1)
     option_fields()["resize"].check("--resize", resize)
     parse_teachers(teacher)
-    spec = backbone or source.spec.default_backbone
+    spec = source.spec.default_backbone if backbone is None else backbone
     return TaskOptions(
         source=source,
         backbone=parse_backbone(spec) if isinstance(spec, str) else spec,
@@ -103,8 +108,6 @@ def check_source_data(path: str | Path) -> DatasetSource:
     Raises:
         UsageError: There is no such folder or file, or it cannot be a dataset.
     """
-    if not str(path):
-        raise UsageError("--source-data: expected a folder or a CSV, got an empty text")
     absolute = absolute_path(path)
     if not os.path.exists(absolute):  # noqa: PTH110 - pathlib raises where a name is too long
         raise UsageError(

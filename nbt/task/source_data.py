@@ -16,6 +16,7 @@ import numpy.typing as npt
 from nbt.data.checks.copies import copies_text
 from nbt.data.image_store import ImageStore, decode_images
 from nbt.data.listing import relative_names
+from nbt.data.near_copies.cache import cached_near_copies
 from nbt.data.near_copies.search import first_of_equal
 from nbt.data.registry import read_dataset
 from nbt.errors import UsageError, nearest
@@ -45,6 +46,7 @@ class SourceData:
         fingerprint: Hash of the bytes of the image files and of their classes.
         copies: The images whose pixels are those of an earlier one, such as "a/1.png = a/2.png". They count in the
             source accuracy, as copies within the test images count in the test accuracy.
+        near_copies: The other images that are near copies of an earlier one, such as "a/1.png and a/2.png".
     """
 
     dataset: str
@@ -54,17 +56,19 @@ class SourceData:
     matching: str
     fingerprint: str
     copies: tuple[str, ...] = ()
+    near_copies: tuple[str, ...] = ()
 
     def warn_of_copies(self) -> None:
-        """Logs how many images are identical copies of others, if there are any."""
-        if not self.copies:
+        """Logs how many images are copies of others, if there are any."""
+        found = (*self.copies, *self.near_copies)
+        if not found:
             return
-        shown = ", ".join(self.copies[:_MAX_NAMES_SHOWN]) + (", ..." if len(self.copies) > _MAX_NAMES_SHOWN else "")
+        shown = ", ".join(found[:_MAX_NAMES_SHOWN]) + (", ..." if len(found) > _MAX_NAMES_SHOWN else "")
         _log.warning(
             "--source-data %s: its %d images contain %s, which the source accuracy counts, too: %s; keep one of each",
             self.dataset,
             len(self.labels),
-            copies_text(len(self.copies), 0),
+            copies_text(len(self.copies), len(self.near_copies)),
             shown,
         )
 
@@ -100,6 +104,7 @@ def load_source_data(
     if not len(readable):
         raise UsageError(f"--source-data {source.dataset}: none of its {len(listing)} images can be read")
     read = listing.take(readable)
+    copies, near_copies = _find_copies(read, images, source.dataset)
     return SourceData(
         dataset=source.dataset,
         images=images,
@@ -107,7 +112,8 @@ def load_source_data(
         class_names=listing.class_names,
         matching=matching,
         fingerprint=hashlib.sha256(f"{listing.digest()}\n{listing.content_hash}".encode()).hexdigest(),
-        copies=_find_copies(read, images),
+        copies=copies,
+        near_copies=near_copies,
     )
 
 
@@ -178,12 +184,16 @@ def _held_out(listing: Listing) -> Listing:
     return listing
 
 
-def _find_copies(listing: Listing, images: ImageStore) -> tuple[str, ...]:
-    """Returns `SourceData.copies` of the images that could be read, whose listing is in the order of `images`."""
+def _find_copies(listing: Listing, images: ImageStore, dataset: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns `copies` and `near_copies` of the images that could be read; the listing is in the order of `images`."""
     first = first_of_equal(images.array)
     in_memory = isinstance(listing.items, np.ndarray)
     names = [f"image {i}" for i in range(len(listing))] if in_memory else relative_names(list(listing.items))
-    return tuple(f"{names[first[i]]} = {name}" for i, name in enumerate(names) if first[i] != i)
+    groups = (np.unique(first[group]) for group in cached_near_copies(images.array, dataset).groups)
+    return (
+        tuple(f"{names[first[i]]} = {name}" for i, name in enumerate(names) if first[i] != i),
+        tuple(f"{names[group[0]]} and {names[i]}" for group in groups for i in group[1:]),
+    )
 
 
 def _normalised(name: str) -> str:

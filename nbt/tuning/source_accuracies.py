@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nbt.tuning.intervals import Interval, wilson_interval
+from nbt.tuning.intervals import Interval, interval_json, wilson_interval
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
 
@@ -20,20 +20,28 @@ class SourceAccuracies:
         recommended: That of the tested model of the recommended settings; None before its training.
         baseline: That of the tested model of the default recipe; None before its training.
         images: Number of these images.
+        copies: Number of them whose pixels are those of an earlier one.
+        near_copies: Number of them that are near copies of an earlier one.
     """
 
     reference: float | None
     recommended: float | None = None
     baseline: float | None = None
     images: int
+    copies: int = 0
+    near_copies: int = 0
 
     def interval(self, accuracy: float) -> Interval:
         """Returns one of the accuracies with its 95 % interval over the images, as a test accuracy has it."""
         return wilson_interval(accuracy, self.images)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the accuracies and the number of images in JSON types."""
-        return asdict(self)
+        """Returns the accuracies, their intervals by the same name, and the numbers of images in JSON types."""
+        known = {"reference": self.reference, "recommended": self.recommended, "baseline": self.baseline}
+        intervals = {
+            name: None if value is None else interval_json(self.interval(value)) for name, value in known.items()
+        }
+        return {**asdict(self), "intervals": intervals}
 
 
 def source_accuracies(record: StudyRecord) -> SourceAccuracies | None:
@@ -43,8 +51,14 @@ def source_accuracies(record: StudyRecord) -> SourceAccuracies | None:
     final = record.final(record.recommended or "")
     backbone = "" if final is None else final.settings.backbone
     tested = {test.name: test.source_accuracy for test in record.test}
-    reference = record.source.references.get(backbone)
-    return SourceAccuracies(reference=reference, images=record.source.images, **tested)
+    source = record.source
+    return SourceAccuracies(
+        reference=source.references.get(backbone),
+        images=source.images,
+        copies=source.copies,
+        near_copies=source.near_copies,
+        **tested,
+    )
 
 
 def source_front(record: StudyRecord) -> list[TrialRecord]:

@@ -16,6 +16,7 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.source_accuracy import reference_accuracy, source_accuracy
+from nbt.tuning.intervals import interval_json
 from nbt.tuning.storage.studies import list_studies, read_study, resolve_storage
 from tests.source_images import BACKBONE, save_source_images, save_source_weights
 
@@ -70,6 +71,9 @@ def test_a_search_measures_every_complete_trial(task: Task, source: Path) -> Non
     assert document["source"]["reference"] == reference
     assert document["source"]["recommended"] == source_accuracy(recommended, task)
     assert document["source"]["baseline"] is not None
+    intervals = document["source"]["intervals"]
+    assert {name: document["source"][name] for name in intervals} == {n: i["mean"] for n, i in intervals.items()}
+    assert all(interval["low"] <= interval["mean"] <= interval["high"] for interval in intervals.values())
     assert read_study(resolve_storage(None), "s").source == record.source
     table = pd.read_csv(result.report_path.parent / "trials.csv")
     assert table["source_accuracy"].tolist() == [trial.source_accuracy for trial in record.trials]
@@ -144,7 +148,18 @@ def test_a_training_reports_its_model(task: Task, own_folder: Path) -> None:
     result = nbt.train(task, settings, workers=1, export=Path("model"), tracking_uri=uri, progress=False)
     exported = nbt.load_model("model", "cpu").module
     reference, model = reference_accuracy(task, "cpu"), source_accuracy(exported, task)
-    assert result.to_json()["source"] == {"reference": reference, "model": model, "images": 60}
+    assert result.source is not None
+    assert result.to_json()["source"] == {
+        "reference": reference,
+        "model": model,
+        "images": 60,
+        "copies": 0,
+        "near_copies": 0,
+        "intervals": {
+            "reference": interval_json(result.source.interval(reference)),
+            "model": interval_json(result.source.interval(model)),
+        },
+    }
     assert f"source accuracy {100 * model:.1f} % [" in repr(result).replace("\N{NO-BREAK SPACE}", " ")
     mlflow.set_tracking_uri(uri)
     [run] = (

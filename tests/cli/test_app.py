@@ -21,6 +21,7 @@ from nbt.errors import NbtError, UsageError
 from tests.cli.fakes import FakeApi
 
 SEARCH = ["search", "--dataset", "digits", "--budget", "3"]
+WITH_DATASET = ("search", "train", "fit", "check", "pretrain", "continual")
 
 WRONG = [
     ([], "no command"),
@@ -28,6 +29,9 @@ WRONG = [
     (["search"], "missing --dataset"),
     ([*SEARCH, "--bugdet", "3"], "unknown option --bugdet; did you mean --budget?"),
     ([*SEARCH, "surplus"], "unexpected extra argument (surplus)"),
+    *(([name, "my photos"], "my photos; for a dataset, write --dataset 'my photos'") for name in WITH_DATASET),
+    (["check", "two", "more"], "missing --dataset"),
+    (["studies", "surplus"], "unexpected extra argument (surplus)"),
     (["search", "--dataset", "digits", "--budget", "0"], "--budget '0'"),
     (["search", "--dataset", "digits", "--budget", "soon"], "--budget 'soon'"),
     (["search", "--dataset", "digits", "--budget", "auto", "--no-heuristics"], "--budget auto needs the model"),
@@ -93,6 +97,36 @@ for args in json.load(sys.stdin):
     code = run(args)
     print("PROBE", json.dumps([args, code, [name for name in heavy if name in sys.modules]]))
 """
+
+
+TEXTS = [
+    (name, param.opts[0], param.metavar)
+    for name in COMMANDS
+    for param in importlib.import_module(f"nbt.cli.{name}").command.params
+    if isinstance(param, click.Option) and param.type is click.STRING and param.callback is None
+]
+
+
+@pytest.mark.parametrize(("command", "option", "metavar"), TEXTS)
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_text_is_no_value_of_an_option(
+    command: str, option: str, metavar: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [command]
+    for param in importlib.import_module(f"nbt.cli.{command}").command.params:
+        if param.required and param.opts[0] != option:
+            value = {"--scenario": "data", "--format": "onnx"}.get(param.opts[0], "x")
+            args += [param.opts[0], value] if isinstance(param, click.Option) else [value]
+    assert run([*args, option, text]) == 2
+    assert capsys.readouterr().err == f"error: {option}: expected {metavar}, got an empty text\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "name"), [(["predict", "", "a.png"], "MODEL_DIR"), (["predict", "m", "a.png", ""], "IMAGES")]
+)
+def test_an_empty_text_is_no_argument(args: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(args) == 2
+    assert capsys.readouterr().err == f"error: {name}: expected text, got an empty text\n"
 
 
 @pytest.mark.parametrize(

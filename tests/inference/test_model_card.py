@@ -14,6 +14,7 @@ import yaml
 
 from nbt.inference.model import load_model
 from nbt.inference.model_card import complete_model_folder, model_card
+from nbt.settings import TransferSettings
 from nbt.training.evaluation import evaluate_model
 from nbt.training.export.model_folder import MODEL_FILES, read_card, replace_folder
 from nbt.tuning.finals.bootstrap import metric_intervals
@@ -37,7 +38,7 @@ def result(**options: Any) -> TestResult:
 
 @pytest.fixture
 def card(trained: Trained) -> dict[str, Any]:
-    return read_card(trained.folder)
+    return {**read_card(trained.folder), "weights": "default"}
 
 
 def test_the_header_has_what_hugging_face_reads(card: dict[str, Any]) -> None:
@@ -58,6 +59,29 @@ def test_a_backbone_of_timm_is_named_as_in_its_collection(card: dict[str, Any]) 
     header = metadata(model_card({**card, "backbone": "timm:resnet18(width=1)"}))
     assert header["base_model"] == "timm/resnet18"
     assert "timm" in header["tags"]
+
+
+def test_the_card_names_the_teacher_whose_weights_were_injected(card: dict[str, Any]) -> None:
+    settings = TransferSettings(init="inject", teacher="timm:vit_tiny(depth=2)=/home/me/teacher.pth").to_dict()
+    text = model_card({**card, "weights": "none", "settings": settings})
+    assert metadata(text)["base_model"] == "timm/vit_tiny"
+    teacher = "timm:vit_tiny(depth=2)=teacher.pth"
+    assert f"fine-tuned on the dataset `digits` with nbt {card['nbt']} from the backbone `conv3(width=8)`" in text
+    assert f"with injected weights of the teacher `{teacher}` (TLI). The classes" in text
+    assert f"- `teacher`: {teacher} (default none)\n" in text and "/home" not in text
+    same = TransferSettings(init="inject", teacher=card["backbone"]).to_dict()
+    assert "teacher `conv3(width=8)` (TLI)" in model_card({**card, "settings": same})
+
+
+@pytest.mark.parametrize(
+    "change", [{"weights": "none"}, {"settings": TransferSettings(init="kaiming", transfer_depth=0.0).to_dict()}]
+)
+def test_a_model_from_random_weights_has_no_base_model(card: dict[str, Any], change: dict[str, Any]) -> None:
+    text = model_card({**card, **change})
+    assert "base_model" not in metadata(text)
+    assert "trained on the dataset `digits`" in text and "from random weights of the backbone `conv3(width=8)`" in text
+    earlier = {name: value for name, value in card.items() if name != "weights"}
+    assert metadata(model_card(earlier))["base_model"] == "conv3"
 
 
 def test_the_body_has_results_preprocessing_and_limits(card: dict[str, Any]) -> None:

@@ -12,7 +12,14 @@ import torch
 
 from nbt.errors import UsageError
 from nbt.models.backbone_spec import parse_backbone
-from nbt.models.teacher import canonical_teacher_name, load_teacher, parse_teacher, parse_teachers, short_teacher_names
+from nbt.models.teacher import (
+    canonical_teacher_name,
+    load_teacher,
+    parse_teacher,
+    parse_teachers,
+    short_teacher_names,
+    teacher_without_folder,
+)
 from nbt.models.weights import random_unit_state
 
 
@@ -84,6 +91,11 @@ def test_several_teachers_are_one_text_or_a_list(weights: Path) -> None:
 )
 def test_short_names_tell_teachers_apart(names: list[str], short: list[str]) -> None:
     assert short_teacher_names(names) == dict(zip(names, short, strict=True))
+
+
+def test_texts_name_the_file_of_a_teacher_without_its_folder() -> None:
+    assert teacher_without_folder("conv3(width=4)=/w/a=b.pth") == "conv3(width=4)=a=b.pth"
+    assert [teacher_without_folder(name) for name in ("vgg11", "")] == ["vgg11", ""]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nbt.errors import UsageError
 from nbt.settings.candidate import candidates_text
-from nbt.task.options import check_candidates
+from nbt.task.options import check_candidates, check_task_options
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,17 @@ def test_files_of_weights_may_be_missing_and_their_line_is_logged(
     assert [item.weights for item in found] == ["default", str(missing), str(file)]
     assert caplog.messages == [f"{file}, line 3: weights {missing}: no such file, so that conv4 will be left out"]
     assert "line " not in candidates_text(file), "places are for messages only"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"data_dir": ""}, "^--data-dir: expected DIR, got an empty text$"),
+        ({"backbone": ""}, "^--backbone: expected NAME, got an empty text$"),
+        ({"weights": ""}, r"^--weights: expected default\|none\|FILE, got an empty text$"),
+        ({"source_data": " "}, r"^--source-data: expected FOLDER\|CSV, got an empty text$"),
+    ],
+)
+def test_an_empty_text_is_not_the_default(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_task_options("digits", **option)

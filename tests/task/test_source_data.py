@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nbt.data.resolve import resolve
@@ -14,6 +15,7 @@ from nbt.errors import UsageError
 from nbt.models.source_classes import SourceClasses
 from nbt.task.load import load_candidate, load_task, with_source_data
 from nbt.task.source_data import load_source_data, match_classes
+from tests.data.near_copies.test_search import textures
 from tests.data.pictures import save_classes, save_image
 from tests.source_images import BACKBONE, save_source_images, save_source_weights
 
@@ -109,6 +111,20 @@ def test_identical_images_are_named(tmp_path: Path, caplog: pytest.LogCaptureFix
         f"--source-data {folder}: its 6 images contain 2 identical copies, which the source accuracy counts, too: "
         "0/001.png = 0/9.png, 0/001.png = 1/9.png; keep one of each"
     ]
+
+
+def test_near_copies_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "images"
+    for i, picture in enumerate(textures(6)):
+        (folder / str(i % 2)).mkdir(parents=True, exist_ok=True)
+        picture.save(folder / str(i % 2) / f"{i}.png")
+    Image.open(folder / "0" / "2.png").save(folder / "0" / "copy.jpg", quality=60)
+    shutil.copy(folder / "0" / "2.png", folder / "0" / "same.png")
+    source = load_source_data(resolve(folder), SourceClasses(2), 96)
+    assert source.copies == ("0/2.png = 0/same.png",)
+    assert source.near_copies == ("0/2.png and 0/copy.jpg",)
+    source.warn_of_copies()
+    assert "8 images contain 1 identical copy and 1 near copy (or frame of one scene), which" in caplog.text
 
 
 def test_a_manifest_is_accepted(tmp_path: Path) -> None:

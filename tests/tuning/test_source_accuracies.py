@@ -6,13 +6,13 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from nbt.tuning.intervals import wilson_interval
+from nbt.tuning.intervals import interval_json, wilson_interval
 from nbt.tuning.source_accuracies import source_accuracies, source_front
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 from nbt.tuning.storage.source import SourceRecord
 from tests.sample_study import curve, diverged_curve, finals, sample_study, trial
 
-SOURCE = SourceRecord(images=60, classes=5, matching="names", references={"": 0.8})
+SOURCE = SourceRecord(images=60, classes=5, matching="names", references={"": 0.8}, copies=3, near_copies=2)
 
 
 def study(*points: tuple[float, float | None], more: tuple[TrialRecord, ...] = ()) -> StudyRecord:
@@ -52,10 +52,20 @@ def test_the_accuracies_of_the_tested_models() -> None:
     )
     found = source_accuracies(record)
     assert found is not None
-    assert found.to_json() == {"reference": 0.8, "recommended": 0.6, "baseline": 0.1, "images": 60}
+    accuracies = {"reference": 0.8, "recommended": 0.6, "baseline": 0.1}
+    intervals = {name: interval_json(wilson_interval(value, 60)) for name, value in accuracies.items()}
+    assert intervals["recommended"] == {
+        "mean": 0.6,
+        "low": pytest.approx(0.4737, abs=1e-4),
+        "high": pytest.approx(0.7143, abs=1e-4),
+        "n": 60,
+    }
+    numbers = {"images": 60, "copies": 3, "near_copies": 2}
+    assert found.to_json() == {**accuracies, **numbers, "intervals": intervals}
     assert source_accuracies(replace(record, source=None)) is None
     unfinished = source_accuracies(replace(record, test=()))
     assert unfinished is not None and (unfinished.recommended, unfinished.baseline) == (None, None)
+    assert unfinished.to_json()["intervals"] == {**intervals, "recommended": None, "baseline": None}
 
 
 def test_an_accuracy_has_the_interval_of_its_images() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -56,6 +57,29 @@ class Command(click.Command):
             self.params.append(click.Option(["--json", "as_json"], is_flag=True, help=help_text))
         self.params.append(click.Option(["-v", "--verbose"], count=True, help="Log more and show tracebacks."))
         self.params.append(click.Option(["-q", "--quiet"], is_flag=True, help="Hide progress and warnings."))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments.
+
+        Raises:
+            click.UsageError: They are wrong, or one of them is an empty text, such as that of an unset variable.
+        """
+        try:
+            rest = super().parse_args(ctx, list(args))
+        except click.UsageError as error:
+            given, surplus, _ = self.make_parser(ctx).parse_args(list(args))
+            has_dataset = any(param.opts == ["--dataset"] for param in self.params)
+            if has_dataset and "dataset" not in given and len(surplus) == 1:
+                message = f"unexpected argument {surplus[0]}; for a dataset, write --dataset {shlex.quote(surplus[0])}"
+                raise click.UsageError(message, ctx) from error
+            raise
+        for name, param in given_parameters(ctx).items():
+            values = ctx.params[name]
+            for value in values if isinstance(values, tuple) else (values,):
+                if isinstance(value, str) and not value.strip():
+                    what = param.metavar if isinstance(param, click.Option) and param.metavar else "text"
+                    raise click.BadParameter(f"expected {what}, got an empty text", ctx, param)
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Configures the output and calls the function of the command."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 
 from nbt.metrics import METRICS, Metric
+from nbt.models.teacher import teacher_without_folder
 from nbt.report.fit.correlation import unit_count
 from nbt.report.formatting import difference_number, percent, score_text
 from nbt.report.study.headline import error_text
@@ -50,7 +51,7 @@ def _transfer_text(settings: TransferSettings, units: int | None) -> str:
         return "starts from random weights"
     if settings.source.init == "inject":
         where = "" if share >= 1.0 else f" in {_first_units(share, units)}"
-        return f"starts from injected weights of {settings.source.teacher} (TLI){where}"
+        return f"starts from injected weights of {teacher_without_folder(settings.source.teacher)} (TLI){where}"
     if share >= 1.0:
         return "keeps all pretrained weights"
     return f"keeps the pretrained weights of {_first_units(share, units)}"

@@ -58,6 +58,7 @@ def export_model(model: Backbone | FirstOrder, task: Task, settings: TransferSet
         "format": FORMAT if norm == "none" else NORM_FORMAT,
         "nbt": __version__,
         "backbone": task.backbone.text,
+        "weights": Path(task.weights).name,
         "image_size": task.image_size,
         "mean": list(task.mean),
         "std": list(task.std),

@@ -79,7 +79,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{folder} is not a model folder of nbt ({CARD_FILE}: {error})") from error
+        raise UsageError(
+            f"{folder} is not a model folder of nbt ({CARD_FILE}: {error}); export the model again"
+        ) from error
     return check_card(card, str(path))
 
 
@@ -93,11 +95,12 @@ def check_card(card: Any, source: str) -> dict[str, Any]:
     Raises:
         UsageError: The format of the model is unknown, or the card is damaged.
     """
-    if not isinstance(card, dict) or card.get("format") not in _FORMATS:
-        card_format = card.get("format") if isinstance(card, dict) else card
+    if not isinstance(card, dict) or "format" not in card:
+        raise damaged_card(source, f"expected a mapping with format, {', '.join(_ENTRIES)}, got {card!r:.40}")
+    if card["format"] not in _FORMATS:
         known = ", ".join(map(str, _FORMATS))
         raise UsageError(
-            f"{source}: format {card_format!r} cannot be read by nbt {__version__}, which reads formats {known}"
+            f"{source}: format {card['format']!r} cannot be read by nbt {__version__}, which reads formats {known}"
         )
     wrong = [name for name, kind in _ENTRIES.items() if not isinstance(card.get(name), kind)]
     wrong += [name for name in ("mean", "std") if name not in wrong and len(card[name]) != 3]

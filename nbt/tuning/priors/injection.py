@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from nbt.models.teacher import short_teacher_names
 from nbt.tuning.priors.measures import TLI_SIMILARITIES, TLI_SIMILARITY
 from nbt.tuning.priors.prior import PriorSuggestion, prior
-from nbt.tuning.priors.statement import Choice, setting
+from nbt.tuning.priors.statement import Choice, Quantity, setting
 from nbt.tuning.target import Target
 
-_INIT, _TEACHER = setting("init"), setting("teacher")
+_INIT = setting("init")
 _SOURCE = "Czyzewski 2021, arXiv 2101.02757, and 67 pairs in arXiv 2212.13970: gain and similarity correlate 0.83"
 _LOSS_PER_SIMILARITY = 4.0
 
@@ -46,9 +47,13 @@ def inject_the_most_similar(target: Target) -> PriorSuggestion | None:
     }
     if max(losses.values()) < 0.1:
         return None
+    short = short_teacher_names(list(similarities))
+    teacher = Quantity(
+        label="teacher", value=lambda settings: short.get(settings.source.teacher, settings.source.teacher)
+    )
     # Settings that inject nothing have no teacher, and lose nothing.
-    kept = {name: loss for name, loss in losses.items() if loss < 0.1}
+    kept = {short[name]: loss for name, loss in losses.items() if loss < 0.1}
     return PriorSuggestion(
-        (Choice(quantity=_TEACHER, preferred={"": 0.0, **kept}, other=max(losses.values())),),
+        (Choice(quantity=teacher, preferred={"": 0.0, **kept}, other=max(losses.values())),),
         f"the greatest TLI similarity is {similarities[best]:.2f}",
     )

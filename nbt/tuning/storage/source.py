@@ -18,6 +18,7 @@ class SourceRecord:
         references: Value of the setting `backbone` of trials, "" with one backbone -> source accuracy of its
             pretrained weights, 0 ... 1; backbones without a usable classifier are missing.
         copies: Number of images whose pixels are those of an earlier one; 0 for studies of before it was counted.
+        near_copies: Number of images that are near copies of an earlier one; 0 for studies of before it was counted.
     """
 
     images: int
@@ -25,6 +26,7 @@ class SourceRecord:
     matching: str
     references: Mapping[str, float]
     copies: int = 0
+    near_copies: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record in JSON types."""

@@ -37,6 +37,7 @@ def test_recipe_sentence() -> None:
     scratch = TransferSettings(transfer_depth=0.0)
     assert recipe_sentence(scratch, 3) == "It starts from random weights and freezes no units."
     injection = DEFAULT.replace(init="inject", teacher="conv4", sp_mix=0.5)
+    assert "weights of conv4=w.pth (TLI)" in recipe_sentence(injection.replace(teacher="conv4=/home/me/w.pth"), 4)
     for pretrained in (True, False):
         assert recipe_sentence(injection, 4, pretrained=pretrained) == (
             "It starts from injected weights of conv4 (TLI), freezes no units and uses 50 % of the weight decay "

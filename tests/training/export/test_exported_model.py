@@ -170,8 +170,22 @@ class Code:
 
 def test_a_deeply_nested_card_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("[" * 100_000)
-    with pytest.raises(UsageError, match=r"is not a model folder of nbt \(model\.json: maximum recursion depth"):
+    with pytest.raises(
+        UsageError,
+        match=r"is not a model folder of nbt \(model\.json: maximum recursion depth.*; export the model again$",
+    ):
         read_card(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '"a text"', '{"class_names": []}'])
+def test_a_card_that_is_none_says_what_is_expected(text: str, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read_card(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / 'model.json'}: the card is damaged (expected a mapping with format, backbone, image_size, mean, "
+        f"std, class_names, settings, got {json.loads(text)!r}); export the model again"
+    )
 
 
 @pytest.mark.parametrize(

@@ -39,5 +39,13 @@ class TestInjectTheMostSimilar:
         (statement,) = suggestion(self.NAME, self.on(a=0.2, b=0.7)).statements
         assert statement.text == "teacher is none or b"
 
+    def test_its_statement_names_files_without_their_folder(self) -> None:
+        names = ("conv3=/home/me/a.pth", "conv3=/home/me/b.pth")
+        (statement,) = suggestion(self.NAME, self.on(**dict(zip(names, (0.2, 0.7), strict=True)))).statements
+        assert statement.text == "teacher is none or conv3=b.pth"
+        dissimilar, similar = grid("teacher", *names, init="inject").values()
+        assert not statement.holds(dissimilar) and statement.holds(similar)
+        assert statement.value_text(dissimilar) == "conv3=a.pth"
+
     def test_teachers_of_equal_similarity_are_not_told_apart(self) -> None:
         assert inactivity_reason(self.NAME, self.on(a=0.7, b=0.69)) == NO_REASON

@@ -83,9 +83,9 @@ def _sentences(record: StudyRecord, source: SourceRecord) -> tuple[str, ...]:
 
 
 def _copies_sentence(source: SourceRecord) -> list[str]:
-    if not source.copies:
+    text = copies_text(source.copies, source.near_copies)
+    if not text:
         return []
-    text = copies_text(source.copies, 0)
     return [f"The images contain {text}, which the source accuracy counts, too: keep one of each."]
 
 

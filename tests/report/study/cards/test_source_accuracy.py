@@ -50,6 +50,8 @@ def test_identical_images_are_counted() -> None:
     source = SourceRecord(images=140, classes=7, matching="names", references={"": 0.81}, copies=3)
     shown = rendered(SourceAccuracy(), measured(source=source))
     assert "The images contain 3 identical copies, which the source accuracy counts, too" in shown
+    shown = rendered(SourceAccuracy(), measured(source=replace(source, copies=0, near_copies=1)))
+    assert "The images contain 1 near copy (or frame of one scene), which the source accuracy counts, too" in shown
 
 
 def test_every_measured_trial_is_drawn_and_the_front_is_marked() -> None:
