@@ -31,12 +31,16 @@ logger = logging.getLogger("nbt")
 FEATURES = "features"
 """Folder of the features of frozen units."""
 
+MODELS = "models"
+"""Folder of the models of recorded tables."""
+
 KINDS = {
     "images": "decoded images",
     "copies": "near copies",
     "fit": "fit profiles",
     "hashes": "hashes of files",
     FEATURES: "features of frozen units",
+    MODELS: "models of recorded tables",
     "sources": "models pretrained by nbt",
     "datasets": "downloads",
 }
@@ -46,7 +50,7 @@ DEFAULT_LIMIT = 20 * 10**9
 """Bound in bytes of the entries that are removed automatically."""
 
 # Downloads and pretrained models take long to make again, or cannot be made again without a network.
-_BOUNDED = ("images", "copies", "fit", "hashes", FEATURES)
+_BOUNDED = ("images", "copies", "fit", "hashes", FEATURES, MODELS)
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 

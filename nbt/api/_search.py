@@ -338,8 +338,8 @@ def _open_search(
 
 def _fit_models(prepared: PreparedSearch) -> None:
     """Fits the models of recorded tables while the workers start."""
-    if prepared.transferred_priors is not None and prepared.heuristics:
-        prepared.transferred_priors.fit(with_forecaster=prepared.pruner == "fit")
+    if prepared.transferred_priors is not None:
+        prepared.transferred_priors.fit()
 
 
 def _store_candidates(store: StudyStore, candidates: Candidates) -> None:

@@ -71,7 +71,7 @@ def load_transferred_priors(folder: str | Path | None, space: Space) -> Transfer
     from nbt.tuning.experience.folder import load_experience
     from nbt.tuning.transferred_priors import TransferredPriors
 
-    return TransferredPriors(load_experience(folder, space))
+    return TransferredPriors(load_experience(folder, space), is_cached=True)
 
 
 def make_strategy(

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from nbt.tuning.engines.cpu_threads import single_threaded
 from nbt.tuning.experience.recorded_table import RecordedTable
+from nbt.tuning.model_cache import ModelCache
 from nbt.tuning.priors.prior import Prior
 from nbt.tuning.pruners.base import Pruner, make_pruner
 from nbt.tuning.pruners.curve_forecast import CurveForecaster, has_usable_curves
@@ -29,10 +30,11 @@ class TransferredPriors:
 
     Args:
         tables: Recorded tables; may be empty.
+        is_cached: Whether `fit` uses the cache; the tables are then those of files.
     """
 
-    def __init__(self, tables: Sequence[RecordedTable]) -> None:
-        self.tables = tuple(tables)
+    def __init__(self, tables: Sequence[RecordedTable], *, is_cached: bool = False) -> None:
+        self.tables, self._is_cached = tuple(tables), is_cached
 
     @cached_property
     def models_by_table(self) -> list[TaskModel | None]:
@@ -45,17 +47,28 @@ class TransferredPriors:
         """The models of all tables that have one."""
         return [model for model in self.models_by_table if model is not None]
 
-    def fit(self, *, with_forecaster: bool) -> None:
-        """Fits the models now, and those of learning curves, rather than when they are first used."""
-        if self.models_by_table and with_forecaster:
-            _ = self.forecaster
+    def fit(self) -> None:
+        """Fits all models now, or takes them from the cache, rather than when they are first used.
+
+        Raises:
+            OSError: The file of a table has disappeared.
+        """
+        cache = ModelCache(self.tables) if self._is_cached and self.tables else None
+        with single_threaded():
+            found = None if cache is None else cache.read()
+        if found is not None:
+            self.models_by_table, self.forecaster = found
+            return
+        models, forecaster = self.models_by_table, self.forecaster
+        if cache is not None:
+            cache.write(models, forecaster)
 
     @cached_property
     def forecaster(self) -> CurveForecaster | None:
         """The forecaster of learning curves; None if there are no models or no usable recorded curves."""
         usable = self.models and any(map(has_usable_curves, self.tables))
         with single_threaded():
-            return CurveForecaster(self.tables, self.models_by_table) if usable else None
+            return CurveForecaster.fit(self.tables, self.models_by_table) if usable else None
 
     def surrogate(
         self,

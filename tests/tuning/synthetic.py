@@ -17,7 +17,7 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable, TableHeader
 from nbt.tuning.experience.recording import plan_runs
-from nbt.tuning.pruners import curve_forecast
+from nbt.tuning.pruners import quantile_forest
 from nbt.tuning.space.encoding import log_effective_lr
 from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
@@ -146,7 +146,7 @@ def transferred_priors() -> TransferredPriors:
 
 def patch_small_forests() -> Any:
     """Returns a context in which forests are small."""
-    return patch.object(curve_forecast, "_NUM_TREES", 30)
+    return patch.object(quantile_forest, "_NUM_TREES", 30)
 
 
 def trees_target() -> Target:

@@ -49,7 +49,7 @@ class TestTransferredPriors:
         with patch_small_forests():
             pruner = priors.pruner(target(), length=LENGTH, seed=0)
         assert isinstance(pruner, FitPruner)
-        monkeypatch.setattr(CurveForecaster, "__init__", None)
+        monkeypatch.setattr(CurveForecaster, "fit", None)
         assert isinstance(priors.pruner(target(), length=LENGTH, seed=1), FitPruner)
 
     @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ class TestLeaveOneTaskOut:
         tables = [source_tables()[0], twin]
         priors = TransferredPriors(tables)
         with patch_small_forests():
-            without_models = CurveForecaster(tables, [None, None])
-            with_models = CurveForecaster(tables, priors.models_by_table)
+            without_models = CurveForecaster.fit(tables, [None, None])
+            with_models = CurveForecaster.fit(tables, priors.models_by_table)
         curves = table_curves(target_table(), [])
         first, second = (
             forecaster.forecast(curves[9].until(4), curves[:2], float("nan"))

@@ -45,6 +45,7 @@ def single_threaded(*, trains: bool = False) -> Iterator[None]:
     Args:
         trains: Whether this process trains, too: only the libraries of NumPy and SciPy are limited then.
     """
+    import scipy.linalg  # noqa: F401 - only libraries that are loaded are limited, and SciPy has its own
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas" if trains else None):

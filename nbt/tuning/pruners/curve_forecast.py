@@ -14,8 +14,7 @@ coverage (conformal prediction by groups: Vovk, Gammerman, Shafer 2005).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.experience.recorded_table import RecordedTable
+from nbt.tuning.pruners.quantile_forest import QuantileForest
 from nbt.tuning.space.encoding import encode, log_effective_lr
 from nbt.tuning.surrogate.logit_score import logit_score
 from nbt.tuning.surrogate.task_model import TaskModel, target_from_header
@@ -35,7 +35,6 @@ FloatArray = NDArray[np.float64]
 # Nominal coverage of the intervals, and the probability in each tail before calibration.
 COVERAGE, DEFAULT_TAIL_PROBABILITY = 0.8, 0.1
 
-_NUM_TREES, _MIN_SAMPLES_LEAF = 60, 10
 _MIN_CURVES_TO_CALIBRATE, _MAX_CALIBRATION_CURVES = 20, 60
 _CALIBRATION_FRACTIONS = (0.2, 0.35, 0.5, 0.7, 0.85)
 _TAIL_PROBABILITY_RANGE = (0.01, 0.35)
@@ -208,27 +207,38 @@ class ForecastDistribution:
         return float(self.weights @ ndtr((self.values - value) / error))
 
 
+@dataclass(frozen=True, eq=False)
 class CurveForecaster:
     """Forecaster of the logit score at the end of a trial; see the module's documentation.
 
-    Args:
-        tables: Recorded tasks, at least one with usable curves (`has_usable_curves`).
-        models: Model of each table; None for tables without a model.
-
     Attributes:
+        by_difference: Forest of the difference of the two curves at the end.
+        by_gain: Forest of the remaining gain of the partial curve.
         level: Tail probability: quantile level of the lower end of the calibrated 80 % interval; `1 - level` is that of
             the upper end.
     """
 
-    def __init__(self, tables: Sequence[RecordedTable], models: Sequence[TaskModel | None]) -> None:
+    by_difference: QuantileForest
+    by_gain: QuantileForest
+    level: float = DEFAULT_TAIL_PROBABILITY
+
+    @classmethod
+    def fit(cls, tables: Sequence[RecordedTable], models: Sequence[TaskModel | None]) -> CurveForecaster:
+        """Fits the forests and calibrates the intervals.
+
+        Args:
+            tables: Recorded tasks, at least one with usable curves (`has_usable_curves`).
+            models: Model of each table; None for tables without a model.
+        """
         groups = _dataset_groups(tables)
         tasks = [_RecordedTask.from_tables(tables, models, groups, i) for i in range(len(tables))]
         examples = [_training_examples(task) for task in tasks]
         inputs = np.array([row for rows in examples for row, _, _ in rows], dtype=np.float32)
         outcomes = np.array([(difference, gain) for rows in examples for _, difference, gain in rows])
         example_groups = np.repeat(groups, [len(rows) for rows in examples])
-        self._difference, self._gain = (QuantileForest(inputs, outcomes[:, i], example_groups) for i in range(2))
-        self.level = self._calibrate(tasks)
+        by_difference, by_gain = (QuantileForest.fit(inputs, outcomes[:, i], example_groups) for i in range(2))
+        forecaster = cls(by_difference, by_gain)
+        return replace(forecaster, level=forecaster._calibrate(tasks))
 
     def forecast(
         self, curve: LearningCurve, references: Sequence[LearningCurve], probe: float, held_out_group: int | None = None
@@ -245,9 +255,9 @@ class CurveForecaster:
         rows = np.array([forecast_features(curve, reference, probe) for reference in references], dtype=np.float32)
         fraction = len(curve.logit_scores) / curve.total_epochs
         parts = []
-        for forest, weight in ((self._difference, 1 - fraction), (self._gain, fraction)):
+        for forest, weight in ((self.by_difference, 1 - fraction), (self.by_gain, fraction)):
             for reference, (values, weights) in zip(references, forest.outcomes(rows, held_out_group), strict=True):
-                start = reference.end_score if forest is self._difference else curve.end_score
+                start = reference.end_score if forest is self.by_difference else curve.end_score
                 parts.append((start + values, weights * weight / len(references)))
         return ForecastDistribution.mixture(parts)
 
@@ -326,61 +336,6 @@ def _dataset_groups(tables: Sequence[RecordedTable]) -> list[int]:
         ]
         groups.append(matches[0] if matches else max(groups, default=-1) + 1)
     return groups
-
-
-class QuantileForest:
-    """Extremely randomised trees that keep the training outcomes of each leaf; each tree holds one dataset out.
-
-    Args:
-        inputs: Features of the examples, (examples, features).
-        outcomes: Outcomes to predict, (examples,).
-        groups: Number of the dataset of each example, (examples,).
-    """
-
-    def __init__(self, inputs: NDArray[np.float32], outcomes: FloatArray, groups: NDArray[np.int64]) -> None:
-        from sklearn.tree import ExtraTreeRegressor
-
-        distinct = np.unique(groups)
-        # A single dataset is never held out. Many datasets need more trees, so that each is held out by at least one.
-        order = np.arange(max(_NUM_TREES, len(distinct)))
-        self._held_out_groups = distinct[order % len(distinct)] if len(distinct) > 1 else np.full(_NUM_TREES, -1)
-        # For a few rows the compiled tree takes 3 us; the checks of `ExtraTreeRegressor.apply` take far longer.
-        self._trees: list[Any] = []
-        # The outcomes of all leaves in one array: leaf i of tree t has number `_first_leaves[t] + i`.
-        sorted_outcomes, sizes = [], []
-        for seed, held_out_group in enumerate(self._held_out_groups):
-            seen = groups != held_out_group
-            tree = ExtraTreeRegressor(min_samples_leaf=_MIN_SAMPLES_LEAF, max_features=0.6, random_state=seed)
-            tree.fit(inputs[seen], outcomes[seen])
-            leaves = tree.apply(inputs[seen])
-            self._trees.append(tree.tree_)
-            sorted_outcomes.append(outcomes[seen][np.argsort(leaves, kind="stable")])
-            sizes.append(np.bincount(leaves, minlength=tree.tree_.node_count))
-        self._outcomes, self._sizes = np.concatenate(sorted_outcomes), np.concatenate(sizes)
-        self._starts = np.cumsum(self._sizes) - self._sizes
-        self._first_leaves = np.cumsum([0, *map(len, sizes[:-1])])
-
-    def outcomes(
-        self, rows: NDArray[np.float32], held_out_group: int | None = None
-    ) -> list[tuple[FloatArray, FloatArray]]:
-        """Returns, for each row, the outcomes in its leaves and their weights with sum 1.
-
-        Args:
-            rows: Features, (rows, features).
-            held_out_group: Only trees that hold out this dataset are used; None uses all.
-        """
-        trees = (
-            np.arange(len(self._held_out_groups))
-            if held_out_group is None
-            else np.flatnonzero(self._held_out_groups == held_out_group)
-        )
-        outcomes = []
-        for leaves in np.stack([self._trees[tree].apply(rows) for tree in trees], axis=1) + self._first_leaves[trees]:
-            sizes = self._sizes[leaves]
-            skipped = self._starts[leaves] - (np.cumsum(sizes) - sizes)
-            positions = np.arange(sizes.sum()) + np.repeat(skipped, sizes)
-            outcomes.append((self._outcomes[positions], np.repeat(1.0 / sizes, sizes) / len(trees)))
-        return outcomes
 
 
 def mean_task_prediction(models: Sequence[TaskModel]) -> Callable[[Sequence[TransferSettings]], FloatArray]:

@@ -49,6 +49,15 @@ class Kernel:
         return cls(np.full(num_coordinates, 0.7 * np.sqrt(num_varied or num_coordinates)), 1.0, _NOISE_MODE)
 
     @classmethod
+    def from_array(cls, values: FloatArray) -> Kernel:
+        """Creates a kernel from `to_array`."""
+        return cls(values[:-2], float(values[-2]), float(values[-1]))
+
+    def to_array(self) -> FloatArray:
+        """Returns the length scales, the amplitude and the noise, (coordinates + 2,)."""
+        return np.asarray(np.r_[self.length_scales, self.amplitude, self.noise])
+
+    @classmethod
     def mean(cls, kernels: list[Kernel]) -> Kernel:
         """Returns the geometric mean of one or more kernels."""
         log_params = np.mean([kernel.log_params for kernel in kernels], axis=0)
@@ -62,7 +71,7 @@ class Kernel:
     @property
     def log_params(self) -> FloatArray:
         """Natural logarithms of the length scales, the amplitude and the noise, (coordinates + 2,)."""
-        return np.asarray(np.log(np.r_[self.length_scales, self.amplitude, self.noise]))
+        return np.asarray(np.log(self.to_array()))
 
     @property
     def log_param_stds(self) -> FloatArray:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nbt.settings import TransferSettings
 from nbt.tuning.experience.recorded_table import RecordedTable, TableHeader
 from nbt.tuning.space.encoding import encode
-from nbt.tuning.surrogate.gaussian_process import GaussianProcess
+from nbt.tuning.surrogate.gaussian_process import GaussianProcess, Kernel
 from nbt.tuning.surrogate.kernel import default_kernel
 from nbt.tuning.surrogate.logit_score import MAX_GAP_TO_BEST, logit_score, logit_score_variance
 from nbt.tuning.target import Target
@@ -48,8 +48,13 @@ class TaskModel:
     varied: frozenset[str]
 
     @classmethod
-    def of(cls, table: RecordedTable) -> TaskModel | None:
-        """Fits the model of a table; None if the table has too few settings."""
+    def of(cls, table: RecordedTable, kernel: Kernel | None = None) -> TaskModel | None:
+        """Returns the model of a table; None if the table has too few settings.
+
+        Args:
+            table: The table.
+            kernel: Kernel of the process as it was fitted before; it is fitted now if None.
+        """
         runs: dict[TransferSettings, list[float]] = {}
         for run in table.runs:
             runs.setdefault(run.settings, []).append(run.val_accuracy)
@@ -60,12 +65,10 @@ class TaskModel:
         values = logit_score(accuracies, images)
         values = np.maximum(values - np.quantile(values, _REFERENCE_QUANTILE), -MAX_GAP_TO_BEST)
         settings = list(runs)
-        process = GaussianProcess.fit(
-            encode(settings),
-            values - np.median(values),
-            noise=logit_score_variance(accuracies, images),
-            prior_mode=default_kernel(),
-        )
+        points, values, noise = encode(settings), values - np.median(values), logit_score_variance(accuracies, images)
+        if kernel is None:
+            kernel = GaussianProcess.fit(points, values, noise=noise, prior_mode=default_kernel()).kernel
+        process = GaussianProcess.with_kernel(kernel, points, values, noise=noise)
         order = np.argsort(-process.denoised_values(), kind="stable")
         median_score = float(np.median(process.mean(process.points)))
         best = tuple(settings[i] for i in order[:_MIN_SETTINGS])

@@ -9,13 +9,12 @@ from scipy.special import ndtr
 
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from nbt.tuning.pruners import curve_forecast
+from nbt.tuning.pruners import quantile_forest
 from nbt.tuning.pruners.curve_forecast import (
     COVERAGE,
     CurveForecaster,
     ForecastDistribution,
     LearningCurve,
-    QuantileForest,
     forecast_features,
     has_usable_curves,
     mean_task_prediction,
@@ -210,7 +209,7 @@ class TestForecast:
 
     def test_it_is_deterministic(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
         with patch_small_forests():
-            refitted = CurveForecaster(source_tables(), transferred_priors().models_by_table)
+            refitted = CurveForecaster.fit(source_tables(), transferred_priors().models_by_table)
         first, second = (model.forecast(curves[9].until(5), curves[:3], PROBE) for model in (forecaster, refitted))
         assert (first.values == second.values).all() and (first.weights == second.weights).all()
 
@@ -257,14 +256,14 @@ class TestCalibration:
 class TestExperience:
     def test_a_single_table_is_enough(self, curves: list[LearningCurve]) -> None:
         with patch_small_forests():
-            forecaster = CurveForecaster(source_tables()[:1], transferred_priors().models_by_table[:1])
+            forecaster = CurveForecaster.fit(source_tables()[:1], transferred_priors().models_by_table[:1])
         forecast = forecaster.forecast(curves[-1].until(6), curves[:3], PROBE)
         assert forecast.probability_above(curves[0].end_score) < 0.2
 
     def test_tables_without_curves_are_ignored(self, curves: list[LearningCurve]) -> None:
         broken = make_table(14, change=diverge, dataset="broken", data_hash="broken")
         with patch_small_forests():
-            forecaster = CurveForecaster(
+            forecaster = CurveForecaster.fit(
                 [broken, *source_tables()[:2]], [None, *transferred_priors().models_by_table[:2]]
             )
         assert forecaster.forecast(curves[-1].until(6), curves[:3], PROBE).weights.sum() == pytest.approx(1.0)
@@ -290,7 +289,7 @@ class TestExperience:
             for recorded in source_tables()
         ]
         with patch_small_forests():
-            refitted = CurveForecaster(changed_tables, transferred_priors().models_by_table)
+            refitted = CurveForecaster.fit(changed_tables, transferred_priors().models_by_table)
         forecaster = transferred_priors().forecaster
         assert forecaster is not None
         first, second = (model.forecast(curves[9].until(5), curves[:3], PROBE) for model in (forecaster, refitted))
@@ -311,23 +310,5 @@ def test_the_synthetic_task_is_not_trivial() -> None:
 
 
 def test_there_may_be_more_tables_than_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curve_forecast, "_NUM_TREES", 2)
-    assert 0.0 < CurveForecaster(source_tables(), transferred_priors().models_by_table).level < 0.5
-
-
-def test_a_forest_returns_the_outcomes_of_its_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curve_forecast, "_NUM_TREES", 5)
-    rng = np.random.default_rng(0)
-    inputs, outcomes = rng.normal(size=(200, 4)).astype(np.float32), rng.normal(size=200)
-    groups = rng.integers(3, size=200)
-    forest = QuantileForest(inputs, outcomes, groups)
-    rows = rng.normal(size=(3, 4)).astype(np.float32)
-    for held_out, trees in ((None, [0, 1, 2, 3, 4]), (1, [1, 4])):
-        for row, (values, weights) in zip(rows, forest.outcomes(rows, held_out), strict=True):
-            expected = []
-            for tree in trees:
-                seen = groups != tree % 3
-                leaves = forest._trees[tree].apply(inputs[seen])
-                expected.append(outcomes[seen][leaves == forest._trees[tree].apply(row[None])[0]])
-            np.testing.assert_array_equal(values, np.concatenate(expected))
-            np.testing.assert_allclose(weights, np.concatenate([[1 / len(e) / len(trees)] * len(e) for e in expected]))
+    monkeypatch.setattr(quantile_forest, "_NUM_TREES", 2)
+    assert 0.0 < CurveForecaster.fit(source_tables(), transferred_priors().models_by_table).level < 0.5

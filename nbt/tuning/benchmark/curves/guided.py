@@ -18,7 +18,8 @@ from scipy.stats import rankdata
 from nbt.seeds import derive_seed
 from nbt.tuning.benchmark.curves.search import CurveSearch
 from nbt.tuning.benchmark.curves.table import CurveTask, FloatArray
-from nbt.tuning.pruners.curve_forecast import ForecastDistribution, QuantileForest
+from nbt.tuning.pruners.curve_forecast import ForecastDistribution
+from nbt.tuning.pruners.quantile_forest import QuantileForest
 from nbt.tuning.samplers.bayesian import expected_improvement
 from nbt.tuning.surrogate.gaussian_process import GaussianProcess, Kernel
 
@@ -188,7 +189,7 @@ def _forest(tables: tuple[CurveTask, ...]) -> QuantileForest:
                 rows.append(_features(curve, reference))
                 outcomes.append(float(np.clip(curves[setting, -1] - reference[-1], -3.0, 3.0)))
                 groups.append(group)
-    return QuantileForest(np.array(rows, np.float32), np.array(outcomes), np.array(groups))
+    return QuantileForest.fit(np.array(rows, np.float32), np.array(outcomes), np.array(groups))
 
 
 def _predict(table: CurveTask, task: CurveTask) -> FloatArray:

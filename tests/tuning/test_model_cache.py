@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nbt.cache import cache_entries
+from nbt.paths import cache_folder
+from nbt.tuning import model_cache
+from nbt.tuning.experience.recorded_table import RecordedTable
+from nbt.tuning.model_cache import ModelCache
+from nbt.tuning.pruners.curve_forecast import CurveForecaster, table_curves
+from nbt.tuning.surrogate.gaussian_process import GaussianProcess
+from nbt.tuning.transferred_priors import TransferredPriors
+from tests.tuning.benchmark.tables import make_table
+from tests.tuning.synthetic import SPACE, draw, patch_small_forests, source_tables, target
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NBT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> list[RecordedTable]:
+    """Two tables with a model and one without, from files."""
+    loaded = []
+    for i, recorded in enumerate([*source_tables()[:2], make_table(5)]):
+        recorded.save(tmp_path / f"{i}.parquet")
+        loaded.append(RecordedTable.load(tmp_path / f"{i}.parquet"))
+    return loaded
+
+
+def fitted(tables: list[RecordedTable]) -> TransferredPriors:
+    priors = TransferredPriors(tables, is_cached=True)
+    with patch_small_forests():
+        priors.fit()
+    return priors
+
+
+def forbid_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GaussianProcess, "fit", None)
+    monkeypatch.setattr(CurveForecaster, "fit", None)
+
+
+def test_a_second_search_has_the_same_models_without_fitting(
+    tables: list[RecordedTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fitted(tables)
+    forbid_fits(monkeypatch)
+    second = fitted(tables)
+    assert second.models_by_table[2] is None and len(second.models) == 2
+    for model, expected in zip(second.models, first.models, strict=True):
+        assert model.header == expected.header and model.best == expected.best
+        assert model.varied == expected.varied and model.median_score == expected.median_score
+    means = [priors.surrogate(target(), SPACE).prior_mean(draw(20, seed=3)) for priors in (first, second)]
+    np.testing.assert_array_equal(*means)
+    curves = table_curves(tables[0], second.models[1:])
+    forecasts = [priors.forecaster.forecast(curves[5].until(4), curves[:3], 0.3) for priors in (first, second)]
+    np.testing.assert_array_equal(forecasts[0].values, forecasts[1].values)
+    np.testing.assert_array_equal(forecasts[0].weights, forecasts[1].weights)
+    assert first.forecaster.level == second.forecaster.level
+
+
+def test_other_tables_versions_and_modules_have_other_files(
+    tables: list[RecordedTable], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = {ModelCache(tables)._name, ModelCache(tables[:2])._name, ModelCache(tables[::-1])._name}
+    source_tables()[2].save(Path(tables[0].source))
+    names.add(ModelCache(tables)._name)
+    monkeypatch.setattr(model_cache, "version", lambda name: "0")
+    names.add(ModelCache(tables)._name)
+    (tmp_path / "module.py").write_text("")
+    monkeypatch.setattr(model_cache.kernel, "__file__", str(tmp_path / "module.py"))
+    names.add(ModelCache(tables)._name)
+    assert len(names) == 6
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
+def test_a_damaged_file_is_fitted_again(tables: list[RecordedTable], damage: bytes | None) -> None:
+    fitted(tables)
+    (path,) = cache_folder("models").iterdir()
+    intact = path.read_bytes()
+    path.write_bytes(intact[: len(intact) // 2] if damage is None else damage)
+    assert ModelCache(tables).read() is None
+    fitted(tables)
+    assert ModelCache(tables).read() is not None
+
+
+def test_without_usable_curves_there_is_no_forecaster_in_the_cache(tmp_path: Path) -> None:
+    make_table(5).save(tmp_path / "0.parquet")
+    tables = [RecordedTable.load(tmp_path / "0.parquet")]
+    assert fitted(tables).forecaster is None
+    assert ModelCache(tables).read() == ([None], None)
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(
+    tables: list[RecordedTable], cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.write_text("a file is in the way")
+    with caplog.at_level(logging.INFO, logger="nbt"):
+        priors = fitted(tables)
+    assert len(priors.models) == 2 and priors.forecaster is not None
+    assert "the models of the recorded tables are not cached" in caplog.text
+
+
+def test_the_models_are_an_entry_of_the_cache(tables: list[RecordedTable]) -> None:
+    fitted(tables)
+    (entry,) = cache_entries(["models"])
+    assert entry.bytes > 1000
+
+
+def test_tables_that_are_not_cached_leave_no_file(tables: list[RecordedTable]) -> None:
+    with patch_small_forests():
+        TransferredPriors(tables).fit()
+    assert not cache_entries(["models"])
