@@ -121,6 +121,7 @@ def _search(
     ray = RayOptions(config.ray_address, config.gpus_per_trial, config.cpus_per_trial)
     with EngineFactory(config.engine, config.workers, ray) as factory:
         candidates = None
+        factory.start_spares()
         if config.backbones is not None:
             candidates = _prepare_candidates(config, search_space, clock, progress)
             loaded = candidates.task

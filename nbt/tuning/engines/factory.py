@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nbt.cache import FEATURES, enforce_limit
 from nbt.errors import UsageError, nearest
+from nbt.machine.cores import usable_cores
 from nbt.option import AUTO
 from nbt.paths import cache_folder
 from nbt.progress import Progress
@@ -17,6 +18,7 @@ from nbt.tuning.engines.ray.cluster_resources import NodeResources, fitting_tria
 from nbt.tuning.engines.ray.options import RayOptions, check_ray_client_installed, check_ray_installed
 from nbt.tuning.engines.worker import TRIAL_RUNNER
 from nbt.tuning.engines.worker_count import choose_workers, this_machine
+from nbt.tuning.engines.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from nbt.tuning.engines.ray.cluster import Cluster
 
 _log = logging.getLogger("nbt")
+
+_MAX_SPARES = 4
+# The optimisers of PyTorch import the second one at their first use, which takes a second.
+_MODULES = ("nbt.training.run_trial", "torch._dynamo")
 
 
 class EngineFactory:
@@ -62,6 +68,7 @@ class EngineFactory:
         self._cluster: Cluster | None = None
         self._engine: Engine | None = None
         self._shared: LockedDirectory | None = None
+        self._spares: list[WorkerProcess] = []
 
     def __enter__(self) -> EngineFactory:
         """Connects to the user's cluster, if an address was given.
@@ -90,6 +97,7 @@ class EngineFactory:
         return self
 
     def __exit__(self, *unused: object) -> None:
+        self._end_spares()
         if self._engine is not None:
             self._engine.close()
         if self._cluster is not None:
@@ -97,6 +105,21 @@ class EngineFactory:
         if self._shared is not None:
             self._shared.close()
             enforce_limit()  # the features that the workers kept
+
+    def start_spares(self) -> None:
+        """Starts the workers before the task is known, so that they import PyTorch while this process loads it.
+
+        How many will run depends on the task only where memory is short, and on GPUs; then the processes end unused,
+        and so no more than `_MAX_SPARES` are started.
+        """
+        workers = usable_cores() if self._workers == AUTO else int(self._workers)
+        workers = workers if self._max_runs is None else min(workers, self._max_runs)
+        if self._name == "local" and self._runner == TRIAL_RUNNER and 1 < workers <= _MAX_SPARES:
+            self._spares += [WorkerProcess(workers, _MODULES) for _ in range(workers)]
+
+    def _end_spares(self) -> None:
+        while self._spares:
+            self._spares.pop().join(0.0)  # kills it
 
     def make(self, task: Task, progress: Progress | None = None) -> Engine:
         """Returns the engine for a task.
@@ -110,6 +133,8 @@ class EngineFactory:
             NbtError: Ray cannot be started on this machine.
         """
         self.workers, line = self._choose_workers(task)
+        if any(spare.workers != self.workers for spare in self._spares):
+            self._end_spares()
         if progress is not None:
             progress(line, 0, 0)
         else:
@@ -149,6 +174,7 @@ class EngineFactory:
             runner=self._runner,
             shared_folder=cache_folder(FEATURES) if in_cache else self._shared.path / FEATURES,
             measure_memory=self._workers == AUTO,
+            spares=self._spares,
         )
 
 

@@ -17,6 +17,7 @@ from nbt.tuning.engines.worker import TRIAL_RUNNER, Runner, WorkerSetup
 
 if TYPE_CHECKING:
     from nbt.task.task import Task
+    from nbt.tuning.engines.worker_process import WorkerProcess
 
 _ATTEMPT = "in this process"
 
@@ -41,6 +42,8 @@ class LocalEngine(ClosingEngine):
         shared_folder: Folder in which workers on CPUs share frozen features; None keeps them in each worker.
         measure_memory: Whether the number of trials per GPU follows from the memory that trials use, up to `workers`
             trials in total; if False, `workers` trials run until one runs out of memory.
+        spares: Processes that were started in advance for so many workers; the engine takes those that it needs out of
+            the list. None starts all when they are needed.
 
     Raises:
         UsageError: `workers` is below 1.
@@ -56,6 +59,7 @@ class LocalEngine(ClosingEngine):
         runner: str = TRIAL_RUNNER,
         shared_folder: Path | None = None,
         measure_memory: bool = False,
+        spares: list[WorkerProcess] | None = None,
     ) -> None:
         require_positive(workers=workers)
         setup = WorkerSetup(
@@ -66,7 +70,9 @@ class LocalEngine(ClosingEngine):
             runner=runner,
             shared_folder=shared_folder,
         )
-        self._engine: Engine = InProcessEngine(setup) if workers == 1 else ProcessPoolEngine(setup, measure_memory)
+        self._engine: Engine = (
+            InProcessEngine(setup) if workers == 1 else ProcessPoolEngine(setup, measure_memory, spares)
+        )
 
     def start_workers(self) -> None:
         """Starts the worker processes in advance; see `nbt.tuning.engines.base.Engine.start_workers`."""

@@ -26,10 +26,13 @@ class ProcessPoolEngine:
     Args:
         setup: What each worker needs; its number of workers is the maximum number of concurrent trials.
         measure_memory: As in `nbt.tuning.engines.local.LocalEngine`.
+        spares: As in `nbt.tuning.engines.local.LocalEngine`.
     """
 
-    def __init__(self, setup: WorkerSetup, measure_memory: bool = False) -> None:
-        self._setup = setup
+    def __init__(
+        self, setup: WorkerSetup, measure_memory: bool = False, spares: list[WorkerProcess] | None = None
+    ) -> None:
+        self._setup, self._spares = setup, [] if spares is None else spares
         self._packing = LocalGpuPacking(setup.workers, _count_gpus(setup.device), measure_memory=measure_memory)
         self._supervisor = TrialSupervisor(setup.workers, self._packing)
         self._workers: dict[int, WorkerProcess] = {}  # by slot
@@ -90,7 +93,8 @@ class ProcessPoolEngine:
         setup = dataclasses.replace(
             self._setup, slot=slot, workers=self._packing.max_workers, log_level=_log.getEffectiveLevel()
         )
-        worker = WorkerProcess(setup, resources)
+        worker = self._spares.pop() if self._spares else WorkerProcess(setup.workers)
+        worker.set_up(setup, resources)
         self._workers[worker.slot] = worker
         return worker
 

@@ -1,12 +1,13 @@
 """The worker process: sets up its runner once, then runs the trials that it receives over a pipe.
 
-`nbt.tuning.engines.worker_process` starts it as `python -m nbt.tuning.engines.worker FD FOLDER`. The driver sends
-`TrialAssignment`s, the worker `WorkerMessage`s, of which the first has its location. The driver answers an epoch with
-the reason to stop, or None to continue.
+`nbt.tuning.engines.worker_process` starts it as `python -m nbt.tuning.engines.worker FD FOLDER MODULE...`. The driver
+sends a `WorkerSetup` and `TrialAssignment`s, the worker `WorkerMessage`s, of which the first has its location. The
+driver answers an epoch with the reason to stop, or None to continue.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
@@ -237,11 +238,18 @@ def _exit_on_sigterm(signum: int, frame: object) -> None:
 
 
 def main() -> None:
-    """Runs a worker. Its arguments are the file descriptor of its pipe and its folder for temporary files."""
+    """Runs a worker.
+
+    Its arguments are the file descriptor of its pipe, its folder for temporary files, and the modules that it imports
+    first.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
     try:
+        for name in sys.argv[3:]:
+            with suppress(ImportError):  # a trial that needs it says so
+                importlib.import_module(name)
         serve(Connection(int(sys.argv[1])))
     finally:
         shutil.rmtree(sys.argv[2], ignore_errors=True)  # the driver does this, too, unless it was killed

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from multiprocessing.connection import Pipe
 
 from nbt.machine.cores import usable_cores
@@ -16,6 +16,7 @@ from nbt.tuning.engines.locked_directory import LockedDirectory
 from nbt.tuning.engines.protocol import WorkerLocation, WorkerMessage
 from nbt.tuning.engines.worker import WorkerSetup, send
 
+_MODULE = "nbt.tuning.engines.worker"
 # Time for a worker to close its caches before it is killed.
 _GRACE_SECONDS = 5.0
 
@@ -28,7 +29,12 @@ class WorkerProcess:
     holds, so that the worker ends with this process even if this process is killed. Its temporary files are in a
     folder of its own, which is removed when the worker ends, or by the next search if this process was killed.
 
+    Args:
+        workers: Number of workers on this machine, which share its cores.
+        modules: Modules that the process imports before it is set up.
+
     Attributes:
+        workers: Number of workers on this machine.
         slot: Number of the worker, 0 ... workers - 1.
         resources: Resources that its trials request.
         location: Location of the worker; None until the worker is ready.
@@ -36,22 +42,32 @@ class WorkerProcess:
         connection: This process's end of the pipe.
     """
 
-    def __init__(self, setup: WorkerSetup, resources: Mapping[str, float]) -> None:
-        self.slot, self.resources = setup.slot, resources
+    def __init__(self, workers: int, modules: Sequence[str] = ()) -> None:
+        self.workers, self.slot = workers, 0
+        self.resources: Mapping[str, float] = {}
         self.location: WorkerLocation | None = None
         self.attempt: str | None = None
         self.connection, worker_end = Pipe()
         self._folder = LockedDirectory("nbt-worker-")
         self._process = subprocess.Popen(
             # -P: imports are resolved with the PYTHONPATH set below, not from the working directory.
-            [sys.executable, "-P", "-m", "nbt.tuning.engines.worker", str(worker_end.fileno()), str(self._folder.path)],
+            [sys.executable, "-P", "-m", _MODULE, str(worker_end.fileno()), str(self._folder.path), *modules],
             stdin=subprocess.PIPE,
             stdout=2,  # the driver prints results on stdout
             pass_fds=[worker_end.fileno()],
-            env=_worker_environment(setup.workers, str(self._folder.path)),
+            env=_worker_environment(workers, str(self._folder.path)),
             start_new_session=True,  # only the driver receives the terminal's Ctrl-C
         )
         worker_end.close()
+
+    def set_up(self, setup: WorkerSetup, resources: Mapping[str, float]) -> None:
+        """Sends what the worker needs before its first trial.
+
+        Args:
+            setup: What it needs; its number of workers is that of the process.
+            resources: Resources that its trials request.
+        """
+        self.slot, self.resources = setup.slot, resources
         self.send(setup)
 
     @property
