@@ -58,7 +58,7 @@ def main() -> None:
 def noted_search(events: Path, arguments: list[str]) -> None:
     """Runs a command line of nbt, and writes the time of each event of its search to a file."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the benchmark runs in the background
-    from nbt.cli.app import run
+    from nbt.cli import main as run
     from nbt.display.search_progress import SearchProgress
 
     def noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +71,8 @@ def noted_search(events: Path, arguments: list[str]) -> None:
 
     for name in EVENTS:
         setattr(SearchProgress, name, noting(name, getattr(SearchProgress, name)))
-    raise SystemExit(run(arguments))
+    sys.argv[1:] = arguments
+    run()
 
 
 class Search:

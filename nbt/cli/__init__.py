@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import os
 import signal
 import sys
-from typing import NoReturn
 
+from nbt.machine.process_end import end_at_once
 from nbt.tuning.engines.interrupts import InterruptGuard
 
 __all__ = ["main"]
@@ -34,20 +31,8 @@ def main() -> None:
     # Another Ctrl-C ends what libraries do at the exit, without their tracebacks.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if code == 128 + signal.SIGINT:
-        _end_at_once(code)
+        end_at_once(code)
     # With `python -m nbt`, CPython ends the process by SIGINT instead of with this code if an interrupt came while a
     # text was executed, as dataclasses do, even if it was handled. Executing another text resets that.
     exec("")
     sys.exit(code)
-
-
-def _end_at_once(code: int) -> NoReturn:
-    """Ends the process after its exit handlers, but without the end of the interpreter.
-
-    That searches all objects of all libraries, for seconds.
-    """
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import uniform_filter
 
 from nbt.data.near_copies.alignment import align, find_crops
 from nbt.data.near_copies.candidates import Candidates
@@ -158,6 +157,8 @@ def _worst_blocks(ratios: npt.NDArray[np.floating], inside: Floats) -> Floats:
 
 def _average(planes: Floats, width: int) -> Floats:
     """Returns planes, (n, C, H, H), with each pixel replaced by the mean of its neighbourhood."""
+    from scipy.ndimage import uniform_filter  # slow to import, and workers import this module
+
     return np.asarray(uniform_filter(planes, (0, 0, width, width), mode="nearest"))
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from nbt.data.near_copies.candidates import Descriptions, describe, find_candidates
 from nbt.data.near_copies.comparison import are_copies
@@ -40,6 +38,9 @@ def find_near_copies(images: npt.NDArray[np.uint8]) -> NearCopies:
     Args:
         images: RGB images, uint8 (N, H, H, 3).
     """
+    from scipy.sparse import coo_array  # slow to import, and workers import this module
+    from scipy.sparse.csgraph import connected_components
+
     first = first_of_equal(images)
     unique = np.unique(first)
     compared = images[unique] if len(unique) < len(images) else images

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from nbt.cache import FEATURES, enforce_limit
 from nbt.errors import UsageError, nearest
-from nbt.machine.cores import usable_cores
 from nbt.option import AUTO
 from nbt.paths import cache_folder
 from nbt.progress import Progress
@@ -17,7 +16,7 @@ from nbt.tuning.engines.locked_directory import LockedDirectory, remove_abandone
 from nbt.tuning.engines.ray.cluster_resources import NodeResources, fitting_trials
 from nbt.tuning.engines.ray.options import RayOptions, check_ray_client_installed, check_ray_installed
 from nbt.tuning.engines.worker import TRIAL_RUNNER
-from nbt.tuning.engines.worker_count import choose_workers, this_machine
+from nbt.tuning.engines.worker_count import choose_workers, most_workers, this_machine
 from nbt.tuning.engines.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -112,8 +111,7 @@ class EngineFactory:
         How many will run depends on the task only where memory is short, and on GPUs; then the processes end unused,
         and so no more than `_MAX_SPARES` are started.
         """
-        workers = usable_cores() if self._workers == AUTO else int(self._workers)
-        workers = workers if self._max_runs is None else min(workers, self._max_runs)
+        workers = most_workers(self._workers, self._max_runs)
         if self._name == "local" and self._runner == TRIAL_RUNNER and 1 < workers <= _MAX_SPARES:
             self._spares += [WorkerProcess(workers, _MODULES) for _ in range(workers)]
 

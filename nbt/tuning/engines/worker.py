@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nbt.machine.process_end import end_at_once
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.engines.log_forwarding import forward_logs
 from nbt.tuning.engines.protocol import WorkerLocation, WorkerMessage, local_worker_location
@@ -246,13 +247,17 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     signal.signal(signal.SIGTERM, _exit_on_sigterm)
     threading.Thread(target=_exit_with_driver, daemon=True).start()
+    code = 0
     try:
         for name in sys.argv[3:]:
             with suppress(ImportError):  # a trial that needs it says so
                 importlib.import_module(name)
         serve(Connection(int(sys.argv[1])))
+    except SystemExit as end:
+        code = int(end.code or 0)
     finally:
         shutil.rmtree(sys.argv[2], ignore_errors=True)  # the driver does this, too, unless it was killed
+    end_at_once(code)  # the driver waits for it
 
 
 if __name__ == "__main__":

@@ -100,6 +100,17 @@ def resolve_workers(
     return workers, f"{describe_workers(workers, machine)}, as requested (--workers {requested})"
 
 
+def most_workers(requested: int | str, max_runs: int | None = None) -> int:
+    """Returns the greatest number of workers that may be chosen on a machine without GPUs; it needs no task.
+
+    Args:
+        requested: `AUTO`, or the user's number.
+        max_runs: As in `fitting_workers`.
+    """
+    workers = usable_cores() if requested == AUTO else int(requested)
+    return workers if max_runs is None else max(1, min(workers, max_runs))
+
+
 def describe_workers(workers: int, machine: MachineResources) -> str:
     """Returns the number of workers with their threads or GPUs, as in "2 workers with 1 thread each"."""
     if machine.gpus:

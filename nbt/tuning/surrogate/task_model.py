@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from nbt.settings import TransferSettings
@@ -85,9 +85,9 @@ class TaskModel:
 
 def _varied_settings(settings: Sequence[TransferSettings]) -> frozenset[str]:
     """Returns the names of settings of which enough runs have another than the most frequent value."""
-    columns = pd.DataFrame([recipe.to_dict() for recipe in settings]).astype(str)
-    others = len(columns) - columns.apply(lambda column: column.value_counts().iloc[0])
-    return frozenset(str(name) for name in others.index[others >= _MIN_SETTINGS])
+    rows = [recipe.to_dict() for recipe in settings]
+    counts = {name: Counter(str(row.get(name)) for row in rows) for name in rows[0]}
+    return frozenset(name for name, count in counts.items() if len(rows) - max(count.values()) >= _MIN_SETTINGS)
 
 
 def target_from_header(header: TableHeader) -> Target:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import numpy  # noqa: F401 - loads OpenBLAS
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -50,3 +54,27 @@ def test_this_process_uses_one_thread_while_workers_train() -> None:
         with single_threaded():
             assert set(numbers()) == {1}
         assert numbers() == before
+
+
+def test_a_process_that_trains_limits_only_the_libraries_of_numpy_and_scipy() -> None:
+    with threadpool_limits(2):
+        before = {library["filepath"]: library["num_threads"] for library in threadpool_info()}
+        with single_threaded(trains=True):
+            for library in threadpool_info():
+                expected = 1 if library["user_api"] == "blas" else before.get(library["filepath"])
+                assert library["num_threads"] == expected or library["filepath"] not in before
+
+
+_SCIPY_IS_LIMITED = """
+import json
+from nbt.tuning.engines.cpu_threads import single_threaded
+from threadpoolctl import threadpool_info
+with single_threaded():
+    import scipy.linalg
+    print(json.dumps([library["num_threads"] for library in threadpool_info()]))
+"""
+
+
+def test_the_library_of_scipy_is_limited_although_it_is_imported_later() -> None:
+    done = subprocess.run([sys.executable, "-c", _SCIPY_IS_LIMITED], capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)) == {1}

@@ -156,6 +156,48 @@ def test_workers_can_be_started_in_advance(two_workers: LocalEngine) -> None:
     assert {worker.pid for worker in pool._workers.values()} == pids and len(pids) == 2
 
 
+def test_workers_that_start_before_the_task_is_known_are_used(digits: Task) -> None:
+    with EngineFactory("local", 2) as factory:
+        factory.start_spares()
+        pids = {spare.pid for spare in factory._spares}
+        engine: Any = factory.make(digits)
+        source = ListSource(make_specs(3))
+        engine.run(source)
+        assert all(outcome.error is None for outcome in source.done.values()) and len(source.done) == 3
+        assert {worker.pid for worker in engine._engine._workers.values()} == pids and len(pids) == 2
+
+
+@pytest.mark.parametrize("makes", [True, False])
+def test_workers_that_are_not_used_end_with_the_factory(digits: Task, makes: bool) -> None:
+    with EngineFactory("local", 2) as factory:
+        factory.start_spares()
+        spares = list(factory._spares)
+        if makes:  # fewer workers than were started
+            factory._max_runs = 1
+            factory.make(digits)
+            assert not any(spare.alive() for spare in spares)
+    assert len(spares) == 2 and not any(spare.alive() for spare in spares)
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "options"),
+    [
+        ("local", 1, {}),
+        ("local", 2, {"max_runs": 1}),
+        ("local", 5, {}),
+        ("local", "auto", {}),
+        ("local", 2, {"runner": IMAGE_RUNNER}),
+        ("ray", 2, {}),
+    ],
+)
+def test_no_workers_start_in_advance_where_they_may_not_be_needed(
+    name: str, workers: int | str, options: dict[str, Any]
+) -> None:
+    factory = EngineFactory(name, workers, **options)
+    factory.start_spares()
+    assert factory._spares == []
+
+
 @pytest.mark.parametrize("workers", ["many", "2", "", 0, -1, 1.5, True])
 def test_other_numbers_of_workers_are_wrong_usage(workers: Any) -> None:
     with pytest.raises(UsageError, match="workers"):

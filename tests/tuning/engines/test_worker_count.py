@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nbt.tuning.engines import worker_count
 from nbt.tuning.engines.gpu_packing import MAX_TRIALS_PER_GPU
-from nbt.tuning.engines.worker_count import MachineResources, fitting_workers, resolve_workers
+from nbt.tuning.engines.worker_count import MachineResources, fitting_workers, most_workers, resolve_workers
 
 GIB = 1 << 30
 
@@ -120,3 +121,13 @@ def test_the_number_respects_all_limits(cores: int, memory: int, gpus: int, need
         or (max_runs is not None and more > max_runs)
         or (more > gpus * MAX_TRIALS_PER_GPU if gpus else more * needed > 0.75 * memory)
     )
+
+
+@pytest.mark.parametrize(
+    ("requested", "max_runs", "expected"), [("auto", None, 6), (3, None, 3), ("auto", 2, 2), (3, 0, 1), (1, 5, 1)]
+)
+def test_the_most_workers_need_no_task(
+    requested: int | str, max_runs: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_count, "usable_cores", lambda: 6)
+    assert most_workers(requested, max_runs) == expected
