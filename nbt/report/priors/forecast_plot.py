@@ -8,6 +8,7 @@ from nbt.metrics import METRICS, Metric
 from nbt.report import svg
 from nbt.report.formatting import score_text
 from nbt.report.priors.pruning import CONTROL, EXEMPT, STOPPED, Forecast, PruningDecision, pruning_results
+from nbt.report.study.drawn_trials import MAX_DRAWN, evenly_spaced
 from nbt.tuning.storage.records import StudyRecord
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ def unpromising_trials(record: StudyRecord) -> str | None:
     """Draws the 80 % interval of each unpromising trial and the accuracy to beat; None without such trials.
 
     Intervals of stopped trials are dotted. Intervals of trials that continued are solid, with a diamond at the outcome.
-    A short horizontal line is the accuracy to beat.
+    A short horizontal line is the accuracy to beat. Of very many trials, evenly spaced ones are drawn.
     """
     metric = METRICS[record.config.metric]
     shown = [(trial, trial.forecast) for trial in pruning_results(record).decisions if trial.forecast is not None]
     if not shown:
         return None
+    shown = list(evenly_spaced(shown, MAX_DRAWN // 2))
 
     def draw(axes: Axes) -> dict[str, Any]:
         handles: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbt.metrics import METRICS, Metric
 from nbt.report.formatting import duration, percent, score_text, truncated
+from nbt.report.study.drawn_trials import drawn_trials
 from nbt.report.study.recommendation import current_recommendation, default_recipe_settings, default_recipe_trial
 from nbt.report.svg import (
     BEST,
@@ -41,13 +42,13 @@ _MAX_LABEL_LENGTH = 26
 
 
 def learning_curves(record: StudyRecord) -> str | None:
-    """Draws validation accuracy by epoch, one line per trial; None if no trial has an epoch to show.
+    """Draws validation accuracy by epoch, one line per drawn trial; None if no trial has an epoch to show.
 
     Pruned and failed trials are thin, dotted and end in a cross; full-length trials are solid. The recommended trial
     and the default recipe are thick.
     """
     metric = METRICS[record.config.metric]
-    shown = [trial for trial in record.trials if _points(trial, metric)]
+    shown = [trial for trial in drawn_trials(record) if _points(trial, metric)]
     if not shown:
         return None
     best, baseline = _recommended_trial(record), default_recipe_trial(record)
@@ -67,7 +68,7 @@ def learning_curves(record: StudyRecord) -> str | None:
         score_axis(axes.yaxis, metric)
         return handles
 
-    return render_svg("curves", "Learning curves of all trials", 3.2, draw)
+    return render_svg("curves", "Learning curves of the trials", 3.2, draw)
 
 
 def best_by_cost(record: StudyRecord) -> str | None:
@@ -84,6 +85,7 @@ def best_by_cost(record: StudyRecord) -> str | None:
     ranged = [_score(trial, metric) or 0.0 for trial in [t for t in measured if t.state == "complete"] or measured]
     floor = max(0.0, min(ranged) - 0.1 * max(max(ranged) - min(ranged), 0.05))
     best, baseline = _recommended_trial(record), default_recipe_trial(record)
+    drawn = {trial.number for trial in drawn_trials(record)}
 
     def draw(axes: Axes) -> Handles:
         handles: Handles = {}
@@ -96,6 +98,8 @@ def best_by_cost(record: StudyRecord) -> str | None:
                 band = axes.fill_between(costs, lower, upper, step="post", color=BEST, alpha=0.15, linewidth=0)
                 handles["± 1 standard error"] = band
         for trial, cost in zip(trials, spent, strict=True):
+            if trial.number not in drawn:
+                continue
             label, style = _marker_style(trial, best, baseline, metric)
             accuracy = _score(trial, metric)
             where = floor if accuracy is None else max(accuracy, floor)
@@ -116,7 +120,7 @@ def cost_front(record: StudyRecord) -> str | None:
     None with fewer than two such trials.
     """
     metric, front = METRICS[record.config.metric], pareto_front(record)
-    shown = [trial for trial in record.trials if trial.state == "complete" and _score(trial, metric) is not None]
+    shown = [trial for trial in drawn_trials(record) if trial.state == "complete" and _score(trial, metric) is not None]
     if len(shown) < 2:
         return None
     best, baseline = _recommended_trial(record), default_recipe_trial(record)
@@ -164,7 +168,7 @@ def source_front(record: StudyRecord) -> str | None:
     if record.source is None or not front:
         return None
     references = record.source.references
-    shown = [trial for trial in record.trials if trial.source_accuracy is not None and not trial.diverged]
+    shown = [trial for trial in drawn_trials(record) if trial.source_accuracy is not None and not trial.diverged]
     best, baseline = _recommended_trial(record), default_recipe_trial(record)
 
     def draw(axes: Axes) -> Handles:

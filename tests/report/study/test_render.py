@@ -125,7 +125,7 @@ def test_page_contains_drawings() -> None:
     assert labels == [
         "Finalists with their intervals",
         "Best validation accuracy against the cost of the trials",
-        "Learning curves of all trials",
+        "Learning curves of the trials",
         "Validation accuracy against training time",
         "Importance of the settings",
     ]

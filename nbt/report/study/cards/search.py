@@ -7,6 +7,7 @@ from nbt.report.priors.forecast_plot import unpromising_trials
 from nbt.report.priors.pruning_section import pruning_section
 from nbt.report.study import plots
 from nbt.report.study.cards.card import Card, NotApplicable, StudyView
+from nbt.report.study.drawn_trials import drawn_sentence
 
 _MAX_FRONT = 6
 
@@ -27,6 +28,7 @@ class Search(Card):
             curves=plots.learning_curves(study.record),
             front=plots.cost_front(study.record),
             front_sentence=_front_sentence(study),
+            drawn=drawn_sentence(study.record),
             pruning=pruning_section(study.record).sentences,
             forecasts=unpromising_trials(study.record),
         )

@@ -1,4 +1,4 @@
-"""The card "trials": all trials of the search."""
+"""The card "trials": the trials of the search."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from nbt.report.priors.pruning import forecast_of
 from nbt.report.priors.pruning_section import last_forecast_range
 from nbt.report.settings_table import study_recipe_summary
 from nbt.report.study.cards.card import Card, NotApplicable, StudyView
+from nbt.report.study.drawn_trials import MAX_LISTED, listed_sentence
 from nbt.report.study.hardware import trial_location, used_several_locations
 from nbt.report.study.recommendation import default_recipe_trial
 from nbt.report.study.sentences import ranking_sentence
@@ -26,7 +27,7 @@ from nbt.tuning.storage.records import StudyConfig, StudyRecord, TrialRecord
 
 
 class Trials(Card):
-    """Every trial with its value, its curve, its recipe and how it ended."""
+    """Each trial with its value, its curve, its recipe and how it ended."""
 
     name = "trials"
     title = "Trials"
@@ -51,7 +52,8 @@ class Trials(Card):
         }
         rows = [_selected(listed, list(shown.values())) for listed in trial_rows(study)]
         columns = [column for column, is_shown in shown.items() if is_shown]
-        return TemplateData(sentence=ranking_sentence(record), table=table("Trials", columns, rows))
+        sentence = " ".join(filter(None, (ranking_sentence(record), listed_sentence(record))))
+        return TemplateData(sentence=sentence, table=table("Trials", columns, rows))
 
 
 def _selected(listed: Row, shown: Sequence[bool]) -> Row:
@@ -59,7 +61,7 @@ def _selected(listed: Row, shown: Sequence[bool]) -> Row:
 
 
 def trial_rows(study: StudyView) -> list[Row]:
-    """Returns all trials: full-length ones by rank, then pruned, running, interrupted and failed ones."""
+    """Returns the first `MAX_LISTED` trials: full-length ones by rank, then pruned, running and others."""
     record, metric = study.record, study.metric
     recommended = None if study.recommendation is None else study.recommendation.trial
     in_finals = study.recommendation is not None and study.recommendation.final is not None
@@ -68,7 +70,7 @@ def trial_rows(study: StudyView) -> list[Row]:
     limits = min(finite, default=0.0), max(finite, default=1.0)
     return [
         _trial_row(record.config, trial, tuple(mark for mark, other in marked.items() if other is trial), limits)
-        for trial in _sorted_trials(record)
+        for trial in _sorted_trials(record)[:MAX_LISTED]
     ]
 
 
