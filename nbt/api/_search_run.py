@@ -24,7 +24,7 @@ from nbt.settings.teacher_names import parse_teacher_names
 from nbt.tuning.baseline_recipes import FROM_SCRATCH, baseline_recipes, from_scratch_recipe
 from nbt.tuning.job_clock import FINALS, REPORT, TRAIN, TRIALS
 from nbt.tuning.storage.codec import TLI_SIMILARITIES
-from nbt.tuning.storage.records import StudyObserver, StudyRecord
+from nbt.tuning.storage.records import StudyObserver, StudyRecord, count_ended
 
 if TYPE_CHECKING:
     from nbt.tuning.engines.base import Engine
@@ -75,7 +75,11 @@ class SearchRun:
     def _report_interrupted(self, *, is_interrupt: bool) -> None:
         """Writes the report of an interrupted search; its errors must not hide the cause of the interruption."""
         with suppress(NbtError):
-            if not self.store.record().trials:
+            record = self.store.record()
+            if not record.trials:
+                return
+            if not count_ended(record.counts()):  # there is nothing to report yet
+                self._notify_of_end(record)
                 return
             if is_interrupt:
                 _log.warning(_INTERRUPTED, "the report is")

@@ -21,7 +21,7 @@ from nbt.report.study.sentences import left_out_sentence
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.budget import Budget
-from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
+from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS
 from nbt.tuning.job_clock import FINALS, PREPARE, PROFILE, REPORT, TRAIN, TRIALS, JobEstimate
 from nbt.tuning.storage.records import FinalRun, StudyObserver, StudyRecord, TrialRecord, count_ended, rank_trials
 
@@ -84,7 +84,7 @@ class SearchProgress(Progress, StudyObserver):
             if estimate.finals_share > MAX_FINALS_SHARE:
                 self._line(
                     f"finals and last training will take {_share_text(estimate.finals_share)}: a comparison needs "
-                    f"{MIN_FINALISTS} recipes on {MIN_FOLDS} folds; a larger --budget lowers their share"
+                    f"{MIN_FINALISTS} recipes on several folds; a larger --budget lowers their share"
                 )
         self._estimate, self._estimated_at = estimate, self._clock()
 

@@ -76,6 +76,8 @@ class Candidate:
         for key, item in texts.items():
             if not isinstance(item, str) or "\n" in item.strip():
                 raise _KeyError(key, f"{key}: expected one line of text, got {item!r:.80}")
+        if not texts.get("weights", "none").strip():
+            raise _KeyError("weights", "weights: expected default, none or a file, got an empty text")
         if not texts.get("name"):
             raise UsageError(f"no name; expected {_FORM}")
         return cls(image_size=size, **{key: item.strip() for key, item in texts.items()})

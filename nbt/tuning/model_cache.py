@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -65,7 +64,8 @@ class ModelCache:
                     for name, table in zip(self._kernel_names(), self._tables, strict=True)
                 ]
                 forecaster = _read_forecaster(arrays) if _LEVEL in arrays else None
-        except (NbtError, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        except Exception as error:  # NumPy and the archive have an error of their own for every kind of damage
+            _log.debug("the models of the recorded tables are fitted again: %s", error)
             return None
         touch(path)
         return models, forecaster

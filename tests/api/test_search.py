@@ -527,6 +527,23 @@ def test_a_second_interrupt_ends_the_search_at_once(
     assert caplog.text.count("interrupted: the report is still being written; another Ctrl-C ends the search") == 1
 
 
+def test_an_interrupt_before_the_end_of_a_trial_writes_no_report(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting(StudyObserver):
+        finished = 0
+
+        def trial_started(self, number: int, settings: TransferSettings, origin: str) -> None:
+            raise KeyboardInterrupt
+
+        def study_finished(self, record: Any) -> None:
+            self.finished += 1
+
+    observer, report = Interrupting(), InterruptingReport()
+    monkeypatch.setattr("nbt.report.study.write.write_report", report)
+    with pytest.raises(KeyboardInterrupt):
+        nbt.search(task, budget=3, observers=[observer], **QUICK)
+    assert (observer.finished, report.calls) == (1, 0)
+
+
 def test_observers_are_notified_of_the_end_if_the_report_fails(task: Task) -> None:
     observer = FailingObserver()
     with pytest.raises(NbtError, match=r"reports/s: cannot write the report .*use another out"):

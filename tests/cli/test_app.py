@@ -126,7 +126,7 @@ def test_an_empty_text_is_no_value_of_an_option(
 )
 def test_an_empty_text_is_no_argument(args: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(args) == 2
-    assert capsys.readouterr().err == f"error: {name}: expected text, got an empty text\n"
+    assert capsys.readouterr().err == f"error: {name}: got an empty text\n"
 
 
 @pytest.mark.parametrize(

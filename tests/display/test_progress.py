@@ -210,7 +210,7 @@ def test_the_whole_is_announced_once_before_the_first_trial(
         "the whole search takes about 2 min 23 s: preparation 4.0 s, fit profile 6.0 s, trials 1 min 20 s, "
         "finals 40 s, last training 10 s, report 3.0 s",
         "finals and last training will take more than half of the time of the trials: a comparison needs 2 recipes on "
-        "3 folds; a larger --budget lowers their share",
+        "several folds; a larger --budget lowers their share",
         "study birds; budget 5",
         "trial 2 failed: ValueError: no; about 1 min 43 s left, cost 0.0 of 5 trials, 0.0 s so far",
         "finals: trial 0 and default recipe, at most 10 runs with new seeds and folds, about 1 min 43 s left",

@@ -59,6 +59,7 @@ def test_wrong_lists_are_refused(value: Any, message: str) -> None:
             "list.yaml, line 3: image_size: expected a whole number",
         ),
         ("- {name: resnet18}\n-\n  weights: w.pth\n  name: 3\n", "list.yaml, line 4: name: expected one line of text"),
+        ("- name: vgg11\n- name: resnet18\n  weights: ''\n", "list.yaml, line 3: weights: expected default, none or a"),
         ("- resnet18\n- 7\n", "list.yaml, line 2: expected a backbone"),
         ("name: resnet18\n", "list.yaml: expected a list"),
         ("", "list.yaml: is empty; expected a list"),

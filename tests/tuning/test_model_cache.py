@@ -90,6 +90,18 @@ def test_a_damaged_file_is_fitted_again(tables: list[RecordedTable], damage: byt
     assert ModelCache(tables).read() is not None
 
 
+def test_single_damaged_bytes_of_headers_count_as_missing_or_change_nothing(tables: list[RecordedTable]) -> None:
+    """The archive has an unexpected error for some of them, such as that of an unknown compression method."""
+    fitted(tables[2:])
+    fitted(tables[:1])
+    path = max(cache_folder("models").iterdir(), key=lambda path: path.stat().st_size)
+    intact = path.read_bytes()
+    directory = intact.find(b"PK\x01\x02")
+    for position in [*range(60), *range(directory, directory + 46)]:
+        path.write_bytes(intact[:position] + bytes([intact[position] ^ 0x63]) + intact[position + 1 :])
+        ModelCache(tables[:1]).read()
+
+
 def test_without_usable_curves_there_is_no_forecaster_in_the_cache(tmp_path: Path) -> None:
     make_table(5).save(tmp_path / "0.parquet")
     tables = [RecordedTable.load(tmp_path / "0.parquet")]

@@ -69,7 +69,7 @@ class Command(click.Command):
         except click.UsageError as error:
             given, surplus, _ = self.make_parser(ctx).parse_args(list(args))
             has_dataset = any(param.opts == ["--dataset"] for param in self.params)
-            if has_dataset and "dataset" not in given and len(surplus) == 1:
+            if has_dataset and "dataset" not in given and len(surplus) == 1 and surplus[0].strip():
                 message = f"unexpected argument {surplus[0]}; for a dataset, write --dataset {shlex.quote(surplus[0])}"
                 raise click.UsageError(message, ctx) from error
             raise
@@ -77,8 +77,8 @@ class Command(click.Command):
             values = ctx.params[name]
             for value in values if isinstance(values, tuple) else (values,):
                 if isinstance(value, str) and not value.strip():
-                    what = param.metavar if isinstance(param, click.Option) and param.metavar else "text"
-                    raise click.BadParameter(f"expected {what}, got an empty text", ctx, param)
+                    what = f"expected {param.metavar}, " if isinstance(param, click.Option) and param.metavar else ""
+                    raise click.BadParameter(f"{what}got an empty text", ctx, param)
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -13,7 +13,7 @@ from nbt.report.study.headline import error_text
 from nbt.report.study.recommendation import StudyRecommendation
 from nbt.settings import TransferSettings
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
-from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS, MIN_FOLDS
+from nbt.tuning.finals.plan import MAX_FINALS_SHARE, MIN_FINALISTS
 from nbt.tuning.job_clock import finals_share
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
@@ -118,9 +118,7 @@ def finals_sentence(record: StudyRecord) -> str:
     text = f"{text} With the last training, they took {percent(share, 0)} of the time of the trials"
     if share <= MAX_FINALS_SHARE:
         return f"{text}."
-    return (
-        f"{text}; a comparison with the default recipe needs {MIN_FINALISTS} recipes on {MIN_FOLDS} folds in any case."
-    )
+    return f"{text}; a comparison with the default recipe needs {MIN_FINALISTS} recipes on several folds in any case."
 
 
 def left_out_sentence(best: TrialRecord | None, finalists: Collection[str], metric: Metric) -> str:
@@ -137,7 +135,7 @@ def left_out_sentence(best: TrialRecord | None, finalists: Collection[str], metr
         return ""
     return (
         f"Trial {best.number} has the best value of a single run, {score_text(best.score(metric.name), metric)}, but "
-        "is not a finalist: given all trials, the surrogate model expects more of the recipes that were chosen."
+        "is not a finalist: given all trials, the surrogate model expects more of another one."
     )
 
 

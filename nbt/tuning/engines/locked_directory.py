@@ -28,12 +28,16 @@ class LockedDirectory:
 
     def __init__(self, prefix: str) -> None:
         remove_abandoned_directories()
-        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        self.path, self._lock_fd = Path(tempfile.mkdtemp(prefix=prefix)), -1
         unlocked_path = self.path / f"{_LOCK_NAME}.new"
-        self._lock_fd = os.open(unlocked_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-        # Renamed only after locking; otherwise another process could treat the directory as abandoned.
-        unlocked_path.rename(self.path / _LOCK_NAME)
+        try:
+            self._lock_fd = os.open(unlocked_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+            # Renamed only after locking; otherwise another process could treat the directory as abandoned.
+            unlocked_path.rename(self.path / _LOCK_NAME)
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Removes the directory; may be called twice."""

@@ -49,16 +49,21 @@ class WorkerProcess:
         self.attempt: str | None = None
         self.connection, worker_end = Pipe()
         self._folder = LockedDirectory("nbt-worker-")
-        self._process = subprocess.Popen(
-            # -P: imports are resolved with the PYTHONPATH set below, not from the working directory.
-            [sys.executable, "-P", "-m", _MODULE, str(worker_end.fileno()), str(self._folder.path), *modules],
-            stdin=subprocess.PIPE,
-            stdout=2,  # the driver prints results on stdout
-            pass_fds=[worker_end.fileno()],
-            env=_worker_environment(workers, str(self._folder.path)),
-            start_new_session=True,  # only the driver receives the terminal's Ctrl-C
-        )
-        worker_end.close()
+        try:
+            self._process = subprocess.Popen(
+                # -P: imports are resolved with the PYTHONPATH set below, not from the working directory.
+                [sys.executable, "-P", "-m", _MODULE, str(worker_end.fileno()), str(self._folder.path), *modules],
+                stdin=subprocess.PIPE,
+                stdout=2,  # the driver prints results on stdout
+                pass_fds=[worker_end.fileno()],
+                env=_worker_environment(workers, str(self._folder.path)),
+                start_new_session=True,  # only the driver receives the terminal's Ctrl-C
+            )
+        except OSError:
+            self._folder.close()
+            raise
+        finally:
+            worker_end.close()
 
     def set_up(self, setup: WorkerSetup, resources: Mapping[str, float]) -> None:
         """Sends what the worker needs before its first trial.

@@ -68,9 +68,10 @@ def choose_finalists(
 def stored_finalists(
     record: StudyRecord, attributes: Mapping[str, object], folds: int, chosen: Sequence[Finalist]
 ) -> list[Finalist]:
-    """Returns the recipes that are not chosen but have run on the first folds, before the study had a larger budget.
+    """Returns the recipes that are not chosen now, but were finalists or have run on the first folds.
 
-    They stay finalists, because their runs are better evidence than a trial and cost nothing.
+    They stay finalists when the budget or the number of folds has changed, because their runs are better evidence than
+    a trial and cost nothing.
 
     Args:
         record: The record of the study.
@@ -79,12 +80,13 @@ def stored_finalists(
         chosen: The finalists that are chosen anyway.
     """
     seed, known = record.config.seed, {finalist.settings for finalist in chosen}
+    earlier = {final.settings for final in record.finals}
     found: dict[TransferSettings, Finalist] = {}
     for trial in record.ranked():
         settings = trial.settings
         needed = (codec.final_key(settings, seed + i, i) for i in range(1, min(MIN_FOLDS, folds) + 1))
         is_new = settings not in known and settings not in found and not trial.diverged
-        if is_new and all(key in attributes for key in needed):
+        if is_new and (settings in earlier or all(key in attributes for key in needed)):
             found[settings] = Finalist(name=f"trial {trial.number}", trial=trial.number, settings=settings)
     return list(found.values())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nbt.tuning.engines.locked_directory import LockedDirectory, remove_abandoned_directories
+from nbt.tuning.engines.worker_process import WorkerProcess
 
 HOLDER = """
 import sys, tempfile
@@ -54,3 +55,27 @@ def test_only_directories_of_killed_processes_are_removed(temporary: Path) -> No
     assert {path.name for path in temporary.iterdir()} == {locked.path.name, later.path.name, unlocked.name}
     locked.close()
     later.close()
+
+
+def test_a_directory_that_cannot_be_locked_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nbt.tuning.engines.locked_directory.fcntl.flock", full)
+    with pytest.raises(OSError, match="No space left"):
+        LockedDirectory("nbt-test-")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_cannot_be_started_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("nbt.tuning.engines.worker_process.subprocess.Popen", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        WorkerProcess(2)
+    assert not list(tmp_path.iterdir())

@@ -301,6 +301,19 @@ class TestResume:
         with open_fake_study(tmp_path, "12") as store:
             assert Finals(store, seeds=3).finished, "resuming it again adds no runs"
 
+    def test_finalists_with_fewer_runs_stay_when_more_seeds_are_allowed(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "28")
+        with open_fake_study(tmp_path, "28") as store:
+            FakeEngine(simulate=levels(default=0.5)).run(Finals(store, seeds=2))
+            first = store.record()
+        # The trials of a larger budget are the better ones.
+        run_search(tmp_path, "60", FakeEngine(simulate=levels(default=0.85)))
+        with open_fake_study(tmp_path, "60") as store:
+            FakeEngine(simulate=levels(default=0.5)).run(Finals(store, seeds=3))
+            second = store.record()
+        assert {final.settings for final in first.finals} <= {final.settings for final in second.finals}
+        assert {len(final.runs) for final in second.finals} == {3}
+
     def test_a_longer_search_keeps_the_runs_of_remaining_finalists(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "4")
         self.finals(tmp_path, FakeEngine())

@@ -29,6 +29,9 @@ def test_an_interval_with_0_fails() -> None:
     assert "contains 0" in result.message
     assert "--final-seeds" in result.advice
     assert "--budget" in result.advice
+    few = replace(best, versus_default=Interval(mean=0.01, low=-0.005, high=0.025, n=3))
+    advice = run(CHECK, finals=(few, *rest)).advice
+    assert advice == "Search with a larger --budget, which allows more final runs, too.", "3 of 5: the time limits them"
 
 
 def test_a_recommendation_that_is_worse_on_the_test_images_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
