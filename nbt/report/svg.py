@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbt.metrics import Metric
 from nbt.report.formatting import one_line
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     Handles = dict[str, Any]
+
+T = TypeVar("T")
 
 # Placeholder colours, which `_to_svg` replaces by the variables of the style sheet.
 _ROLES = {
@@ -28,6 +31,9 @@ _ROLES = {
     "#080808": "paper",
 }
 INK, MUTED, GRID, BEST, FULL, PRUNED, DEFAULT, PAPER = _ROLES
+
+MAX_DRAWN = 500
+"""Greatest number of trials that are drawn one by one: more take minutes and make a page of tens of megabytes."""
 
 # Width of all drawings in inches.
 _WIDTH = 4.6
@@ -62,6 +68,11 @@ STYLE: Any = {
     "savefig.transparent": True,
     "text.parse_math": False,
 }
+
+
+def evenly_spaced(items: Sequence[T], count: int) -> Sequence[T]:
+    """Returns at most `count` items, 1 or more, evenly spaced."""
+    return items[:: max(1, math.ceil(len(items) / count))]
 
 
 def percent_axis(axis: Any) -> None:

@@ -8,7 +8,7 @@ from nbt.metrics import METRICS, Metric
 from nbt.report import svg
 from nbt.report.formatting import score_text
 from nbt.report.priors.pruning import CONTROL, EXEMPT, STOPPED, Forecast, PruningDecision, pruning_results
-from nbt.report.study.drawn_trials import MAX_DRAWN, evenly_spaced
+from nbt.report.svg import MAX_DRAWN, evenly_spaced
 from nbt.tuning.storage.records import StudyRecord
 
 if TYPE_CHECKING:

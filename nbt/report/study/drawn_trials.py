@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import TypeVar
-
 from nbt.report.study.recommendation import current_recommendation, default_recipe_trial
+from nbt.report.svg import MAX_DRAWN, evenly_spaced
 from nbt.tuning.storage.records import StudyRecord, TrialRecord
 
-T = TypeVar("T")
-
-MAX_DRAWN, MAX_LISTED = 500, 1000
-"""Greatest number of trials that are drawn, and that the table lists."""
+MAX_LISTED = 1000
+"""Greatest number of trials that the table lists."""
 
 
 def drawn_trials(record: StudyRecord) -> list[TrialRecord]:
@@ -30,11 +25,6 @@ def drawn_trials(record: StudyRecord) -> list[TrialRecord]:
     others = [trial.number for trial in record.trials if trial.number not in kept]
     kept.update(evenly_spaced(others, MAX_DRAWN - len(kept)))
     return [trial for trial in record.trials if trial.number in kept]
-
-
-def evenly_spaced(items: Sequence[T], count: int) -> Sequence[T]:
-    """Returns at most so many items, evenly spaced, 1 or more."""
-    return items[:: max(1, math.ceil(len(items) / count))]
 
 
 def drawn_sentence(record: StudyRecord) -> str:
