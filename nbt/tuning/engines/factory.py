@@ -113,7 +113,8 @@ class EngineFactory:
         """
         workers = most_workers(self._workers, self._max_runs)
         if self._name == "local" and self._runner == TRIAL_RUNNER and 1 < workers <= _MAX_SPARES:
-            self._spares += [WorkerProcess(workers, _MODULES) for _ in range(workers)]
+            for _ in range(workers):
+                self._spares.append(WorkerProcess(workers, _MODULES))
 
     def _end_spares(self) -> None:
         while self._spares:
