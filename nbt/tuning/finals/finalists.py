@@ -80,7 +80,8 @@ def stored_finalists(
         chosen: The finalists that are chosen anyway.
     """
     seed, known = record.config.seed, {finalist.settings for finalist in chosen}
-    earlier = {final.settings for final in record.finals}
+    # The runs of version 0.1, without folds, cannot be compared with new ones.
+    earlier = {final.settings for final in record.finals if any(run.fold is not None for run in final.runs)}
     found: dict[TransferSettings, Finalist] = {}
     for trial in record.ranked():
         settings = trial.settings
