@@ -32,6 +32,7 @@ def task(request: pytest.FixtureRequest) -> Iterator[Task]:
     if request.param.startswith("timm:"):
         pytest.importorskip("timm", reason="needs timm, which is an extra")
     with pytest.MonkeyPatch.context() as patch:
+        torch.manual_seed(0)  # the weights must not depend on the tests before
         # torchvision's builders have no arguments for small models.
         small = VisionTransformer(32, 16, num_layers=3, num_heads=2, hidden_dim=32, mlp_dim=64)
         patch.setattr("torchvision.models.get_model", lambda *_, **__: copy.deepcopy(small))
