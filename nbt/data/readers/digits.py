@@ -40,7 +40,7 @@ def read_digits(*, source: bool = False) -> Listing:
 @cache
 def _load_digits() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the images, (1797, 8, 8), and the digits, (1797,), as `sklearn.datasets.load_digits` does."""
-    # Importing scikit-learn takes a second, which is a third of the start of a search on the embedded datasets.
+    # Importing scikit-learn takes about a second of the start of every search on the embedded datasets.
     spec = find_spec("sklearn")
     path = Path(next(iter(spec.submodule_search_locations or [""]))) / _FILE if spec is not None else Path()
     if path.is_file():

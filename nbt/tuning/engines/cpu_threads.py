@@ -40,7 +40,7 @@ def single_threaded(*, trains: bool = False) -> Iterator[None]:
     """Limits the numerical libraries of this process to one thread.
 
     For use while workers have the cores, and for matrices of a few hundred rows, as those of the surrogate: there,
-    threads that wait for each other take ten times as long wherever another process runs.
+    threads wait for each other for most of the time wherever another process runs.
 
     Args:
         trains: Whether this process trains, too: only the libraries of NumPy and SciPy are limited then.
