@@ -140,7 +140,7 @@ def left_out_sentence(best: TrialRecord | None, finalists: Collection[str], metr
 
 
 def failed_finals_sentence(record: StudyRecord) -> str:
-    """Returns which finalists could not be run, and why; "" if all could."""
+    """Returns which finalists have no successful run, and why; "" if all have one."""
     return " ".join(f"{name[:1].upper()}{name[1:]} is not listed: {why}." for name, why in record.failed_finals.items())
 
 

@@ -369,7 +369,7 @@ class StudyRecord:
         pruner: "fit", "asha" or "none".
         trials: Trials in the order of their numbers.
         finals: Finalists, best first; empty before the end of the finals.
-        failed_finals: Name of each finalist that no run could be made of -> reason; they are not in `finals`.
+        failed_finals: Name of each finalist without a successful run -> reason; they are not in `finals`.
         recommended: Name of the recommended finalist; None before the end of the finals.
         verdict: Sentence that compares the recommendation with the default recipe.
         test: Results of the recommendation and the baseline; empty before their test evaluation.
