@@ -26,6 +26,9 @@ def test_a_container_limits_cores_and_memory(tmp_path: Path, monkeypatch: pytest
     group.mkdir(parents=True)
     (group / "cpu.max").write_text("100000 100000")
     (group / "memory.max").write_text(str(512 * MIB))
+    # Without this file, the free memory of the machine that runs the test counts, which may be less.
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(f"MemAvailable: {8 * GIB // 1024} kB\n")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     cores, memory = check_machine(tmp_path)
