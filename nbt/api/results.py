@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.checks import CheckResult
-from nbt.metrics import DEFAULT_METRIC, METRICS
+from nbt.metrics import DEFAULT_METRIC, METRICS, Metric
 from nbt.object_html import short_repr, table_html
 from nbt.report.formatting import pluralise
 from nbt.report.metric_text import value_text
@@ -24,7 +24,7 @@ from nbt.settings import TransferSettings
 from nbt.tuning.finals.test_results import ClassResult, TestResult, optimism, test_results
 from nbt.tuning.intervals import Interval, difference_interval, interval_json, value_interval
 from nbt.tuning.source_accuracies import SourceAccuracies, source_accuracies
-from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
+from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyRecord, TestRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,9 +138,6 @@ class SearchResult:
         record = self.record
         results, recommendation = test_results(record), current_recommendation(record)
         final, metric = record.final(record.recommended or ""), METRICS[record.config.metric]
-        versus = None if final is None else final.versus_default
-        if final is not None and versus is not None:
-            versus = difference_interval(versus, metric, final.validation.mean - versus.mean)
         calibration, source = study_calibration(record), source_accuracies(record)
         return {
             "study": record.config.name,
@@ -153,9 +150,11 @@ class SearchResult:
             **({"candidates": candidates_json(record)} if record.config.candidates else {}),
             "metric": metric.name,
             "validation": None if final is None else interval_json(value_interval(final.validation, metric)),
-            "versus_default": None if versus is None else interval_json(versus),
+            "versus_default": None if final is None else _versus_default_json(final, metric),
             "validation_metrics": {} if final is None else _mean_metrics(final.runs),
             "verdict": record.verdict,
+            "finalists": [_finalist_json(each, metric) for each in record.finals],
+            "failed_finalists": dict(record.failed_finals),
             "test": {
                 **{
                     test.name: _merge_test(interval_json(test.accuracy), _test_json(getattr(results, test.name)))
@@ -175,6 +174,25 @@ class SearchResult:
             "clock": dict(record.clock),
             "checks": [result.to_dict() for result in self.checks],
         }
+
+
+def _finalist_json(final: FinalRecord, metric: Metric) -> dict[str, Any]:
+    return {
+        "name": final.name,
+        "settings": final.settings.to_dict(),
+        "validation": interval_json(value_interval(final.validation, metric)),
+        "versus_default": _versus_default_json(final, metric),
+        "diverged_runs": sum(run.diverged for run in final.runs),
+        "dropped": final.dropped,
+    }
+
+
+def _versus_default_json(final: FinalRecord, metric: Metric) -> Any:
+    """Returns the difference to the default recipe in the metric's own unit; None for the default recipe itself."""
+    versus = final.versus_default
+    if versus is None:
+        return None
+    return interval_json(difference_interval(versus, metric, final.validation.mean - versus.mean))
 
 
 def _merge_test(accuracy: dict[str, Any], result: dict[str, Any] | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from nbt.errors import NbtError, UsageError
 from nbt.report.streams.comparison import compare_methods
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
+from nbt.training.results import EpochResult
 from nbt.tuning.finals.test_results import TestResult
 from nbt.tuning.intervals import Interval
 from nbt.tuning.storage.records import FinalRun, StudyRecord, TestRecord
@@ -52,6 +54,29 @@ def test_settings_show_what_differs_from_the_defaults() -> None:
     assert eval(repr(settings)) == settings
     assert "<td" in settings._repr_html_() and "layer_lr_shape" in settings._repr_html_()
     assert "head_lr" not in settings._repr_html_()
+
+
+def test_json_lists_the_finalists() -> None:
+    record = sample_study()
+    diverged = EpochResult(2, float("inf"), None, None, 2.2, diverged=True)
+    best, second, *others = record.finals
+    runs = tuple(dataclasses.replace(run, curve=(diverged,)) for run in second.runs[:1])
+    finals = (
+        best,
+        dataclasses.replace(second, runs=(*runs, *second.runs[1:]), dropped="too far below the best"),
+        *others,
+    )
+    result = make_result(finals=finals, failed_finals={"trial 3": "out of memory"})
+    document = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    listed = {each["name"]: each for each in document["finalists"]}
+    assert list(listed) == [final.name for final in record.finals]
+    assert listed[best.name]["validation"] == document["validation"]
+    assert listed[best.name]["versus_default"] == document["versus_default"]
+    assert TransferSettings.from_dict(listed[best.name]["settings"]) == best.settings
+    assert listed["default recipe"]["versus_default"] is None
+    assert [each["diverged_runs"] for each in document["finalists"]] == [0, 1, *([0] * len(others))]
+    assert listed[second.name]["dropped"] == "too far below the best"
+    assert document["failed_finalists"] == {"trial 3": "out of memory"}
 
 
 def test_html_has_the_result_and_is_escaped() -> None:
