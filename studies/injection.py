@@ -33,7 +33,7 @@ import dataclasses
 import functools
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from tuned_default import append, read
 
 import nbt
 from nbt.models.backbone_spec import parse_backbone
-from nbt.models.teacher import Teacher, load_teacher
+from nbt.models.teacher import load_teacher
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.worker.starting_weights import draw_kaiming_state
@@ -72,6 +72,7 @@ KAIMING, XAVIER, RANDOM, INJECT, TEACHER = ARMS = ("kaiming", "xavier", "random"
 EPOCHS, IMAGE_SIZE, BLEND = 40, 48, 0.75
 RATES, STEP, MAX_RATES = (0.01, 0.03, 0.1), 3.0, 5
 RATE_SEED, SEEDS = 1000, (0, 1, 2)
+cached_teacher = functools.cache(load_teacher)
 Row = dict[str, Any]
 Key = tuple[str, str, str, str]  # target, student ("" in the arm *teacher*), teacher ("" without one) and arm
 
@@ -123,23 +124,21 @@ def next_rate(rows: Sequence[Row], key: Key, seed: int) -> float | None:
 
 def rates_of(rows: Sequence[Row], key: Key) -> dict[float, float]:
     """Returns rate -> validation accuracy of the runs of an arm that choose its rate."""
-    return {
-        row["changes"]["rate"]: row["val"] for row in rows if row["arm"] == name_of(key) and row["seed"] == RATE_SEED
-    }
+    found = [row for row in rows if row["arm"] == name_of(key) and row["seed"] == RATE_SEED]
+    return {row["changes"]["rate"]: row["val"] for row in found}
 
 
 def best_rate(rows: Sequence[Row], key: Key) -> float:
     """Returns the rate of an arm with the best validation accuracy."""
     values = rates_of(rows, key)
-    return max(values, key=lambda rate: values[rate])
+    return max(values, key=values.__getitem__)
 
 
 def name_of(key: Key) -> str:
     """Returns the name of an arm in the rows."""
     target, student, teacher, arm = key
-    return ", ".join(
-        filter(None, (target, student, f"{arm} from {teacher}" if teacher and student else teacher or arm))
-    )
+    last = f"{arm} from {teacher}" if teacher and student else teacher or arm
+    return ", ".join(filter(None, (target, student, last)))
 
 
 def train(key: Key, rate: float, seed: int, shared: Path) -> Row:
@@ -167,9 +166,9 @@ def start(key: Key, seed: int, shared: Path) -> Task:
     if arm == TEACHER:
         return task
     if arm in (RANDOM, INJECT):
-        matching = "order" if arm == INJECT else "random"
-        options: dict[str, Any] = {"blend": BLEND, "seed": seed, "matching": matching}
-        w0, report = inject_weights(task.backbone, IMAGE_SIZE, teacher_of(teacher, shared), **options)
+        options: dict[str, Any] = {"blend": BLEND, "seed": seed, "matching": "order" if arm == INJECT else "random"}
+        file = shared / "weights" / WEIGHTS[teacher]
+        w0, report = inject_weights(task.backbone, IMAGE_SIZE, cached_teacher(f"{teacher}={file}"), **options)
         layers = list(report.statistics)
     else:
         w0 = draw_kaiming_state(task.backbone, IMAGE_SIZE, seed) if arm == KAIMING else xavier_state(task, seed)
@@ -189,18 +188,12 @@ def load(target: str, backbone: str, weights: str, shared: Path) -> Task:
     return dataclasses.replace(task, watched=task.split.test)
 
 
-@functools.cache
-def teacher_of(name: str, shared: Path) -> Teacher:
-    """Returns a teacher with its pretrained weights."""
-    return load_teacher(f"{name}={shared / 'weights' / WEIGHTS[name]}")
-
-
 def xavier_state(task: Task, seed: int) -> dict[str, torch.Tensor]:
     """Returns initial units with Xavier-normal filters and matrices, and biases 0."""
     rng, state = torch.Generator().manual_seed(seed), draw_kaiming_state(task.backbone, IMAGE_SIZE, seed)
-    filters = [tensor for name, tensor in state.items() if name.endswith("weight") and tensor.ndim in (2, 4)]
-    for tensor in filters:
-        torch.nn.init.xavier_normal_(tensor, generator=rng)
+    for name, tensor in state.items():
+        if name.endswith("weight") and tensor.ndim in (2, 4):
+            torch.nn.init.xavier_normal_(tensor, generator=rng)
     return state
 
 
@@ -216,9 +209,8 @@ def pairs(rows: Sequence[Row]) -> Iterator[tuple[str, str, str, dict[str, np.nda
         for student, teachers in PAIRS.items():
             for teacher in teachers:
                 keys = {arm: (target, student, teacher if arm in (RANDOM, INJECT) else "", arm) for arm in ARMS[:-1]}
-                found = {
-                    arm: curves(rows, key) for arm, key in (keys | {TEACHER: (target, "", teacher, TEACHER)}).items()
-                }
+                keys[TEACHER] = (target, "", teacher, TEACHER)
+                found = {arm: curves(rows, key) for arm, key in keys.items()}
                 if all(len(curve) == len(SEEDS) for curve in found.values()):
                     yield target, student, teacher, found
 
@@ -250,26 +242,38 @@ def summarise(rows: Sequence[Row]) -> str:
         f"{len(rows)} runs of {EPOCHS} epochs at {IMAGE_SIZE} px; test accuracy in per cent, mean over {len(SEEDS)} "
         f"seeds; {machine()}. Design and rule: `studies/injection.py`. Verdict: {verdict(rows)}.",
         "",
-        "| data set | student | teacher | similarity | "
-        + " | ".join(ARMS)
-        + " | inject minus the better random start |",
+        f"| data set | student | teacher | similarity | {' | '.join(ARMS)} | inject minus the better random start |",
         "|---" * (5 + len(ARMS)) + "|",
     ]
     for target, student, teacher, by_arm in found:
-        similarity = tli_similarity(
-            outline_of(parse_backbone(student), IMAGE_SIZE), outline_of(parse_backbone(teacher))
-        )
+        outline = outline_of(parse_backbone(student), IMAGE_SIZE)
+        similarity = tli_similarity(outline, outline_of(parse_backbone(teacher)))
         ends = " | ".join(f"{by_arm[arm][:, -1].mean():.1f}" for arm in ARMS)
         text.append(f"| {target} | {student} | {teacher} | {similarity:.2f} | {ends} | {gain(by_arm):+.1f} |")
     chosen = [(key, rates_of(rows, key)) for key in all_keys()]
     edges = [name_of(key) for key, rates in chosen if rates and best_rate(rows, key) in (min(rates), max(rates))]
-    text += ["", f"Best rate at the edge of its range: {'; '.join(edges) or 'in no arm'}."]
-    for index, label in enumerate(("near", "far")):
-        gains = [gain(by_arm) for _, student, teacher, by_arm in found if PAIRS[student][index] == teacher]
-        if len(gains) > 1:
-            mean, low, high = interval(gains)
-            text.append(f"Gain from the {label} teachers: {mean:+.1f} points [{low:+.1f}, {high:+.1f}].")
-    return "\n".join([*text, ""])
+    text += ["", f"Best rate at the edge of its range: {'; '.join(edges) or 'in no arm'}.", ""]
+    return "\n".join([*text, *comparisons(found), ""])
+
+
+def comparisons(found: Sequence[tuple[str, str, str, dict[str, np.ndarray]]]) -> Iterator[str]:
+    """Yields a table of *inject* minus the other arms at the end; the last two rows were chosen after the runs."""
+    subsets: dict[str, Callable[[str, str], bool]] = {
+        "all pairs": lambda student, teacher: True,
+        "near teachers": lambda student, teacher: PAIRS[student][0] == teacher,
+        "far teachers": lambda student, teacher: PAIRS[student][1] == teacher,
+        "students with BatchNorm": lambda student, teacher: "squeezenet" not in student,
+        "both with BatchNorm": lambda student, teacher: "squeezenet" not in student + teacher,
+    }
+    yield "| inject minus another arm | pairs | better random start | kaiming | xavier | random | teacher |"
+    yield "|---" * 7 + "|"
+    for label, matches in subsets.items():
+        curves = [by_arm for _, student, teacher, by_arm in found if matches(student, teacher)]
+        ends = [{arm: float(curve[:, -1].mean()) for arm, curve in by_arm.items()} for by_arm in curves]
+        columns = [[gain(by_arm) for by_arm in curves]]
+        columns += [[end[INJECT] - end[arm] for end in ends] for arm in ARMS if arm != INJECT]
+        cells = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*interval(values)) for values in columns if len(values) > 1]
+        yield f"| {label} | {len(curves)} | {' | '.join(cells)} |"
 
 
 def draw_figure(rows: Sequence[Row], path: Path) -> None:

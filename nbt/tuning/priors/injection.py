@@ -13,13 +13,15 @@ from nbt.tuning.target import Target
 _INIT = setting("init")
 _SOURCE = "Czyzewski 2021, arXiv 2101.02757, and 67 pairs in arXiv 2212.13970: gain and similarity correlate 0.83"
 _LOSS_PER_SIMILARITY = 4.0
+# Low, because near and far teachers gained the same in `studies/injection.py`.
+_STRENGTH = 0.1
 
 
 @prior(
     source=_SOURCE,
     dimensions=("init",),
     needs=(TLI_SIMILARITY,),
-    strength=0.3,
+    strength=_STRENGTH,
 )
 def inject_by_similarity(target: Target) -> PriorSuggestion | None:
     """Injects the weights of a teacher whose architecture is similar."""
@@ -37,7 +39,7 @@ def inject_by_similarity(target: Target) -> PriorSuggestion | None:
     )
 
 
-@prior(source=_SOURCE, dimensions=("teacher",), needs=(TLI_SIMILARITIES,), strength=0.3)
+@prior(source=_SOURCE, dimensions=("teacher",), needs=(TLI_SIMILARITIES,), strength=_STRENGTH)
 def inject_the_most_similar(target: Target) -> PriorSuggestion | None:
     """Prefers, of several teachers, those of which the architecture is more similar."""
     similarities = target.tli_similarities or {}
