@@ -111,7 +111,8 @@ def recommend(
 
     They are the tuned default if the space contains it: on other datasets, no choice by profile and shipped tables was
     better (`studies/tuned_default.py`). With tables of your own, and in other spaces, they are the settings with the
-    greatest prior mean. A search runs both after the baseline recipes.
+    greatest prior mean. A search runs both after the baseline recipes. Where the profile shows that the weights have no
+    advantage over random ones, training from scratch is recommended, which such a search runs second.
 
     Args:
         profile: Fit profile from `fit` or `nbt.profile_fit`.
@@ -122,7 +123,9 @@ def recommend(
     Raises:
         UsageError: An argument is invalid.
     """
+    from nbt.tuning.baseline_recipes import FROM_SCRATCH, from_scratch_recipe
     from nbt.tuning.samplers.recommendation import recommend_settings
+    from nbt.tuning.samplers.without_transfer import starts_without_transfer
     from nbt.tuning.space.applicability import unconditional_space
     from nbt.tuning.space.space import Space
     from nbt.tuning.target import Target
@@ -136,5 +139,8 @@ def recommend(
     # Priors and tables reason with the length of the training that is recommended.
     target = Target.of({}, profile.to_dict(), tuned.epochs if is_tuned else epochs or DEFAULT_EPOCHS)
     surrogate = load_transferred_priors(experience, searched).surrogate(target, searched)
+    scratch = from_scratch_recipe(epochs or DEFAULT_EPOCHS)
+    if starts_without_transfer(target, searched) and searched.can_express(scratch):
+        return Recommendation(scratch, surrogate.explain(scratch), FROM_SCRATCH)
     settings = tuned if is_tuned else recommend_settings(surrogate, searched)
     return Recommendation(settings, surrogate.explain(settings), TUNED_DEFAULT if is_tuned else "")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nbt.tuning.engines.base import Engine
     from nbt.tuning.job_monitor import JobMonitor
     from nbt.tuning.storage.study_store import StudyStore
+    from nbt.tuning.target import Target
 
 _log = logging.getLogger("nbt")
 
@@ -126,24 +127,44 @@ class SearchRun:
         """Returns sampler, pruner and recommended settings of the controller; teachers add an injection."""
         from nbt.tuning.engines.cpu_threads import single_threaded
         from nbt.tuning.relative_cost import cost_model
+        from nbt.tuning.samplers.without_transfer import starts_without_transfer
 
         record = self.store.record()
         with single_threaded():
             arguments = self.strategy.arguments(self.prepared.space, cost_model(record))
-        epochs = self.prepared.config.epochs
         if self.strategy.surrogate is not None:
-            # Of several backbones, only the default recipe runs in any case; the others where they may gain enough.
-            baselines = baseline_recipes(epochs)[: None if self.prepared.candidates is None else 1]
-            # A study that has gone on without it is continued as it began.
-            if self.strategy.surrogate.target.has_clear_advantage is False and len(record.trials) < 2:
-                baselines.insert(1, (FROM_SCRATCH, from_scratch_recipe(epochs)))
-            arguments["baselines"] = baselines
+            target = self.strategy.surrogate.target
+            without_transfer = starts_without_transfer(target, self.prepared.space)
+            arguments["baselines"] = self._baselines(record, target, without_transfer=without_transfer)
+            if without_transfer:
+                arguments["recommended"] = []  # they transfer
         injections = _initial_injections(
-            parse_teacher_names(self.prepared.config.teacher), record.dataset.get(TLI_SIMILARITIES, {}), epochs
+            parse_teacher_names(self.prepared.config.teacher),
+            record.dataset.get(TLI_SIMILARITIES, {}),
+            self.prepared.config.epochs,
         )
         if injections:
             arguments["recommended"] = [*injections, *arguments.get("recommended", [])]
         return arguments
+
+    def _baselines(
+        self, record: StudyRecord, target: Target, *, without_transfer: bool
+    ) -> list[tuple[str, TransferSettings]]:
+        """Returns the baseline recipes, with training from scratch where the weights have no clear advantage.
+
+        Args:
+            record: The record of the study.
+            target: The target task.
+            without_transfer: Whether only the default recipe transfers.
+        """
+        epochs = self.prepared.config.epochs
+        # Of several backbones, only the default recipe runs in any case; the others where they may gain enough.
+        only_default = self.prepared.candidates is not None or without_transfer
+        baselines = baseline_recipes(epochs)[: 1 if only_default else None]
+        # A study that has gone on without it is continued as it began.
+        if target.has_clear_advantage is False and len(record.trials) < 2:
+            baselines.insert(1, (FROM_SCRATCH, from_scratch_recipe(epochs)))
+        return baselines
 
     def _stream_controller_arguments(self) -> dict[str, Any]:
         """Returns sampler, pruner and baseline recipes of the controller for a search over streams of tasks."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-# Standard errors of the difference of two probes that a clear advantage exceeds.
-_CLEAR = 2.0
+# Standard errors of the difference of two probes that a clear advantage exceeds, and that no advantage may reach.
+_CLEAR, _NONE = 2.0, 1.0
 # An error below a tenth of a per cent is within the noise of any sample that a profile measures.
 _MIN_ERROR = 1e-3
 
@@ -27,14 +27,28 @@ def advantage(pretrained: float, random: float) -> float:
 def is_clear_advantage(pretrained: float, random: float, images: float) -> bool:
     """Returns whether a probe of pretrained features is better than one of random ones by two standard errors.
 
-    The errors are those of independent binomial samples, with two correct and two wrong predictions added (Agresti and
-    Coull 1998). Both probes classify the same images, so that the error of their difference is hardly larger.
-
     Args:
         pretrained: As in `advantage`.
         random: As in `advantage`.
         images: Number of images on which each accuracy was measured.
     """
+    return pretrained - random > _CLEAR * _standard_error(pretrained, random, images)
+
+
+def is_no_advantage(pretrained: float, random: float, images: float) -> bool:
+    """Returns whether a probe of pretrained features is at most one standard error above one of random ones.
+
+    The arguments are those of `is_clear_advantage`. Between the two, the probes do not tell.
+    """
+    return pretrained - random <= _NONE * _standard_error(pretrained, random, images)
+
+
+def _standard_error(pretrained: float, random: float, images: float) -> float:
+    """Returns the standard error of the difference of two probes, as of independent binomial samples.
+
+    Two correct and two wrong predictions are added (Agresti and Coull 1998). Both probes classify the same images, so
+    that the error of their difference is hardly larger.
+    """
     shares = [(accuracy * images + 2.0) / (images + 4.0) for accuracy in (pretrained, random)]
     variance = sum(share * (1.0 - share) for share in shares) / (images + 4.0)
-    return pretrained - random > _CLEAR * math.sqrt(variance)
+    return math.sqrt(variance)

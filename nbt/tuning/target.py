@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbt.fit.advantage import advantage, is_clear_advantage
+from nbt.fit.advantage import advantage, is_clear_advantage, is_no_advantage
 from nbt.metrics import DEFAULT_METRIC
 from nbt.tuning.storage.codec import TLI_SIMILARITIES, TLI_SIMILARITY, score_images
 
@@ -107,11 +107,26 @@ class Target:
         other weights, even of noise, may look better. None if the measures are missing, and where the weights are
         random, so that nothing could be transferred.
         """
+        probes = self._best_probes()
+        return None if probes is None else is_clear_advantage(*probes)
+
+    @property
+    def has_no_advantage(self) -> bool:
+        """Whether the ridge probe of the best pretrained unit is hardly better than that of the best random unit.
+
+        Such weights fit the target as little as random ones; `has_clear_advantage` is False then. False if the measures
+        are missing, and where the weights are random.
+        """
+        probes = self._best_probes()
+        return probes is not None and is_no_advantage(*probes)
+
+    def _best_probes(self) -> tuple[float, float, float] | None:
+        """Returns the probe accuracies of the best pretrained and of the best random unit, and their images."""
         images, own = self.scalars.get("samples"), self.layer("ridge_accuracy")
         random = self.layer("ridge_accuracy_random")
         if self.has_random_weights or not images or not own or not random:
             return None
-        return is_clear_advantage(max(own), max(random), images)
+        return max(own), max(random), images
 
     @property
     def architecture(self) -> str:

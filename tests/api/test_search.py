@@ -23,6 +23,7 @@ from nbt.models.backbone_spec import parse_backbone
 from nbt.settings import TransferSettings
 from nbt.task.task import Task
 from nbt.training.export.exported_model import read_card
+from nbt.tuning.baseline_recipes import from_scratch_recipe
 from nbt.tuning.engines import worker_count
 from nbt.tuning.storage.records import StudyObserver, TrialRecord
 from nbt.tuning.storage.studies import list_studies, resolve_storage
@@ -633,13 +634,19 @@ def test_weights_without_an_advantage_are_compared_with_training_from_scratch_fi
     torch.save(noise, own_folder / "noise.pth")
     useless = nbt.load_task("digits", backbone="conv3(width=8)", weights=own_folder / "noise.pth", shots=24)
     options = {**QUICK, "workers": 1, "progress": False}
-    result = nbt.search(useless, budget=3, **{**options, "study": "noise"})
+    result = nbt.search(useless, budget=4, **{**options, "study": "noise"})
     origins = [trial.origin for trial in result.record.trials]
-    assert origins[:2] == ["anchor: default recipe", "anchor: training from scratch"]
-    assert result.record.trials[1].settings.transfer_depth == 0.0
+    assert origins == ["anchor: default recipe", "anchor: training from scratch", "sampler", "sampler"]
+    assert [trial.settings.transfer_depth for trial in result.record.trials] == [1.0, 0.0, 0.0, 0.0]
     document = result.to_json()["transfer"]
     assert document["advised"] == (result.recommended.transfer_depth > 0.0)
     assert "with random weights: no clear advantage." in document["evidence"][0]
+    recommendation = api.recommend(FitProfile.from_dict(result.record.profile))
+    assert (recommendation.name, recommendation.settings) == ("training from scratch", from_scratch_recipe(12))
+
+    monkeypatch.setattr(Target, "has_no_advantage", False)
+    record = nbt.search(useless, budget=3, **{**options, "study": "unclear"}).record
+    assert [trial.origin for trial in record.trials][1:] == ["anchor: training from scratch", "anchor: linear probe"]
 
     monkeypatch.setattr(Target, "has_clear_advantage", True)
     record = nbt.search(useless, budget=3, **options).record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,22 @@ class TestRecommend:
         assert "Suggestions that the settings do not follow moderate head rate a low rate; here 0.5 (a test)" in text
         assert "No prior and no recorded task judges stall: neutral values." in text
         assert "based on the priors alone, without recorded tasks" in text
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            ("tuned default 1", "The tuned default 1, the recipe that was best on other datasets;"),
+            ("training from scratch", "Training from scratch, because no pretrained unit has better features"),
+        ],
+    )
+    def test_a_recipe_with_a_name_is_explained(
+        self, name: str, reason: str, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        fake_api.results["recommend"] = dataclasses.replace(fake_api.results["recommend"], name=name)
+        assert run([*FIT, "--recommend", "-q"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert reason in text and "Suggestions that the settings follow" in text
+        assert "neutral values" not in text
 
     def test_json_contains_them_with_the_profile(self, fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
         fake_api.results["fit"] = two_profiles()

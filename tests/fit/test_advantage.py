@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nbt.fit.advantage import advantage, is_clear_advantage
+from nbt.fit.advantage import advantage, is_clear_advantage, is_no_advantage
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,22 @@ def test_a_clear_advantage_exceeds_two_standard_errors(
     pretrained: float, random: float, images: int, is_clear: bool
 ) -> None:
     assert is_clear_advantage(pretrained, random, images) is is_clear
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "random", "images", "is_none"),
+    [
+        (0.50, 0.60, 600, True),
+        (0.50, 0.50, 600, True),
+        (0.52, 0.50, 600, True),
+        (0.535, 0.50, 600, False),
+        (0.56, 0.50, 60, True),
+        (0.60, 0.50, 60, False),
+        (1.0, 1.0, 600, True),
+    ],
+)
+def test_no_advantage_is_at_most_one_standard_error(
+    pretrained: float, random: float, images: int, is_none: bool
+) -> None:
+    assert is_no_advantage(pretrained, random, images) is is_none
+    assert not (is_none and is_clear_advantage(pretrained, random, images))

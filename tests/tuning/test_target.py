@@ -57,6 +57,24 @@ def test_a_clear_advantage_needs_measures_and_pretrained_weights() -> None:
     assert Target.of(facts(), {**measured, "layers": []}, 12).has_clear_advantage is None
 
 
+@pytest.mark.parametrize(
+    ("pretrained", "has_clear", "has_none"), [(0.6, True, False), (0.14, False, False), (0.1, False, True)]
+)
+def test_between_a_clear_advantage_and_none_the_profile_does_not_tell(
+    pretrained: float, has_clear: bool, has_none: bool
+) -> None:
+    target = Target.of(facts(), profile(pretrained, 0.1, samples=500), 12)
+    assert (target.has_clear_advantage, target.has_no_advantage) == (has_clear, has_none)
+
+
+def test_unknown_and_random_weights_are_not_said_to_have_no_advantage() -> None:
+    measured = profile(0.1, 0.1, samples=500)
+    assert Target.of(facts(), measured, 12).has_no_advantage
+    assert not Target.of(facts(), profile(0.1, 0.1), 12).has_no_advantage
+    assert not Target.of(facts(), {**measured, "facts": {"weights": "none"}}, 12).has_no_advantage
+    assert not Target(epochs=12).has_no_advantage
+
+
 def test_the_best_units_are_compared() -> None:
     """Noise keeps the image for a few units, and random weights lose it sooner: the last units alone would mislead."""
     measured = profile(0.6, 0.1, samples=500)

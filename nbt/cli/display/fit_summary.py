@@ -16,6 +16,7 @@ from nbt.cli.display.tables import grid
 from nbt.fit.fit_profile import FitProfile
 from nbt.report.fit import conclusions, measures
 from nbt.report.formatting import join_words
+from nbt.tuning.baseline_recipes import FROM_SCRATCH
 
 if TYPE_CHECKING:
     from nbt.api import Recommendation
@@ -67,7 +68,7 @@ def print_recommendations(
     for name, recommendation in zip(measures.profile_names(profiles), recommendations, strict=False):
         out.print(_heading(f"{name}: recommended settings, before any training"))
         if recommendation.name:
-            out.print(Text(f"The {recommendation.name}, {_TUNED_BASIS} nbt search tries it early.\n"))
+            out.print(Text(f"{_why(recommendation.name)}\n"))
         out.print(Text(_changes(recommendation.settings)))
         followed_heading = "Suggestions that the settings follow" if recommendation.name else "Reasons"
         for heading, followed in ((followed_heading, True), ("Suggestions that the settings do not follow", False)):
@@ -76,6 +77,16 @@ def print_recommendations(
         if not recommendation.name:
             out.print("", *_basis(recommendation.guide))
         out.print("")
+
+
+def _why(name: str) -> str:
+    """Returns the sentence on a recommended recipe with a name of its own."""
+    if name == FROM_SCRATCH:
+        return (
+            "Training from scratch, because no pretrained unit has better features for these images than the best unit "
+            "with random weights. nbt search tries it second."
+        )
+    return f"The {name}, {_TUNED_BASIS} nbt search tries it early."
 
 
 def _basis(guide: Mapping[str, Any]) -> list[Text]:

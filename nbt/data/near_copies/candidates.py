@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from nbt.data.near_copies.large_arrays import empty_array
+from nbt.data.near_copies.neighbours import find_neighbours
 from nbt.data.near_copies.thumbnails import Floats, sample_crops, shrink, thumbnails
 
-Rows = TypeVar("Rows", Floats, npt.NDArray[np.uint8])
+Index = npt.NDArray[np.int64]
 
 NEIGHBOURS = 8
 """Nearest neighbours per image that are compared."""
@@ -35,8 +37,7 @@ _DIMENSIONS = 128
 # Of few images, the components of small variance are noise.
 _MIN_DIMENSIONS, _IMAGES_PER_DIMENSION = 8, 4
 _BASIS_IMAGES = 4096
-_IMAGES_PER_CHUNK = 512
-_ROWS_PER_CHUNK = 256
+_IMAGES_PER_CHUNK, _PAIRS_PER_CHUNK = 512, 4096
 # Variance in grey levels squared that compression and sampling add to a cell of the grid.
 _NOISE = 2.0
 
@@ -65,66 +66,53 @@ class Candidates:
         crops: The likeliest crop of each pair, as for `sample_crops`, (n, 4).
     """
 
-    pairs: npt.NDArray[np.int64]
+    pairs: Index
     crops: Floats
 
 
 def find_candidates(described: Descriptions, mirrored: bool = False) -> Candidates:
     """Returns each image's nearest neighbours, by the largest cosine of its descriptor with those of their crops.
 
-    The search is exact.
-
     Args:
         described: Descriptions of the images.
         mirrored: Whether to look for mirrored copies.
     """
     queries = described.mirrored if mirrored else described.crops[0]
-    pairs = [np.empty((0, 2), dtype=np.int64)]
-    for start in range(0, len(queries), _ROWS_PER_CHUNK):
-        pairs += _nearest(queries[start : start + _ROWS_PER_CHUNK], described.crops, start)
-    found = np.concatenate(pairs)
-    cosines = np.einsum("pd,cpd->cp", queries[found[:, 0]], described.crops[:, found[:, 1]])
+    found = find_neighbours(queries, described.crops, NEIGHBOURS, MIN_COSINE)
+    cosines, crops = np.empty(len(found), dtype=np.float32), np.empty(len(found), dtype=np.int64)
+    for chunk in _chunks(len(found), _PAIRS_PER_CHUNK):
+        first, second = found[chunk].T
+        by_crop = np.einsum("pd,cpd->cp", queries[first], described.crops[:, second])
+        cosines[chunk], crops[chunk] = by_crop.max(0), by_crop.argmax(0)
     # Of the two directions of a pair, the one with the larger cosine is compared.
-    order = np.argsort(-cosines.max(0), kind="stable")
+    order = np.argsort(-cosines, kind="stable")
     kept = order[np.unique(np.sort(found[order], axis=1), axis=0, return_index=True)[1]]
-    return Candidates(found[kept], CROPS[cosines.argmax(0)[kept]])
+    return Candidates(found[kept], CROPS[crops[kept]])
 
 
-def _nearest(queries: Floats, described: Floats, start: int) -> list[npt.NDArray[np.int64]]:
-    """Returns pairs of queries and their nearest neighbours; the first query is image `start`."""
-    cosines = queries @ described[0].T
-    for descriptors in described[1:]:
-        np.maximum(cosines, queries @ descriptors.T, out=cosines)
-    rows = np.arange(len(queries))
-    cosines[rows, start + rows] = -1
-    pairs = []
-    for _ in range(NEIGHBOURS):
-        nearest = cosines.argmax(1)
-        near = np.flatnonzero(cosines[rows, nearest] >= MIN_COSINE)
-        pairs.append(np.stack([start + near, nearest[near]], axis=1))
-        cosines[rows, nearest] = -1
-    return pairs
-
-
-def describe(images: npt.NDArray[np.uint8]) -> Descriptions:
+def describe(images: npt.NDArray[np.uint8], index: Index) -> Descriptions:
     """Describes images by the principal components of 16 x 16 grey values, scaled to unit variance over the dataset.
 
     What the images have in common has no weight, as in a set of hand signs before one wall.
 
     Args:
-        images: RGB images, uint8 (N, H, H, 3), with N >= 2.
+        images: RGB images, uint8 (M, H, H, 3).
+        index: The images to describe, (N,), with N >= 2.
     """
-    grey = np.concatenate([_grey(chunk) for chunk in _chunks(images)])
-    values = _grid(grey[:: max(1, len(images) // _BASIS_IMAGES)])
+    n = len(index)
+    grey = empty_array(n, 2 * _GRID, 2 * _GRID)
+    for chunk in _chunks(n, _IMAGES_PER_CHUNK):
+        grey[chunk] = _grey(images[index[chunk]])
+    values = _grid(grey[:: max(1, n // _BASIS_IMAGES)])
     mean = values.mean(0)
     variances, basis = np.linalg.eigh(np.cov(values - mean, rowvar=False))
-    kept = slice(-min(_DIMENSIONS, max(_MIN_DIMENSIONS, len(images) // _IMAGES_PER_DIMENSION)), None)
+    kept = slice(-min(_DIMENSIONS, max(_MIN_DIMENSIONS, n // _IMAGES_PER_DIMENSION)), None)
     projection = (basis[:, kept] / np.sqrt(variances[kept].clip(0) + _NOISE)).astype(np.float32)
-    described = [
-        np.stack([_unit((_grid(view) - mean) @ projection) for view in _views(chunk)]) for chunk in _chunks(grey)
-    ]
-    *crops, mirrored = np.concatenate(described, axis=1)
-    return Descriptions(grey, np.stack(crops), mirrored)
+    described = empty_array(len(CROPS) + 1, n, projection.shape[1])
+    for chunk in _chunks(n, _IMAGES_PER_CHUNK):
+        for view, rows in zip(_views(grey[chunk]), described, strict=True):
+            rows[chunk] = _unit((_grid(view) - mean) @ projection)
+    return Descriptions(grey, described[:-1], described[-1])
 
 
 def _views(grey: Floats) -> list[Floats]:
@@ -132,8 +120,8 @@ def _views(grey: Floats) -> list[Floats]:
     return [grey, *crops, np.ascontiguousarray(grey[:, :, ::-1])]
 
 
-def _chunks(rows: Rows) -> list[Rows]:
-    return [rows[start : start + _IMAGES_PER_CHUNK] for start in range(0, len(rows), _IMAGES_PER_CHUNK)]
+def _chunks(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, start + size) for start in range(0, count, size))
 
 
 def _grey(images: npt.NDArray[np.uint8]) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nbt.data.near_copies.alignment import align, find_crops
-from nbt.data.near_copies.candidates import Candidates
+from nbt.data.near_copies.candidates import Candidates, Index
 from nbt.data.near_copies.simulation import sample_through, simulate_changes
 from nbt.data.near_copies.thumbnails import SIDE, Floats, sample_crops, thumbnails
 
@@ -40,7 +40,7 @@ _COARSE_PAIRS_PER_CHUNK, _PAIRS_PER_CHUNK = 256, 32
 
 
 def are_copies(
-    images: npt.NDArray[np.uint8], grey: Floats, candidates: Candidates, mirrored: bool = False
+    images: npt.NDArray[np.uint8], index: Index, grey: Floats, candidates: Candidates, mirrored: bool = False
 ) -> tuple[npt.NDArray[np.bool_], int]:
     """Returns whether the first image of each pair is a near copy of the second, (n,), and how many are not compared.
 
@@ -48,9 +48,10 @@ def are_copies(
     similar ones are compared in detail; the others count as no copies.
 
     Args:
-        images: RGB images, uint8 (N, H, H, 3).
-        grey: Small grey versions of them, as of `describe`.
-        candidates: The pairs and their likeliest crops.
+        images: RGB images, uint8 (M, H, H, 3).
+        index: The images that are compared, (N,).
+        grey: Small grey versions of them, as of `describe`, (N, 32, 32).
+        candidates: The pairs, as positions in `index`, and their likeliest crops.
         mirrored: Whether to mirror the first image.
     """
     pairs, crops = candidates.pairs, candidates.crops.copy()
@@ -63,14 +64,14 @@ def are_copies(
         rough[chunk] = _rough_difference(first[:, None], *sample_crops(second[:, None], crops[chunk]))
         is_similar[chunk] = (correlation >= _COARSE_CORRELATION) & (rough[chunk] <= _MAX_COARSE_DIFFERENCE)
     result = np.zeros(len(pairs), dtype=bool)
-    similar, limit = np.flatnonzero(is_similar), max(MIN_COMPARED, len(images))
+    similar, limit = np.flatnonzero(is_similar), max(MIN_COMPARED, len(index))
     n_left_out = max(0, len(similar) - limit)
     similar = similar[np.sort(np.argsort(rough[similar], kind="stable")[:limit])]
     for start in range(0, len(similar), _PAIRS_PER_CHUNK):
-        index = similar[start : start + _PAIRS_PER_CHUNK]
-        queries, others = images[pairs[index, 0]], images[pairs[index, 1]]
+        found = similar[start : start + _PAIRS_PER_CHUNK]
+        queries, others = (images[index[pairs[found, side]]] for side in (0, 1))
         queries = queries[:, :, ::-1] if mirrored else queries
-        result[index] = compare(queries, others, crops[index]) <= MAX_DIFFERENCE
+        result[found] = compare(queries, others, crops[found]) <= MAX_DIFFERENCE
     return result, n_left_out
 
 

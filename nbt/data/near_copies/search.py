@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nbt.data.near_copies.candidates import Descriptions, describe, find_candidates
+from nbt.data.near_copies.candidates import Descriptions, Index, describe, find_candidates
 from nbt.data.near_copies.comparison import are_copies
-
-Index = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,13 +41,12 @@ def find_near_copies(images: npt.NDArray[np.uint8]) -> NearCopies:
 
     first = first_of_equal(images)
     unique = np.unique(first)
-    compared = images[unique] if len(unique) < len(images) else images
-    if len(compared) < 2:
+    if len(unique) < 2:
         pairs = mirrored = np.empty((0, 2), dtype=np.int64)
         not_compared = 0
     else:
-        described = describe(compared)
-        found = [_similar_pairs(compared, described, flip) for flip in (False, True)]
+        described = describe(images, unique)
+        found = [_similar_pairs(images, unique, described, flip) for flip in (False, True)]
         pairs, mirrored = (unique[indices] for indices, _ in found)
         not_compared = sum(left_out for _, left_out in found)
     edges = np.concatenate([np.stack([np.arange(len(images)), first], axis=1), pairs])
@@ -72,8 +69,10 @@ def first_of_equal(images: npt.NDArray[np.uint8]) -> Index:
     return np.array([seen.setdefault(digest, i) for i, digest in enumerate(hashes)], dtype=np.int64)
 
 
-def _similar_pairs(images: npt.NDArray[np.uint8], described: Descriptions, mirrored: bool) -> tuple[Index, int]:
-    """Returns pairs of near copies, the smaller index first, each once, int64 (n, 2), and `not_compared`."""
+def _similar_pairs(
+    images: npt.NDArray[np.uint8], index: Index, described: Descriptions, mirrored: bool
+) -> tuple[Index, int]:
+    """Returns pairs of near copies, the smaller position in `index` first, each once, and `not_compared`."""
     candidates = find_candidates(described, mirrored)
-    copies, left_out = are_copies(images, described.grey, candidates, mirrored)
+    copies, left_out = are_copies(images, index, described.grey, candidates, mirrored)
     return np.unique(np.sort(candidates.pairs[copies], axis=1), axis=0), left_out

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nbt.settings import TransferSettings
 from nbt.tuning.relative_cost import CostModel, relative_cost
 from nbt.tuning.samplers.candidates import best_recorded_params
+from nbt.tuning.samplers.without_transfer import is_transfer_better, starts_without_transfer, without_transfer
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import mutate, neutral_params, sample_many_params
@@ -37,7 +38,8 @@ class BayesianSampler(optuna.samplers.BaseSampler):
 
     The model is a `PriorSurrogate`. Pruned trials enter it with their forecast, and running trials with their posterior
     mean (the "kriging believer" of Ginsbourger, Le Riche, Carraro 2010), so that parallel workers receive different
-    settings.
+    settings. Where the pretrained weights have no advantage over random ones (`Target.has_no_advantage`), it proposes
+    trainings from scratch until a trial that transfers is clearly better than all of them.
 
     Args:
         surrogate: Model of the logit score.
@@ -79,6 +81,7 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         self._recorded_candidates = best_recorded_params(surrogate, space)
         self._unjudged = neutral_params(d for d in space.dimensions if d.name in surrogate.unjudged)
         self._default = neutral_params(space.dimensions)
+        self._starts_without_transfer = starts_without_transfer(surrogate.target, space)
         self._study: optuna.Study | None = None
         self._trial_number = -1
 
@@ -264,7 +267,10 @@ class BayesianSampler(optuna.samplers.BaseSampler):
             else []
         )
         moved = self._with_every_backbone([self._default, *starts, *recorded]) if self._space.has_backbones else []
-        return [*random, *local, *recorded, *moved]
+        candidates = [*random, *local, *recorded, *moved]
+        if self._starts_without_transfer and not is_transfer_better(observations):
+            return without_transfer(candidates)
+        return candidates
 
     def _with_every_backbone(self, candidates: Sequence[Mapping[str, ParamValue]]) -> list[dict[str, ParamValue]]:
         return [{**params, BACKBONE: name} for params in candidates for name in self._surrogate.backbone_costs]

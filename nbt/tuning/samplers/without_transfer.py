@@ -1,0 +1,50 @@
+"""Searches with weights that do not help: they train from scratch, as long as transfer is not clearly better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from nbt.tuning.baseline_recipes import is_from_scratch
+from nbt.tuning.space.dimension import ParamValue
+from nbt.tuning.space.space import Space
+from nbt.tuning.surrogate.observation import Observation
+from nbt.tuning.target import Target
+
+_TRANSFER_DEPTH = "transfer_depth"
+_CLEAR = 2.0  # standard errors
+
+
+def starts_without_transfer(target: Target, space: Space) -> bool:
+    """Returns whether a search begins with trainings from scratch, because the weights have no advantage.
+
+    A search over several backbones leaves the choice to what is expected of each.
+
+    Args:
+        target: The target task.
+        space: The search space.
+    """
+    return target.has_no_advantage and not space.has_backbones and _TRANSFER_DEPTH in space.parameters
+
+
+def without_transfer(candidates: Sequence[Mapping[str, ParamValue]]) -> list[dict[str, ParamValue]]:
+    """Returns candidates that transfer nothing and are equal otherwise."""
+    return [{**params, _TRANSFER_DEPTH: 0.0} for params in candidates]
+
+
+def is_transfer_better(observations: Sequence[Observation]) -> bool:
+    """Returns whether the best transfer is clearly above the best training from scratch; False while one is missing.
+
+    Args:
+        observations: Finished trials; those without a score do not count.
+    """
+    best: dict[bool, tuple[float, float]] = {}  # whether it is from scratch -> score and variance
+    for trial in observations:
+        if trial.logit_score is None:
+            continue
+        key = is_from_scratch(trial.settings)
+        best[key] = max(best.get(key, (-math.inf, 0.0)), (trial.logit_score, trial.variance))
+    if len(best) < 2:
+        return False
+    (scratch, scratch_variance), (transfer, transfer_variance) = best[True], best[False]
+    return transfer - scratch > _CLEAR * math.sqrt(scratch_variance + transfer_variance)
