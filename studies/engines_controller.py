@@ -21,6 +21,7 @@ from nbt.tracking import Tracker
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.budget import Budget
 from nbt.tuning.controller import SearchController
+from nbt.tuning.engines.cpu_threads import single_threaded
 from nbt.tuning.experience.folder import load_experience
 from nbt.tuning.relative_cost import study_cost_model
 from nbt.tuning.space.applicability import applicable_space
@@ -143,7 +144,7 @@ def simulated_epoch(spec: TrialSpec, epoch: int) -> EpochResult:
 class SimulatedEngine:
     """An engine in this process that simulates one epoch of each running trial in turn.
 
-    Trials start some epochs apart, so that concurrent trials are at different epochs.
+    Like the real engines, it calls the controller with one thread. Trials start some epochs apart, so that concurrent trials are at different epochs.
     """
 
     def __init__(self, source: TimedController) -> None:
@@ -152,11 +153,12 @@ class SimulatedEngine:
 
     def run_until(self, finished: int, *, running: int) -> None:
         """Runs `running` concurrent trials until `finished` trials of the study have ended."""
-        while self._source.finished < finished:
-            while len(self._running) < running:
-                self._start()
+        with single_threaded():
+            while self._source.finished < finished:
+                while len(self._running) < running:
+                    self._start()
+                    self._step()
                 self._step()
-            self._step()
 
     def end_all(self) -> None:
         """Runs the running trials to their end."""
