@@ -144,7 +144,8 @@ def simulated_epoch(spec: TrialSpec, epoch: int) -> EpochResult:
 class SimulatedEngine:
     """An engine in this process that simulates one epoch of each running trial in turn.
 
-    Like the real engines, it calls the controller with one thread. Trials start some epochs apart, so that concurrent trials are at different epochs.
+    Like the real engines, it calls the controller with one thread. Trials start some epochs apart, so that concurrent
+    trials are at different epochs.
     """
 
     def __init__(self, source: TimedController) -> None:
