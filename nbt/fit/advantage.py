@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
-# Standard errors of the difference of two probes that a clear advantage exceeds, and that no advantage may reach.
-_CLEAR, _NONE = 2.0, 1.0
+# Standard errors of the difference of two probes between which it is expected, and that a clear advantage exceeds.
+_CLEAR = 2.0
+# An advantage below this one is none.
+_NEGLIGIBLE = 0.1
 # An error below a tenth of a per cent is within the noise of any sample that a profile measures.
 _MIN_ERROR = 1e-3
 
@@ -36,11 +38,13 @@ def is_clear_advantage(pretrained: float, random: float, images: float) -> bool:
 
 
 def is_no_advantage(pretrained: float, random: float, images: float) -> bool:
-    """Returns whether a probe of pretrained features is at most one standard error above one of random ones.
+    """Returns whether pretraining removes less than a tenth of a random network's errors, within two standard errors.
 
-    The arguments are those of `is_clear_advantage`. Between the two, the probes do not tell.
+    The arguments are those of `is_clear_advantage`. Where neither holds, as with few images or a probe that classifies
+    nearly all of them with random weights, too, the probes do not tell.
     """
-    return pretrained - random <= _NONE * _standard_error(pretrained, random, images)
+    highest = pretrained + _CLEAR * _standard_error(pretrained, random, images)
+    return advantage(highest, random) < _NEGLIGIBLE and not is_clear_advantage(pretrained, random, images)
 
 
 def _standard_error(pretrained: float, random: float, images: float) -> float:

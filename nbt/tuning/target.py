@@ -112,10 +112,10 @@ class Target:
 
     @property
     def has_no_advantage(self) -> bool:
-        """Whether the ridge probe of the best pretrained unit is hardly better than that of the best random unit.
+        """Whether the ridge probe shows that the best pretrained unit is hardly better than the best random unit.
 
-        Such weights fit the target as little as random ones; `has_clear_advantage` is False then. False if the measures
-        are missing, and where the weights are random.
+        Such weights fit the target as little as random ones; `has_clear_advantage` is False then. False if the probe
+        cannot tell, the measures are missing, or the weights are random.
         """
         probes = self._best_probes()
         return probes is not None and is_no_advantage(*probes)

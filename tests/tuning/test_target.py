@@ -58,12 +58,13 @@ def test_a_clear_advantage_needs_measures_and_pretrained_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pretrained", "has_clear", "has_none"), [(0.6, True, False), (0.14, False, False), (0.1, False, True)]
+    ("pretrained", "random", "has_clear", "has_none"),
+    [(0.6, 0.1, True, False), (0.6, 0.55, False, False), (0.55, 0.55, False, False), (0.1, 0.1, False, True)],
 )
 def test_between_a_clear_advantage_and_none_the_profile_does_not_tell(
-    pretrained: float, has_clear: bool, has_none: bool
+    pretrained: float, random: float, has_clear: bool, has_none: bool
 ) -> None:
-    target = Target.of(facts(), profile(pretrained, 0.1, samples=500), 12)
+    target = Target.of(facts(), profile(pretrained, random, samples=500), 12)
     assert (target.has_clear_advantage, target.has_no_advantage) == (has_clear, has_none)
 
 

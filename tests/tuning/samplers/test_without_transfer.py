@@ -30,7 +30,7 @@ def observe(settings: TransferSettings, score: float | None, variance: float = 0
 
 def test_only_weights_without_an_advantage_are_left_out_at_first() -> None:
     assert starts_without_transfer(USELESS, SPACE)
-    assert not starts_without_transfer(Target.of(facts(), profile(0.14, 0.1, samples=500), LENGTH), SPACE)
+    assert not starts_without_transfer(Target.of(facts(), profile(0.6, 0.55, samples=500), LENGTH), SPACE)
     assert not starts_without_transfer(Target(epochs=LENGTH), SPACE)
 
 
