@@ -10,7 +10,7 @@ from nbt.errors import NbtError
 from nbt.metrics import METRICS
 from nbt.option import check_final_seeds
 from nbt.training.results import TrialOutcome, TrialSpec
-from nbt.tuning.baseline_recipes import DEFAULT_RECIPE
+from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, is_from_scratch
 from nbt.tuning.engines.base import TrialSource
 from nbt.tuning.finals.finalists import Finalist, choose_finalists, stored_finalists
 from nbt.tuning.finals.plan import MAX_FINALISTS, FinalsPlan, is_cheaper, plan_finals
@@ -41,7 +41,8 @@ class Finals(TrialSource):
         seeds: Maximum number of folds, 2 or more.
         max_cost: What finals and last training may cost at most, in trainings of the default recipe; for a budget in
             time.
-        surrogate: Model of the search, which chooses the finalists; None chooses them by their values.
+        surrogate: Model of the search, which chooses the finalists; None chooses them by their values. Where its target
+            has no advantage from the weights, training from scratch is preferred to recipes that are as good.
         checkpoints: Folder for the checkpoints of running trials; None disables checkpoints.
         observers: Observers of the study.
 
@@ -71,6 +72,9 @@ class Finals(TrialSource):
         model, length = cost_model(record), record.config.epochs
         self._costs = {finalist.name: model.training(finalist.settings) / length for finalist in self._finalists}
         self._comparisons = max(1, len(self._finalists) - 1) * count_looks(plan.folds)
+        # A search over several backbones has a target for each.
+        leaves_weights_out = surrogate is not None and not record.candidates and surrogate.target.has_no_advantage
+        self._from_scratch = {f.name for f in self._finalists if leaves_weights_out and is_from_scratch(f.settings)}
         self._metric = record.config.metric
         self._design = validation_design(record.dataset, self._comparisons, self._metric)
         self._load_predictions = record.load_predictions
@@ -176,6 +180,7 @@ class Finals(TrialSource):
             failed=self._failed,
             design=self._design,
             costs=self._costs,
+            simpler=self._from_scratch,
         )
 
     def _store_decision(self) -> None:
@@ -219,6 +224,7 @@ class Finals(TrialSource):
                 self._mean(default_runs),
                 cheaper_than=cheaper_than,
                 costs=self._costs,
+                needs_no_weights=self._state.best != leader and leader in self._from_scratch,
             ),
             "folds": True,
             "comparisons": self._comparisons,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -12,7 +12,7 @@ from nbt.tuning.intervals import Interval, ValidationDesign
 from nbt.tuning.run_scores import RunScore, score_difference
 
 CHEAPER_REASON = "Nothing is better than"
-"""Beginning of the sentence of `describe_comparison` that says why a cheaper recipe is recommended."""
+"""Beginning of the sentence of `describe_comparison` that says why a cheaper or simpler recipe is recommended."""
 
 MIN_SEEDS = 3
 """Number of seeds before the first decision; intervals of fewer seeds are too wide."""
@@ -28,8 +28,8 @@ class SelectionState:
         dropped: Name of each dropped finalist -> reason.
         leader: The recommended finalist if the selection is finished, else None.
         finished: Whether no more runs are needed: `leader` is None then if all finalists failed.
-        best: The finalist with the best mean if the selection is finished. A cheaper finalist is recommended instead
-            if nothing is better than the default recipe beyond noise.
+        best: The finalist with the best mean if the selection is finished. A cheaper or simpler finalist is recommended
+            instead if nothing is better than the default recipe beyond noise.
     """
 
     rounds: int
@@ -53,6 +53,7 @@ def select_finalist(
     failed: Mapping[str, str] | None = None,
     design: ValidationDesign | None = None,
     costs: Mapping[str, float] | None = None,
+    simpler: Collection[str] = (),
 ) -> SelectionState:
     """Returns the state of the selection after the given runs.
 
@@ -65,6 +66,7 @@ def select_finalist(
     If the interval of the paired difference between the leader and the default recipe includes 0, the cheapest finalist
     is recommended that is clearly cheaper than the leader, cannot be distinguished from it, and has a mean of about one
     standard error below at most (one-standard-error rule; Breiman et al. 1984, "Classification and Regression Trees").
+    By the same rule, the best of the simpler finalists is preferred to all others.
 
     Args:
         scores: Name of each finalist -> its runs by round; round i of all finalists has the same seed and split.
@@ -75,6 +77,7 @@ def select_finalist(
             corrected for the number of comparisons; that with others only saves runs and is not. None gives Student's
             t intervals over the seeds.
         costs: Name of each finalist -> relative cost of its training; None recommends the leader.
+        simpler: Names of finalists that are recommended if they are as good, whatever they cost.
     """
     dropped = dict(failed or {})
     rounds = min(MIN_SEEDS, max_seeds)
@@ -96,15 +99,28 @@ def select_finalist(
                 equal = [
                     name
                     for name in remaining
-                    if name not in worse
-                    and is_cheaper(costs[name], costs[leader])
-                    and _is_close(scores[name][:rounds], scores[leader][:rounds], designs[name])
+                    if name not in worse and _is_close(scores[name][:rounds], scores[leader][:rounds], designs[name])
                 ]
-                recommended = min(equal, key=lambda name: costs[name], default=leader)
+                recommended = _prefer(leader, equal, costs, simpler)
             return SelectionState(
                 rounds=rounds, active=remaining, dropped=dropped, leader=recommended, finished=True, best=leader
             )
         rounds += 1
+
+
+def _prefer(leader: str, equal: Sequence[str], costs: Mapping[str, float], simpler: Collection[str]) -> str:
+    """Returns the leader, or another finalist that is as good and simpler, or else cheaper.
+
+    Args:
+        leader: The finalist with the best mean.
+        equal: Names of the finalists that are as good, the leader among them, in the order of the search.
+        costs: Name of each finalist -> relative cost.
+        simpler: Names of the simpler finalists.
+    """
+    if preferred := [name for name in equal if name in simpler]:
+        return leader if leader in preferred else preferred[0]
+    cheaper = [name for name in equal if is_cheaper(costs[name], costs[leader])]
+    return min(cheaper, key=lambda name: costs[name], default=leader)
 
 
 def describe_comparison(
@@ -116,6 +132,7 @@ def describe_comparison(
     *,
     cheaper_than: str | None = None,
     costs: Mapping[str, float] | None = None,
+    needs_no_weights: bool = False,
 ) -> str:
     """Returns a sentence that compares the recommended finalist with the default recipe.
 
@@ -127,15 +144,20 @@ def describe_comparison(
         reference: Mean score of the default recipe.
         cheaper_than: Name of the finalist with the best mean if a cheaper one is recommended instead, else None.
         costs: Name of each finalist -> relative cost of its training; needed with `cheaper_than`.
+        needs_no_weights: Whether the finalist is recommended instead of the best one because it trains from scratch.
     """
-    reason = ""
-    if cheaper_than is not None and costs is not None:
-        share = costs[name] / costs[cheaper_than]
-        reason = (
-            f" {CHEAPER_REASON} the {default} beyond noise, so {name if name != default else f'the {name}'} is "
-            f"recommended because it is cheaper: about {100 * share:.0f} % of the training time of "
-            f"{cheaper_than if cheaper_than != default else f'the {default}'}."
+    because = ""
+    if needs_no_weights:
+        because = "it trains from scratch, and the pretrained weights have no advantage over random ones"
+    elif cheaper_than is not None and costs is not None:
+        because = (
+            f"it is cheaper: about {100 * costs[name] / costs[cheaper_than]:.0f} % of the training time of "
+            f"{cheaper_than if cheaper_than != default else f'the {default}'}"
         )
+    reason = ""
+    if because:
+        recommended = name if name != default else f"the {name}"
+        reason = f" {CHEAPER_REASON} the {default} beyond noise, so {recommended} is recommended because {because}."
     if name == default:
         return reason.strip() or f"The {default} is recommended: no setting that was found has a better mean."
     if versus_default is None:

@@ -8,14 +8,18 @@ from nbt.errors import NbtError, UsageError
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult, TrialOutcome, TrialSpec
 from nbt.tuning.baseline_recipes import DEFAULT_RECIPE, default_recipe
+from nbt.tuning.finals import finals as finals_module
 from nbt.tuning.finals.finals import Finals, recommended_final
 from nbt.tuning.relative_cost import cost_model
 from nbt.tuning.run_scores import RunScore, paired_difference
+from nbt.tuning.space.space import Space
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.codec import final_key
 from nbt.tuning.storage.reader import validation_design
 from nbt.tuning.storage.records import StudyRecord
 from nbt.tuning.storage.studies import read_study, resolve_storage
+from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
+from nbt.tuning.target import Target
 from tests.tuning.fakes import (
     DATASET,
     EPOCHS,
@@ -29,6 +33,7 @@ from tests.tuning.fakes import (
     open_fake_study,
     run_search,
 )
+from tests.tuning.synthetic import profile
 
 
 def levels(**by_origin: float):
@@ -112,6 +117,22 @@ class TestRuns:
         assert record.recommended == DEFAULT_RECIPE
         assert record.finals[0].name == DEFAULT_RECIPE
         assert record.verdict.startswith("The default recipe is recommended")
+
+    def test_training_from_scratch_is_recommended_if_the_weights_have_no_advantage(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All trials count as trainings from scratch; they end within noise below the default recipe."""
+        numbers = [trial.number for trial in copy_searched_study(tmp_path, "5").ranked()]
+        default = default_recipe(EPOCHS)
+        monkeypatch.setattr(finals_module, "is_from_scratch", lambda settings: settings != default)
+        useless = Target.of({}, profile(0.1, 0.1, samples=500), EPOCHS)
+        surrogate = PriorSurrogate(useless, Space.load("non_binary"))
+        simulate = levels(default=0.5, **{f"t{number:04d}": 0.499 for number in numbers})
+        with open_fake_study(tmp_path, "5") as store:
+            FakeEngine(simulate=simulate).run(Finals(store, surrogate=surrogate))
+            record = store.record()
+        assert str(record.recommended).startswith("trial ")
+        assert record.verdict.endswith("the pretrained weights have no advantage over random ones.")
 
     def test_finalists_that_cannot_be_distinguished_run_all_seeds(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "60")

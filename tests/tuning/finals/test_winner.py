@@ -120,6 +120,31 @@ class TestCheaper:
         assert (state.leader, state.best) == (DEFAULT, "a")
 
 
+class TestSimpler:
+    COSTS = {"a": 1.0, "b": 1.0, "c": 0.2, DEFAULT: 1.0}
+
+    def select(self, *simpler: str, **runs: list[float]) -> SelectionState:
+        return select_finalist(scores(**runs), default=DEFAULT, max_seeds=3, costs=self.COSTS, simpler=simpler)
+
+    def test_a_simpler_recipe_that_is_as_good_is_recommended_whatever_others_cost(self) -> None:
+        runs = {"a": [0.7, 0.8, 0.85], "c": [0.7, 0.8, 0.85], "default": [0.8, 0.7, 0.9]}
+        state = self.select("a", **runs)
+        assert (state.leader, state.best) == ("a", DEFAULT)
+        assert self.select(**runs).leader == "c"
+
+    def test_the_leader_stays_if_it_is_simpler_itself(self) -> None:
+        state = self.select("a", "b", a=[0.7, 0.8, 0.84], b=[0.8, 0.7, 0.9], default=[0.75, 0.75, 0.85])
+        assert (state.leader, state.best) == ("b", "b")
+
+    def test_a_simpler_recipe_with_a_lower_mean_is_not_recommended(self) -> None:
+        state = self.select("b", b=[0.70, 0.76, 0.73], default=[0.79, 0.8, 0.8])
+        assert (state.leader, state.best) == (DEFAULT, DEFAULT)
+
+    def test_a_recipe_that_beats_the_default_recipe_is_recommended(self) -> None:
+        state = self.select("b", a=[0.8, 0.81, 0.79], b=[0.79, 0.8, 0.81], default=[0.5, 0.51, 0.49])
+        assert (state.leader, state.best) == ("a", "a")
+
+
 class TestFailed:
     def test_a_failed_finalist_is_dropped(self) -> None:
         state = select(a=[], default=[0.5, 0.5, 0.5], failed={"a": "broken"})
@@ -176,6 +201,15 @@ class TestDescribeComparison:
         )
         text = describe_comparison(DEFAULT, DEFAULT, None, cheaper_than="trial 3", costs={DEFAULT: 0.8, "trial 3": 1.0})
         assert "so the default recipe is recommended because it is cheaper: about 80 %" in text
+
+    def test_from_scratch(self) -> None:
+        interval = Interval(mean=-0.004, low=-0.018, high=0.01, n=3)
+        text = describe_comparison("trial 1", DEFAULT, interval, needs_no_weights=True)
+        assert text.startswith("Trial 1 cannot be distinguished from the default recipe: -0.4 points ")
+        assert text.endswith(
+            " Nothing is better than the default recipe beyond noise, so trial 1 is recommended because it trains from "
+            "scratch, and the pretrained weights have no advantage over random ones."
+        )
 
     def test_one_seed(self) -> None:
         text = describe_comparison("trial 12", DEFAULT, Interval(mean=0.04, low=None, high=None, n=1))
