@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -134,13 +135,15 @@ def recommend(
     if epochs is not None:
         require_positive(epochs=epochs)
     searched = unconditional_space(Space.load(space).with_fixed_epochs())
-    tuned = tuned_default(epochs)
+    tuned, scratch = tuned_default(epochs), from_scratch_recipe(epochs or DEFAULT_EPOCHS)
     is_tuned = experience is None and searched.can_express(tuned)
-    # Priors and tables reason with the length of the training that is recommended.
-    target = Target.of({}, profile.to_dict(), tuned.epochs if is_tuned else epochs or DEFAULT_EPOCHS)
+    target = Target.of({}, profile.to_dict(), epochs or DEFAULT_EPOCHS)
+    is_scratch = starts_without_transfer(target, searched) and searched.can_express(scratch)
+    if is_tuned and not is_scratch:
+        # Priors and tables reason with the length of the training that is recommended.
+        target = dataclasses.replace(target, epochs=tuned.epochs)
     surrogate = load_transferred_priors(experience, searched).surrogate(target, searched)
-    scratch = from_scratch_recipe(epochs or DEFAULT_EPOCHS)
-    if starts_without_transfer(target, searched) and searched.can_express(scratch):
+    if is_scratch:
         return Recommendation(scratch, surrogate.explain(scratch), FROM_SCRATCH)
     settings = tuned if is_tuned else recommend_settings(surrogate, searched)
     return Recommendation(settings, surrogate.explain(settings), TUNED_DEFAULT if is_tuned else "")
