@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from nbt.tuning.baseline_recipes import is_from_scratch
-from nbt.tuning.space.dimension import ParamValue
+from nbt.tuning.space.dimension import Dimension, ParamValue
 from nbt.tuning.space.space import Space
 from nbt.tuning.surrogate.observation import Observation
 from nbt.tuning.target import Target
@@ -24,12 +24,18 @@ def starts_without_transfer(target: Target, space: Space) -> bool:
         target: The target task.
         space: The search space.
     """
-    return target.has_no_advantage and not space.has_backbones and _TRANSFER_DEPTH in space.parameters
+    return target.has_no_advantage and not space.has_backbones and any(map(_may_transfer_nothing, space.dimensions))
 
 
 def without_transfer(candidates: Sequence[Mapping[str, ParamValue]]) -> list[dict[str, ParamValue]]:
     """Returns candidates that transfer nothing and are equal otherwise."""
     return [{**params, _TRANSFER_DEPTH: 0.0} for params in candidates]
+
+
+def _may_transfer_nothing(dimension: Dimension) -> bool:
+    if dimension.name != _TRANSFER_DEPTH:
+        return False
+    return 0.0 in dimension.choices if dimension.choices else dimension.low == 0.0
 
 
 def is_transfer_better(observations: Sequence[Observation]) -> bool:

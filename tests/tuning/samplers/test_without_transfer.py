@@ -40,6 +40,23 @@ def test_spaces_without_a_transfer_depth_or_with_several_backbones_decide_otherw
 
 
 @pytest.mark.parametrize(
+    ("text", "starts"),
+    [
+        ("{kind: float, low: 0, high: 1, neutral: 1}", True),
+        ("{kind: float, low: 0.5, high: 1, neutral: 1}", False),
+        ("{kind: categorical, choices: [0, 1], neutral: 1}", True),
+        ("{kind: categorical, choices: [0.5, 1], neutral: 1}", False),
+    ],
+)
+def test_the_space_must_contain_training_from_scratch(text: str, starts: bool) -> None:
+    space = Space.parse(f"name: own\ndimensions:\n  transfer_depth: {text}\n", source="own.yaml")
+    assert starts_without_transfer(USELESS, space) is starts
+    if starts:
+        study, sampler = make_study(), make_sampler(TransferredPriors(()).surrogate(USELESS, space), 0)
+        assert space.settings(propose(sampler, study), LENGTH).transfer_depth == 0.0
+
+
+@pytest.mark.parametrize(
     ("transfer", "scratch", "is_better"),
     [(1.0, 0.5, True), (0.8, 0.5, False), (0.5, 1.0, False), (None, 0.5, False), (1.0, None, False)],
 )
