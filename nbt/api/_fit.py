@@ -113,7 +113,7 @@ def recommend(
     They are the tuned default if the space contains it: on other datasets, no choice by profile and shipped tables was
     better (`studies/tuned_default.py`). With tables of your own, and in other spaces, they are the settings with the
     greatest prior mean. A search runs both after the baseline recipes. Where the profile shows that the weights have no
-    advantage over random ones, training from scratch is recommended, which such a search runs second.
+    advantage over random ones, training from scratch is recommended in any case, which such a search runs second.
 
     Args:
         profile: Fit profile from `fit` or `nbt.profile_fit`.
@@ -138,12 +138,11 @@ def recommend(
     tuned, scratch = tuned_default(epochs), from_scratch_recipe(epochs or DEFAULT_EPOCHS)
     is_tuned = experience is None and searched.can_express(tuned)
     target = Target.of({}, profile.to_dict(), epochs or DEFAULT_EPOCHS)
-    is_scratch = starts_without_transfer(target, searched) and searched.can_express(scratch)
-    if is_tuned and not is_scratch:
-        # Priors and tables reason with the length of the training that is recommended.
-        target = dataclasses.replace(target, epochs=tuned.epochs)
-    surrogate = load_transferred_priors(experience, searched).surrogate(target, searched)
-    if is_scratch:
+    models = load_transferred_priors(experience, searched)
+    surrogate = models.surrogate(target, searched)
+    if starts_without_transfer(surrogate):
         return Recommendation(scratch, surrogate.explain(scratch), FROM_SCRATCH)
+    if is_tuned:  # priors and tables reason with the length of the training that is recommended
+        surrogate = models.surrogate(dataclasses.replace(target, epochs=tuned.epochs), searched)
     settings = tuned if is_tuned else recommend_settings(surrogate, searched)
     return Recommendation(settings, surrogate.explain(settings), TUNED_DEFAULT if is_tuned else "")

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from nbt.tuning.engines.base import Engine
     from nbt.tuning.job_monitor import JobMonitor
     from nbt.tuning.storage.study_store import StudyStore
-    from nbt.tuning.target import Target
 
 _log = logging.getLogger("nbt")
 
@@ -125,6 +124,7 @@ class SearchRun:
 
     def _controller_arguments(self) -> dict[str, Any]:
         """Returns sampler, pruner and recommended settings of the controller; teachers add an injection."""
+        from nbt.tuning.controller import BASELINE_ORIGIN_PREFIX
         from nbt.tuning.engines.cpu_threads import single_threaded
         from nbt.tuning.relative_cost import cost_model
         from nbt.tuning.samplers.without_transfer import starts_without_transfer
@@ -133,9 +133,14 @@ class SearchRun:
         with single_threaded():
             arguments = self.strategy.arguments(self.prepared.space, cost_model(record))
         if self.strategy.surrogate is not None:
-            target = self.strategy.surrogate.target
-            without_transfer = starts_without_transfer(target, self.prepared.space)
-            arguments["baselines"] = self._baselines(record, target, without_transfer=without_transfer)
+            began = [trial.origin for trial in record.trials]
+            # A study that has gone on without training from scratch is continued as it began.
+            from_scratch_early = len(began) < 2 or BASELINE_ORIGIN_PREFIX + FROM_SCRATCH in began
+            without_transfer = from_scratch_early and starts_without_transfer(self.strategy.surrogate)
+            has_clear_advantage = self.strategy.surrogate.target.has_clear_advantage
+            arguments["baselines"] = self._baselines(
+                from_scratch=from_scratch_early and has_clear_advantage is False, only_default=without_transfer
+            )
             if without_transfer:
                 arguments["recommended"] = []  # they transfer
         injections = _initial_injections(
@@ -147,22 +152,18 @@ class SearchRun:
             arguments["recommended"] = [*injections, *arguments.get("recommended", [])]
         return arguments
 
-    def _baselines(
-        self, record: StudyRecord, target: Target, *, without_transfer: bool
-    ) -> list[tuple[str, TransferSettings]]:
-        """Returns the baseline recipes, with training from scratch where the weights have no clear advantage.
+    def _baselines(self, *, from_scratch: bool, only_default: bool) -> list[tuple[str, TransferSettings]]:
+        """Returns the baseline recipes.
 
         Args:
-            record: The record of the study.
-            target: The target task.
-            without_transfer: Whether only the default recipe transfers.
+            from_scratch: Whether training from scratch is the second one.
+            only_default: Whether of the others only the default recipe runs.
         """
         epochs = self.prepared.config.epochs
         # Of several backbones, only the default recipe runs in any case; the others where they may gain enough.
-        only_default = self.prepared.candidates is not None or without_transfer
+        only_default = only_default or self.prepared.candidates is not None
         baselines = baseline_recipes(epochs)[: 1 if only_default else None]
-        # A study that has gone on without it is continued as it began.
-        if target.has_clear_advantage is False and len(record.trials) < 2:
+        if from_scratch:
             baselines.insert(1, (FROM_SCRATCH, from_scratch_recipe(epochs)))
         return baselines
 

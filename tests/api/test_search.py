@@ -638,6 +638,8 @@ def test_weights_without_an_advantage_are_compared_with_training_from_scratch_fi
     origins = [trial.origin for trial in result.record.trials]
     assert origins == ["anchor: default recipe", "anchor: training from scratch", "sampler", "sampler"]
     assert [trial.settings.transfer_depth for trial in result.record.trials] == [1.0, 0.0, 0.0, 0.0]
+    resumed = nbt.search(useless, budget=5, **{**options, "study": "noise"}).record
+    assert [trial.settings.transfer_depth for trial in resumed.trials] == [1.0, 0.0, 0.0, 0.0, 0.0]
     document = result.to_json()["transfer"]
     assert document["advised"] == (result.recommended.transfer_depth > 0.0)
     assert "with random weights: no clear advantage." in document["evidence"][0]

@@ -175,7 +175,7 @@ class TestRecommend:
         ("name", "reason"),
         [
             ("tuned default 1", "The tuned default 1, the recipe that was best on other datasets;"),
-            ("training from scratch", "Training from scratch, because no pretrained unit has better features"),
+            ("training from scratch", "Training from scratch, because no pretrained unit has clearly better features"),
         ],
     )
     def test_a_recipe_with_a_name_is_explained(

@@ -83,8 +83,8 @@ def _why(name: str) -> str:
     """Returns the sentence on a recommended recipe with a name of its own."""
     if name == FROM_SCRATCH:
         return (
-            "Training from scratch, because no pretrained unit has better features for these images than the best unit "
-            "with random weights. nbt search tries it second."
+            "Training from scratch, because no pretrained unit has clearly better features for these images than the "
+            "best unit with random weights. nbt search tries it second."
         )
     return f"The {name}, {_TUNED_BASIS} nbt search tries it early."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,7 @@ def _search_clusters(queries: Floats, described: Floats, count: int, min_cosine:
             cosines[rows[:, None] == images] = -1
             # An image may be found by several of its crops.
             row, column, value = _largest(cosines, min(2 * count, len(images)), min_cosine)
-            found.append((rows[row], images[column], value))
+            found.append((rows[row].astype(np.int32), images[column].astype(np.int32), value))
     query, image, value = map(np.concatenate, zip(*found, strict=True))
     return _first_of_each(query, image, value, count)
 
@@ -98,17 +99,20 @@ def _first_of_each(query: Index, image: Index, value: Floats, count: int) -> Ind
     order = np.lexsort((-value, query))
     query, image = query[order], image[order]
     rank = np.arange(len(query)) - np.searchsorted(query, query)
-    return np.stack([query, image], axis=1)[rank < count]
+    return np.stack([query, image], axis=1)[rank < count].astype(np.int64)
 
 
 def _cluster_centres(rows: Floats, n_clusters: int) -> Floats:
     """Returns unit centres of clusters of a sample of the rows, (n_clusters, D)."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
     rng = np.random.default_rng(0)
     sample = rows[np.sort(rng.choice(len(rows), min(len(rows), _IMAGES_PER_CLUSTER * n_clusters), replace=False))]
     means = KMeans(n_clusters, init="random", n_init=1, max_iter=_ITERATIONS, random_state=0)
-    centres = means.fit(sample).cluster_centers_
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer different images than clusters
+        centres = means.fit(sample).cluster_centers_
     return np.asarray(centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-6), dtype=np.float32)
 
 
@@ -118,7 +122,7 @@ def _nearest_centres(rows: Floats, centres: Floats, count: int) -> Index:
     for start in range(0, len(rows), _ROWS_PER_CHUNK):
         cosines = rows[start : start + _ROWS_PER_CHUNK] @ centres.T
         largest = cosines.argmax(1)[:, None] if count == 1 else np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        found.append(largest)
+        found.append(largest.astype(np.int32))  # a copy, which does not keep all columns
     return np.concatenate(found)
 
 

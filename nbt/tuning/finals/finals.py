@@ -18,6 +18,7 @@ from nbt.tuning.finals.winner import SelectionState, count_looks, describe_compa
 from nbt.tuning.observers import ObserverGroup
 from nbt.tuning.relative_cost import cost_model
 from nbt.tuning.run_scores import RunScore, paired_difference
+from nbt.tuning.samplers.without_transfer import starts_without_transfer
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.reader import read_runs, score_of, validation_design
 from nbt.tuning.storage.records import FinalRecord, FinalRun, StudyObserver, StudyRecord
@@ -41,8 +42,8 @@ class Finals(TrialSource):
         seeds: Maximum number of folds, 2 or more.
         max_cost: What finals and last training may cost at most, in trainings of the default recipe; for a budget in
             time.
-        surrogate: Model of the search, which chooses the finalists; None chooses them by their values. Where its target
-            has no advantage from the weights, training from scratch is preferred to recipes that are as good.
+        surrogate: Model of the search, which chooses the finalists; None chooses them by their values. Where the
+            search starts without transfer, training from scratch is preferred to recipes that are as good.
         checkpoints: Folder for the checkpoints of running trials; None disables checkpoints.
         observers: Observers of the study.
 
@@ -72,9 +73,8 @@ class Finals(TrialSource):
         model, length = cost_model(record), record.config.epochs
         self._costs = {finalist.name: model.training(finalist.settings) / length for finalist in self._finalists}
         self._comparisons = max(1, len(self._finalists) - 1) * count_looks(plan.folds)
-        # A search over several backbones has a target for each.
-        leaves_weights_out = surrogate is not None and not record.candidates and surrogate.target.has_no_advantage
-        self._from_scratch = {f.name for f in self._finalists if leaves_weights_out and is_from_scratch(f.settings)}
+        without_transfer = surrogate is not None and starts_without_transfer(surrogate)
+        self._from_scratch = {f.name for f in self._finalists if without_transfer and is_from_scratch(f.settings)}
         self._metric = record.config.metric
         self._design = validation_design(record.dataset, self._comparisons, self._metric)
         self._load_predictions = record.load_predictions
@@ -224,7 +224,7 @@ class Finals(TrialSource):
                 self._mean(default_runs),
                 cheaper_than=cheaper_than,
                 costs=self._costs,
-                needs_no_weights=self._state.best != leader and leader in self._from_scratch,
+                needs_no_weights=leader in self._from_scratch and self._state.best not in self._from_scratch,
             ),
             "folds": True,
             "comparisons": self._comparisons,

@@ -29,7 +29,7 @@ class SelectionState:
         leader: The recommended finalist if the selection is finished, else None.
         finished: Whether no more runs are needed: `leader` is None then if all finalists failed.
         best: The finalist with the best mean if the selection is finished. A cheaper or simpler finalist is recommended
-            instead if nothing is better than the default recipe beyond noise.
+            instead if it is as good.
     """
 
     rounds: int
@@ -66,7 +66,8 @@ def select_finalist(
     If the interval of the paired difference between the leader and the default recipe includes 0, the cheapest finalist
     is recommended that is clearly cheaper than the leader, cannot be distinguished from it, and has a mean of about one
     standard error below at most (one-standard-error rule; Breiman et al. 1984, "Classification and Regression Trees").
-    By the same rule, the best of the simpler finalists is preferred to all others.
+    By the same rule, simpler finalists are preferred to all others, also to a leader that is better than the default
+    recipe.
 
     Args:
         scores: Name of each finalist -> its runs by round; round i of all finalists has the same seed and split.
@@ -94,31 +95,32 @@ def select_finalist(
         dropped |= dict.fromkeys(worse - {default}, f"worse than {leader} after {rounds} seeds")
         if worse == set(active) - {leader} or rounds == max_seeds:
             remaining = tuple(name for name in active if name not in dropped)
-            recommended = leader
-            if costs is not None and default in remaining and default not in worse:
-                equal = [
-                    name
-                    for name in remaining
-                    if name not in worse and _is_close(scores[name][:rounds], scores[leader][:rounds], designs[name])
-                ]
-                recommended = _prefer(leader, equal, costs, simpler)
+            equal = [
+                name
+                for name in remaining
+                if name not in worse and _is_close(scores[name][:rounds], scores[leader][:rounds], designs[name])
+            ]
+            may_be_cheaper = default in remaining and default not in worse
+            recommended = _prefer(leader, equal, costs if may_be_cheaper else None, simpler)
             return SelectionState(
                 rounds=rounds, active=remaining, dropped=dropped, leader=recommended, finished=True, best=leader
             )
         rounds += 1
 
 
-def _prefer(leader: str, equal: Sequence[str], costs: Mapping[str, float], simpler: Collection[str]) -> str:
+def _prefer(leader: str, equal: Sequence[str], costs: Mapping[str, float] | None, simpler: Collection[str]) -> str:
     """Returns the leader, or another finalist that is as good and simpler, or else cheaper.
 
     Args:
         leader: The finalist with the best mean.
         equal: Names of the finalists that are as good, the leader among them, in the order of the search.
-        costs: Name of each finalist -> relative cost.
+        costs: Name of each finalist -> relative cost; None prefers none for its cost.
         simpler: Names of the simpler finalists.
     """
     if preferred := [name for name in equal if name in simpler]:
         return leader if leader in preferred else preferred[0]
+    if costs is None:
+        return leader
     cheaper = [name for name in equal if is_cheaper(costs[name], costs[leader])]
     return min(cheaper, key=lambda name: costs[name], default=leader)
 
@@ -146,18 +148,19 @@ def describe_comparison(
         costs: Name of each finalist -> relative cost of its training; needed with `cheaper_than`.
         needs_no_weights: Whether the finalist is recommended instead of the best one because it trains from scratch.
     """
-    because = ""
-    if needs_no_weights:
-        because = "it trains from scratch, and the pretrained weights have no advantage over random ones"
-    elif cheaper_than is not None and costs is not None:
-        because = (
-            f"it is cheaper: about {100 * costs[name] / costs[cheaper_than]:.0f} % of the training time of "
-            f"{cheaper_than if cheaper_than != default else f'the {default}'}"
-        )
     reason = ""
-    if because:
-        recommended = name if name != default else f"the {name}"
-        reason = f" {CHEAPER_REASON} the {default} beyond noise, so {recommended} is recommended because {because}."
+    if needs_no_weights:
+        reason = (
+            f" {CHEAPER_REASON} {name} beyond noise. It is recommended because it trains from scratch, and the "
+            "pretrained weights have no advantage over random ones."
+        )
+    elif cheaper_than is not None and costs is not None:
+        share = costs[name] / costs[cheaper_than]
+        reason = (
+            f" {CHEAPER_REASON} the {default} beyond noise, so {name if name != default else f'the {name}'} is "
+            f"recommended because it is cheaper: about {100 * share:.0f} % of the training time of "
+            f"{cheaper_than if cheaper_than != default else f'the {default}'}."
+        )
     if name == default:
         return reason.strip() or f"The {default} is recommended: no setting that was found has a better mean."
     if versus_default is None:
@@ -168,7 +171,8 @@ def describe_comparison(
     ends = [metric.format_difference(end, reference) for end in (versus_default.low, versus_default.high)]
     bounds = f"{' to '.join(ends if metric.higher_is_better else reversed(ends))}, {versus_default.n} seeds"
     if versus_default.low > 0:
-        return f"{_capitalise_first(name)} is better than the {default} by {points[1:]} (95 % interval {bounds})."
+        text = f"{_capitalise_first(name)} is better than the {default} by {points[1:]} (95 % interval {bounds})."
+        return f"{text}{reason}"
     result = f"cannot be distinguished from the {default}: {points} (95 % interval {bounds})."
     return f"{_capitalise_first(name)} {result}{reason}"
 

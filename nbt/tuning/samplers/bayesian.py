@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from nbt.settings import TransferSettings
+from nbt.tuning.baseline_recipes import from_scratch_recipe
 from nbt.tuning.relative_cost import CostModel, relative_cost
 from nbt.tuning.samplers.candidates import best_recorded_params
 from nbt.tuning.samplers.without_transfer import is_transfer_better, starts_without_transfer, without_transfer
@@ -81,7 +82,7 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         self._recorded_candidates = best_recorded_params(surrogate, space)
         self._unjudged = neutral_params(d for d in space.dimensions if d.name in surrogate.unjudged)
         self._default = neutral_params(space.dimensions)
-        self._starts_without_transfer = starts_without_transfer(surrogate.target, space)
+        self._starts_without_transfer = starts_without_transfer(surrogate)
         self._study: optuna.Study | None = None
         self._trial_number = -1
 
@@ -269,8 +270,16 @@ class BayesianSampler(optuna.samplers.BaseSampler):
         moved = self._with_every_backbone([self._default, *starts, *recorded]) if self._space.has_backbones else []
         candidates = [*random, *local, *recorded, *moved]
         if self._starts_without_transfer and not is_transfer_better(observations):
-            return without_transfer(candidates)
+            return self._without_transfer(candidates)
         return candidates
+
+    def _without_transfer(self, candidates: list[dict[str, ParamValue]]) -> list[dict[str, ParamValue]]:
+        """Returns the candidates from scratch, unless all of them were tried or the study began with transfers only."""
+        if hash(from_scratch_recipe(self._surrogate.target.epochs)) not in self._tried:
+            return candidates
+        from_scratch = without_transfer(candidates)
+        settings = (self._space.settings(params, self._length) for params in from_scratch)
+        return from_scratch if any(hash(recipe) not in self._tried for recipe in settings) else candidates
 
     def _with_every_backbone(self, candidates: Sequence[Mapping[str, ParamValue]]) -> list[dict[str, ParamValue]]:
         return [{**params, BACKBONE: name} for params in candidates for name in self._surrogate.backbone_costs]

@@ -5,37 +5,39 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from nbt.tuning.baseline_recipes import is_from_scratch
-from nbt.tuning.space.dimension import Dimension, ParamValue
-from nbt.tuning.space.space import Space
+from nbt.tuning.baseline_recipes import from_scratch_recipe, is_from_scratch
+from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.surrogate.observation import Observation
-from nbt.tuning.target import Target
+from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 
 _TRANSFER_DEPTH = "transfer_depth"
+# Where these vary, trials may start from other weights than those of the fit profile.
+_OTHER_STARTS = {"init", "pretrain_scheme"}
 _CLEAR = 2.0  # standard errors
 
 
-def starts_without_transfer(target: Target, space: Space) -> bool:
+def starts_without_transfer(surrogate: PriorSurrogate) -> bool:
     """Returns whether a search begins with trainings from scratch, because the weights have no advantage.
 
-    A search over several backbones leaves the choice to what is expected of each.
+    A search over several backbones leaves the choice to what is expected of each, and one with injections or several
+    pretraining schemes has other weights, too. A user who has a belief about the transfer depth is followed.
 
     Args:
-        target: The target task.
-        space: The search space.
+        surrogate: Model of the search.
     """
-    return target.has_no_advantage and not space.has_backbones and any(map(_may_transfer_nothing, space.dimensions))
+    target, space = surrogate.target, surrogate.space
+    return (
+        target.has_no_advantage
+        and not space.has_backbones
+        and not any(dimension.name in _OTHER_STARTS for dimension in space.dimensions)
+        and not any(_TRANSFER_DEPTH in belief.dimensions for belief in surrogate.beliefs)
+        and space.can_express(from_scratch_recipe(target.epochs))
+    )
 
 
 def without_transfer(candidates: Sequence[Mapping[str, ParamValue]]) -> list[dict[str, ParamValue]]:
     """Returns candidates that transfer nothing and are equal otherwise."""
     return [{**params, _TRANSFER_DEPTH: 0.0} for params in candidates]
-
-
-def _may_transfer_nothing(dimension: Dimension) -> bool:
-    if dimension.name != _TRANSFER_DEPTH:
-        return False
-    return 0.0 in dimension.choices if dimension.choices else dimension.low == 0.0
 
 
 def is_transfer_better(observations: Sequence[Observation]) -> bool:

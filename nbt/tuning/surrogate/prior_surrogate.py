@@ -91,6 +91,7 @@ class PriorSurrogate:
         beliefs: Sequence[Prior] = (),
     ) -> None:
         self.target, self.space, self.experience = target, space, tuple(experience)
+        self.beliefs = tuple(beliefs)
         self.activations = (
             activate_priors(target, [*(d.name for d in space.dimensions), *space.same_as]) if heuristics else []
         )

@@ -12,6 +12,7 @@ from nbt.tuning.finals import finals as finals_module
 from nbt.tuning.finals.finals import Finals, recommended_final
 from nbt.tuning.relative_cost import cost_model
 from nbt.tuning.run_scores import RunScore, paired_difference
+from nbt.tuning.space.applicability import unconditional_space
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.codec import final_key
@@ -126,7 +127,7 @@ class TestRuns:
         default = default_recipe(EPOCHS)
         monkeypatch.setattr(finals_module, "is_from_scratch", lambda settings: settings != default)
         useless = Target.of({}, profile(0.1, 0.1, samples=500), EPOCHS)
-        surrogate = PriorSurrogate(useless, Space.load("non_binary"))
+        surrogate = PriorSurrogate(useless, unconditional_space(Space.load("non_binary")))
         simulate = levels(default=0.5, **{f"t{number:04d}": 0.499 for number in numbers})
         with open_fake_study(tmp_path, "5") as store:
             FakeEngine(simulate=simulate).run(Finals(store, surrogate=surrogate))

@@ -140,9 +140,9 @@ class TestSimpler:
         state = self.select("b", b=[0.70, 0.76, 0.73], default=[0.79, 0.8, 0.8])
         assert (state.leader, state.best) == (DEFAULT, DEFAULT)
 
-    def test_a_recipe_that_beats_the_default_recipe_is_recommended(self) -> None:
-        state = self.select("b", a=[0.8, 0.81, 0.79], b=[0.79, 0.8, 0.81], default=[0.5, 0.51, 0.49])
-        assert (state.leader, state.best) == ("a", "a")
+    def test_it_is_recommended_also_if_others_beat_the_default_recipe(self) -> None:
+        state = self.select("b", a=[0.8, 0.81, 0.79], b=[0.79, 0.8, 0.805], default=[0.5, 0.51, 0.49])
+        assert (state.leader, state.best) == ("b", "a")
 
 
 class TestFailed:
@@ -207,9 +207,14 @@ class TestDescribeComparison:
         text = describe_comparison("trial 1", DEFAULT, interval, needs_no_weights=True)
         assert text.startswith("Trial 1 cannot be distinguished from the default recipe: -0.4 points ")
         assert text.endswith(
-            " Nothing is better than the default recipe beyond noise, so trial 1 is recommended because it trains from "
-            "scratch, and the pretrained weights have no advantage over random ones."
+            " Nothing is better than trial 1 beyond noise. It is recommended because it trains from scratch, and the "
+            "pretrained weights have no advantage over random ones."
         )
+        better = describe_comparison(
+            "trial 1", DEFAULT, Interval(mean=0.2, low=0.1, high=0.3, n=3), needs_no_weights=True
+        )
+        assert better.startswith("Trial 1 is better than the default recipe by 20.0 points ")
+        assert better.endswith("have no advantage over random ones.")
 
     def test_one_seed(self) -> None:
         text = describe_comparison("trial 12", DEFAULT, Interval(mean=0.04, low=None, high=None, n=1))

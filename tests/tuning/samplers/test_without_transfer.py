@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import optuna
 import pytest
 
 from nbt.settings import TransferSettings
+from nbt.settings.belief import parse_beliefs
 from nbt.training.results import EpochResult
 from nbt.tuning.baseline_recipes import default_recipe, from_scratch_recipe
+from nbt.tuning.priors.beliefs import belief_priors
 from nbt.tuning.samplers.without_transfer import is_transfer_better, starts_without_transfer
+from nbt.tuning.space.applicability import unconditional_space
 from nbt.tuning.space.space import Space
 from nbt.tuning.surrogate.observation import Observation
+from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from nbt.tuning.target import Target
 from nbt.tuning.transferred_priors import TransferredPriors, make_sampler
 from tests.tuning.samplers.test_bayesian import propose
 from tests.tuning.synthetic import LENGTH, add, facts, make_study, profile
 
-SPACE = Space.load("non_binary")
+SPACE = unconditional_space(Space.load("non_binary"))
 DEFAULT, SCRATCH = default_recipe(LENGTH), from_scratch_recipe(LENGTH)
 USELESS = Target.of(facts(), profile(0.1, 0.1, samples=500), LENGTH)
 
@@ -28,32 +35,80 @@ def observe(settings: TransferSettings, score: float | None, variance: float = 0
     return Observation(settings, score, variance)
 
 
+def make_surrogate(target: Target = USELESS, space: Space = SPACE, **options: Any) -> PriorSurrogate:
+    return TransferredPriors(()).surrogate(target, space, **options)
+
+
 def test_only_weights_without_an_advantage_are_left_out_at_first() -> None:
-    assert starts_without_transfer(USELESS, SPACE)
-    assert not starts_without_transfer(Target.of(facts(), profile(0.6, 0.55, samples=500), LENGTH), SPACE)
-    assert not starts_without_transfer(Target(epochs=LENGTH), SPACE)
-
-
-def test_spaces_without_a_transfer_depth_or_with_several_backbones_decide_otherwise() -> None:
-    assert not starts_without_transfer(USELESS, SPACE.without(["transfer_depth"]))
-    assert not starts_without_transfer(USELESS, SPACE.with_backbones(["conv3"]))
+    assert starts_without_transfer(make_surrogate())
+    unclear = Target.of(facts(), profile(0.6, 0.55, samples=500), LENGTH)
+    assert not starts_without_transfer(make_surrogate(unclear))
+    assert not starts_without_transfer(make_surrogate(Target(epochs=LENGTH)))
 
 
 @pytest.mark.parametrize(
-    ("text", "starts"),
+    "space",
     [
-        ("{kind: float, low: 0, high: 1, neutral: 1}", True),
-        ("{kind: float, low: 0.5, high: 1, neutral: 1}", False),
-        ("{kind: categorical, choices: [0, 1], neutral: 1}", True),
-        ("{kind: categorical, choices: [0.5, 1], neutral: 1}", False),
+        SPACE.without(["transfer_depth"]),
+        SPACE.with_backbones(["conv3"]),
+        Space.load("non_binary").with_teachers(["conv3", "conv4"]),
+        Space.load("injection"),
     ],
 )
-def test_the_space_must_contain_training_from_scratch(text: str, starts: bool) -> None:
-    space = Space.parse(f"name: own\ndimensions:\n  transfer_depth: {text}\n", source="own.yaml")
-    assert starts_without_transfer(USELESS, space) is starts
-    if starts:
-        study, sampler = make_study(), make_sampler(TransferredPriors(()).surrogate(USELESS, space), 0)
-        assert space.settings(propose(sampler, study), LENGTH).transfer_depth == 0.0
+def test_spaces_with_other_weights_or_without_a_transfer_depth_decide_otherwise(space: Space) -> None:
+    assert not starts_without_transfer(make_surrogate(space=space))
+
+
+def test_a_belief_about_the_transfer_depth_is_followed() -> None:
+    for dimension, starts in (("transfer_depth", False), ("frozen_depth", True)):
+        document = [{"dimension": dimension, "from": 0.6, "to": 1.0, "certainty": 0.9}]
+        beliefs = belief_priors(parse_beliefs(document), SPACE)
+        assert starts_without_transfer(make_surrogate(beliefs=beliefs)) is starts
+
+
+OWN = """
+name: own
+dimensions:
+  transfer_depth: {depth}
+fixed: {{head_lr: {rate}, body_lr: {rate}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("depth", "rate", "starts"),
+    [
+        ("{kind: float, low: 0, high: 1, neutral: 1}", 0.03, True),
+        ("{kind: float, low: 0.5, high: 1, neutral: 1}", 0.03, False),
+        ("{kind: categorical, choices: [0, 1], neutral: 1}", 0.03, True),
+        ("{kind: categorical, choices: [0.5, 1], neutral: 1}", 0.03, False),
+        ("{kind: float, low: 0, high: 1, neutral: 1}", 0.01, False),
+    ],
+)
+def test_the_space_must_contain_training_from_scratch(depth: str, rate: float, starts: bool) -> None:
+    space = Space.parse(OWN.format(depth=depth, rate=rate), source="own.yaml")
+    assert starts_without_transfer(make_surrogate(space=space)) is starts
+
+
+def proposed_depth(study: optuna.Study, space: Space) -> float:
+    sampler = make_sampler(make_surrogate(space=space), 0)
+    return space.settings(propose(sampler, study), LENGTH).transfer_depth
+
+
+def test_other_recipes_are_proposed_when_all_trainings_from_scratch_were_tried() -> None:
+    """Without transfer, this space has one recipe."""
+    space = Space.parse(OWN.format(depth="{kind: float, low: 0, high: 1, neutral: 1}", rate=0.03), source="own.yaml")
+    study = make_study()
+    add(study, SCRATCH, curve_of(0.5), space=space)
+    assert proposed_depth(study, space) > 0.0
+
+
+def test_a_study_that_began_with_transfers_is_continued_as_it_began() -> None:
+    study = make_study()
+    add(study, DEFAULT, curve_of(0.5), space=SPACE)
+    add(study, DEFAULT.replace(frozen_depth=1.0), curve_of(0.5), space=SPACE)
+    sampler = make_sampler(make_surrogate(), 0)
+    depths = [SPACE.settings(propose(sampler, study), LENGTH).transfer_depth for _ in range(4)]
+    assert max(depths) > 0.0
 
 
 @pytest.mark.parametrize(
@@ -78,7 +133,7 @@ def test_proposals_transfer_nothing_until_a_transfer_is_clearly_better(
     transfer: float, scratch: float, is_without: bool
 ) -> None:
     study = make_study()
-    sampler = make_sampler(TransferredPriors(()).surrogate(USELESS, SPACE), 0)
+    sampler = make_sampler(make_surrogate(), 0)
     for settings, accuracy in ((DEFAULT, transfer), (SCRATCH, scratch)):
         add(study, settings, curve_of(accuracy), space=SPACE)
     depths = []
