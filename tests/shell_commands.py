@@ -67,6 +67,6 @@ def shortened(words: list[str]) -> list[str] | None:
         options["--weights"] = "none"
     if "--seeds" in words:
         options["--seeds"] = "2"
-    if "--backbone" in words:
+    if "--backbone" in words or (words[0] == "train" and "photos/" in words):  # whose default weights are downloaded
         options |= {"--weights": "none", "--image-size": "32"}
     return [*words, *(word for option in options.items() for word in option)]  # the last of repeated options counts

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,7 @@ import numpy.typing as npt
 from nbt.data.near_copies.thumbnails import Floats
 
 Index = npt.NDArray[np.int64]
+_Found: TypeAlias = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Floats]  # query, image and cosine
 
 MAX_EXACT = 20_000
 """Number of images up to which every image is compared with every other; the time of that grows with its square."""
@@ -19,6 +22,8 @@ _ROWS_PER_CHUNK = 256
 # Clusters per square root of the number of images, and how many are searched for each image.
 _CLUSTERS, _PROBES = 4.0, 16
 _IMAGES_PER_CLUSTER, _ITERATIONS = 32, 5
+# So many found pairs, or as many as are returned, are kept until only the nearest of each image are.
+_MAX_FOUND = 1_000_000
 
 
 def find_neighbours(queries: Floats, described: Floats, count: int, min_cosine: float) -> Index:
@@ -74,7 +79,7 @@ def _search_clusters(queries: Floats, described: Floats, count: int, min_cosine:
     members = _by_cluster(own, centres)
     searching = _by_cluster(_nearest_centres(queries, centres, min(_PROBES, len(centres))).T.ravel(), centres)
     flat = described.reshape(n_crops * n, -1)
-    found = []
+    found, n_found = list[_Found](), 0
     for contained, asking in zip(members, searching, strict=True):
         asking = asking % n
         for start in range(0, len(asking), _ROWS_PER_CHUNK):
@@ -85,21 +90,25 @@ def _search_clusters(queries: Floats, described: Floats, count: int, min_cosine:
             # An image may be found by several of its crops.
             row, column, value = _largest(cosines, min(2 * count, len(images)), min_cosine)
             found.append((rows[row].astype(np.int32), images[column].astype(np.int32), value))
-    query, image, value = map(np.concatenate, zip(*found, strict=True))
-    return _first_of_each(query, image, value, count)
+            n_found += len(row)
+            if n_found > max(_MAX_FOUND, count * n):
+                found, n_found = [_largest_of_each(found, count)], 0
+    query, image, _ = _largest_of_each(found, count)
+    return np.stack([query, image], axis=1).astype(np.int64)
 
 
-def _first_of_each(query: Index, image: Index, value: Floats, count: int) -> Index:
+def _largest_of_each(found: Sequence[_Found], count: int) -> _Found:
     """Returns the pairs of each query with the largest values, each once."""
+    query, image, value = map(np.concatenate, zip(*found, strict=True))
     order = np.lexsort((-value, image, query))
     query, image, value = query[order], image[order], value[order]
     is_new = np.ones(len(query), dtype=bool)
     is_new[1:] = (query[1:] != query[:-1]) | (image[1:] != image[:-1])
     query, image, value = query[is_new], image[is_new], value[is_new]
     order = np.lexsort((-value, query))
-    query, image = query[order], image[order]
-    rank = np.arange(len(query)) - np.searchsorted(query, query)
-    return np.stack([query, image], axis=1)[rank < count].astype(np.int64)
+    query, image, value = query[order], image[order], value[order]
+    kept = np.arange(len(query)) - np.searchsorted(query, query) < count
+    return query[kept], image[kept], value[kept]
 
 
 def _cluster_centres(rows: Floats, n_clusters: int) -> Floats:

@@ -47,6 +47,18 @@ def test_clusters_find_nearly_the_same_of_many(monkeypatch: pytest.MonkeyPatch) 
     assert np.array_equal(found, find_neighbours(described[0], described, 4, 0.5)), "the same each time"
 
 
+def test_pairs_are_reduced_to_the_nearest_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "MAX_EXACT", 0)
+    described = make_descriptors()
+    expected = find_neighbours(described[0], described, 1, 0.5)
+    reduced = []
+    monkeypatch.setattr(neighbours, "_MAX_FOUND", 50)
+    largest = neighbours._largest_of_each
+    monkeypatch.setattr(neighbours, "_largest_of_each", lambda *args: reduced.append(1) or largest(*args))
+    assert np.array_equal(find_neighbours(described[0], described, 1, 0.5), expected)
+    assert len(reduced) > 2
+
+
 @pytest.mark.parametrize("n", [2, 9])
 def test_clusters_of_very_few_images(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "MAX_EXACT", 0)
