@@ -210,16 +210,16 @@ def _progress_metrics(record: StudyRecord, ended: Sequence[TrialRecord], start: 
 
     The step is the number of ended trials: with several workers, trials do not end in the order of their numbers.
     """
-    best, epochs, metric = -math.inf, 0, METRICS[record.config.metric]
+    best, epochs, cost, metric = -math.inf, 0, 0.0, METRICS[record.config.metric]
     for step, trial in enumerate(ended, start=1):
         at = _unix_milliseconds(trial.finished, default=start)
-        epochs += trial.epochs_spent
+        epochs, cost = epochs + trial.epochs_spent, cost + trial.cost
         best = max(best, -math.inf if (score := trial.score(metric.name)) is None else score)
         if best > -math.inf:
             yield MetricPoint(f"best_val_{metric.name}", step, metric.value(best), at)
         yield MetricPoint("epochs_spent", step, float(epochs), at)
         if record.epochs_budget:
-            yield MetricPoint("budget_spent", step, epochs / record.epochs_budget, at)
+            yield MetricPoint("budget_spent", step, cost / record.epochs_budget, at)
 
 
 def _result_metrics(record: StudyRecord, at: int) -> Iterator[MetricPoint]:

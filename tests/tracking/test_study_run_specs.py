@@ -150,6 +150,13 @@ def test_epochs_of_interrupted_trials_count_once() -> None:
     assert found["budget_spent"][3] == 0.5
 
 
+def test_the_share_of_the_budget_is_that_of_the_cost_not_of_the_epochs() -> None:
+    listed = (trial(0, curve=curve(0.6, epochs=10)), trial(1, curve=curve(0.6, epochs=10), epoch_cost=0.25))
+    found = study(sample_study(trials=listed, epochs_budget=20))
+    assert found["epochs_spent"][2] == 20.0
+    assert found["budget_spent"] == {1: 0.5, 2: 0.625}
+
+
 def test_interrupted_trial_is_killed_not_failed() -> None:
     record = sample_study(trials=(interrupted(0), trial(1, "failed", reason="ValueError: x")))
     _, killed, failed = study_runs(replace(record, finals=(), recommended=None))

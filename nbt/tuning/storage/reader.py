@@ -68,6 +68,7 @@ def read_trial(trial: FrozenTrial) -> TrialRecord | None:
             facts=dict(attributes.get(codec.FACTS, {})),
             epoch_cost=float(attributes.get(codec.EPOCH_COST, 1.0)),
             source_accuracy=attributes.get(codec.SOURCE_ACCURACY),
+            continues=attributes.get(codec.RUN, {}).get("continues"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         _log.warning("trial %d: its stored record is damaged (%s); the trial is ignored", trial.number, error)

@@ -186,6 +186,7 @@ class TrialRecord:
         source_accuracy: Accuracy of a complete trial's body with the unchanged classifier of the source on the images
             of `--source-data` after the last epoch, 0 ... 1; 0 if it diverged. None without these images, for trials
             that are not complete, and for backbones whose weights have no usable classifier.
+        continues: Number of the interrupted trial that it continues; None for a new trial.
     """
 
     number: int
@@ -200,6 +201,7 @@ class TrialRecord:
     facts: Mapping[str, Any] = field(default_factory=dict)
     epoch_cost: float = 1.0
     source_accuracy: float | None = None
+    continues: int | None = None
 
     @property
     def val_accuracy(self) -> float | None:
@@ -525,7 +527,8 @@ class StudyRecord:
     def has_spent_budget(self) -> bool:
         """Whether no budget is left for another trial, nor a trial to continue; False for a time budget."""
         budget = self.cost_budget
-        if budget is None or any(trial.end in ("running", "interrupted") for trial in self.trials):
+        unfinished = {trial.number for trial in self.trials if trial.end in ("running", "interrupted")}
+        if budget is None or unfinished - {trial.continues for trial in self.trials}:
             return False
         return budget - self.cost < MIN_PROPOSAL
 

@@ -33,14 +33,22 @@ class QuickRunner(TrialRunner):
         folder = Path(os.environ[FOLDER])
         (folder / str(os.getpid())).touch()
         is_paused = spec.key.startswith("trial-") and int(spec.key[6:]) >= first_paused(folder)
+        restored = _epochs_in_checkpoint(spec.checkpoint)
 
         def report_epoch(result: EpochResult) -> str | None:
             reason = on_epoch(result)
-            if is_paused and result.epoch >= 3:
+            if is_paused and result.epoch >= 3 and result.epoch > restored:
                 threading.Event().wait()
             return reason
 
         return super().run(spec, report_epoch)
+
+
+def _epochs_in_checkpoint(path: Path | None) -> int:
+    """Returns the number of epochs that a trial continues from, which it may report again."""
+    import torch
+
+    return 0 if path is None or not path.exists() else len(torch.load(path, weights_only=True)["curve"])
 
 
 def first_paused(folder: Path) -> int:
