@@ -67,6 +67,7 @@ def _make_estimator(
         return None
     model = study_cost_model(prepared.config, dataset_summary(task))
     baselines = [settings for _, settings in baseline_recipes(epochs)]
+    priors = prepared.transferred_priors
     is_measured = prepared.candidates is not None or (record is not None and record.profile is not None)
     return JobEstimator(
         prepared.budget,
@@ -77,6 +78,7 @@ def _make_estimator(
         relative_cost=mean_relative_cost(model, prepared.space, epochs, baselines, prepared.budget.trials),
         retraining_cost=model.retraining,
         profile_share=0.0 if is_measured else min(1.0, DEFAULT_SAMPLES / n_train),
+        fits_models=priors is not None and not priors.is_fitted,
         stored=StoredWork() if record is None else StoredWork.of(record),
     )
 

@@ -298,7 +298,7 @@ def _open_search(
         source = _measure_source(task)
     if found is None:  # a budget that is refused leaves no study behind
         engine.start_workers()
-        _fit_models(prepared)
+        _read_models(prepared)
         estimator = estimate_job(prepared, task, None, engine, clock)
     store = stack.enter_context(
         open_study(
@@ -315,11 +315,13 @@ def _open_search(
     store.put_classes(task.class_names, labelled_images_per_class(task))
     store.put_search(prepared.options.replace(study=store.config.name, fresh=False))
     store.put_source(source)
+    has_work = True
     if found is not None:
         record = store.record()
-        if record.recommended is None or not record.has_spent_budget:
+        has_work = record.recommended is None or not record.has_spent_budget
+        if has_work:
             engine.start_workers()
-            _fit_models(prepared)
+            _read_models(prepared)
         estimator = estimate_job(prepared, task, record, engine, clock)
     group = ObserverGroup(observers)
     monitor = JobMonitor(store, clock, estimator, group)
@@ -328,6 +330,8 @@ def _open_search(
         _store_candidates(store, prepared.candidates)
     elif store.record().profile is None:
         _measure_fit(task, store, prepared.progress)
+    if has_work and prepared.transferred_priors is not None:
+        prepared.transferred_priors.fit()
     target = Target.of(facts, store.record().profile, prepared.config.epochs, prepared.config.metric)
     others = {
         name: Target.of(facts, store.candidate_profile(name), prepared.config.epochs, prepared.config.metric)
@@ -337,10 +341,10 @@ def _open_search(
     return SearchRun(prepared, store, engine, strategy, group, monitor)
 
 
-def _fit_models(prepared: PreparedSearch) -> None:
-    """Fits the models of recorded tables while the workers start."""
+def _read_models(prepared: PreparedSearch) -> None:
+    """Reads the models of recorded tables while the workers start; they are fitted once the estimate is shown."""
     if prepared.transferred_priors is not None:
-        prepared.transferred_priors.fit()
+        prepared.transferred_priors.read_cache()
 
 
 def _store_candidates(store: StudyStore, candidates: Candidates) -> None:

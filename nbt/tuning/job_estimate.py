@@ -27,6 +27,8 @@ _SPACE_SAMPLES = 256
 _PRIOR_TRIALS = 4
 # The fit profile is one forward pass over at most 1000 images of two networks, and measures of each unit.
 _PROFILE_SECONDS, _PROFILE_IMAGES, _PROFILE_COST = 2.0, 1000, 1.0
+# Fitting the models of the recorded tables, which belongs to the phase of the fit profile.
+_MODELS_SECONDS = 4.0
 _REPORT_SECONDS = 3.0
 # A budget in time that is just long enough by the estimate may be too short by the clock.
 _MARGIN = 1.1
@@ -85,6 +87,7 @@ class JobEstimator:
         relative_cost: Mean cost of a training of the search relative to the default recipe, see `mean_relative_cost`.
         retraining_cost: Cost of an epoch on training and validation images relative to one of a trial.
         profile_share: Images of the fit profile as a share of the training images; 0 if it exists already.
+        fits_models: Whether the models of recorded tables have to be fitted, as they are not cached.
         stored: What earlier sessions have done.
     """
 
@@ -99,12 +102,14 @@ class JobEstimator:
         relative_cost: float,
         retraining_cost: float = 1.0,
         profile_share: float = 0.0,
+        fits_models: bool = False,
         stored: StoredWork = StoredWork(),
     ) -> None:
         self._budget, self._max_folds, self._trial_epochs = budget, max_folds, trial_epochs
         self._epoch_seconds, self._workers = epoch_seconds, max(1, workers)
         self._prior_cost, self._retraining_cost = relative_cost, retraining_cost
-        self._profile_share, self._spent, self._stored = profile_share, stored.cost, stored
+        self._profile_share, self._fits_models = profile_share, fits_models
+        self._spent, self._stored = stored.cost, stored
         self._default = default_recipe(trial_epochs)
         self._default_seconds: list[float] = []
         # Of all epochs: their number, their duration, and their duration times the relative length of their trials.
@@ -203,9 +208,10 @@ class JobEstimator:
 
     @property
     def _profile_seconds(self) -> float:
+        models = _MODELS_SECONDS if self._fits_models else 0.0
         if not self._profile_share:
-            return 0.0
-        return _PROFILE_SECONDS + _PROFILE_COST * self._profile_share * self._epoch_seconds
+            return models
+        return models + _PROFILE_SECONDS + _PROFILE_COST * self._profile_share * self._epoch_seconds
 
     def _plan(self, cost: float) -> FinalsPlan:
         costs = [self._relative_cost] * (MAX_FINALISTS - 1)

@@ -47,21 +47,40 @@ class TransferredPriors:
         """The models of all tables that have one."""
         return [model for model in self.models_by_table if model is not None]
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there is nothing left to fit."""
+        return not self.tables or "forecaster" in self.__dict__
+
+    def read_cache(self) -> None:
+        """Takes the models from the cache if it has them.
+
+        Raises:
+            OSError: The file of a table has disappeared.
+        """
+        if self._cache is None or self.is_fitted:
+            return
+        with single_threaded():
+            found = self._cache.read()
+        if found is not None:
+            self.models_by_table, self.forecaster = found
+
     def fit(self) -> None:
         """Fits all models now, or takes them from the cache, rather than when they are first used.
 
         Raises:
             OSError: The file of a table has disappeared.
         """
-        cache = ModelCache(self.tables) if self._is_cached and self.tables else None
-        with single_threaded():
-            found = None if cache is None else cache.read()
-        if found is not None:
-            self.models_by_table, self.forecaster = found
+        self.read_cache()
+        if self.is_fitted:
             return
         models, forecaster = self.models_by_table, self.forecaster
-        if cache is not None:
-            cache.write(models, forecaster)
+        if self._cache is not None:
+            self._cache.write(models, forecaster)
+
+    @cached_property
+    def _cache(self) -> ModelCache | None:
+        return ModelCache(self.tables) if self._is_cached and self.tables else None
 
     @cached_property
     def forecaster(self) -> CurveForecaster | None:

@@ -25,6 +25,7 @@ from nbt.task.task import Task
 from nbt.training.export.exported_model import read_card
 from nbt.tuning.baseline_recipes import from_scratch_recipe
 from nbt.tuning.engines import worker_count
+from nbt.tuning.job_clock import JobEstimate
 from nbt.tuning.storage.records import StudyObserver, TrialRecord
 from nbt.tuning.storage.studies import list_studies, resolve_storage
 from nbt.tuning.target import Target
@@ -171,6 +172,29 @@ def test_a_search_continues_without_a_fit_profile(
     folder = own_folder / "reports" / "s"
     assert note in (folder / "report.md").read_text()
     assert not (folder / "fit.json").exists()
+
+
+def test_the_estimate_is_shown_before_models_that_are_not_cached_are_fitted(
+    task: Task, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbt.tuning.transferred_priors import TransferredPriors
+
+    monkeypatch.setenv("NBT_CACHE", str(own_folder / "cache"))
+    events: list[str] = []
+
+    class Observer(StudyObserver):
+        def job_estimated(self, estimate: JobEstimate) -> None:
+            events.append("estimate")
+
+    def fit(self: TransferredPriors) -> None:
+        events.append("fit")
+        assert not self.is_fitted
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TransferredPriors, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        nbt.search(task, budget=3, observers=[Observer()], **{**QUICK, "experience": None})
+    assert events[0] == "estimate" and events[-1] == "fit"
 
 
 def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:

@@ -53,6 +53,14 @@ class TestBeforeTheFirstTrial:
         assert estimate.elapsed == 4.0
         assert estimate.left == pytest.approx(estimate.total - 4.0)
 
+    @pytest.mark.parametrize("profile_share", [0.0, 0.5])
+    def test_fitting_the_models_of_recorded_tables_belongs_to_the_profile(self, profile_share: float) -> None:
+        cached, fitted = (
+            estimator(profile_share=profile_share, fits_models=fits).estimate(JobClock(FakeClock())).phases
+            for fits in (False, True)
+        )
+        assert fitted == {**cached, PROFILE: pytest.approx(cached.get(PROFILE, 0.0) + 4.0)}
+
     def test_two_workers_halve_trials_and_finals(self) -> None:
         one, two = (estimator(workers=n).estimate(JobClock(FakeClock())).phases for n in (1, 2))
         assert two[TRIALS] == pytest.approx(one[TRIALS] / 2)

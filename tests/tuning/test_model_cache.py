@@ -46,6 +46,22 @@ def forbid_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CurveForecaster, "fit", None)
 
 
+def test_reading_the_cache_fits_nothing(tables: list[RecordedTable], monkeypatch: pytest.MonkeyPatch) -> None:
+    priors = TransferredPriors(tables, is_cached=True)
+    with monkeypatch.context() as patch:
+        forbid_fits(patch)
+        priors.read_cache()
+    assert not priors.is_fitted
+    with patch_small_forests():
+        priors.fit()
+    assert priors.is_fitted
+    again = TransferredPriors(tables, is_cached=True)
+    forbid_fits(monkeypatch)
+    again.read_cache()
+    assert again.is_fitted and len(again.models) == 2
+    assert TransferredPriors([]).is_fitted
+
+
 def test_a_second_search_has_the_same_models_without_fitting(
     tables: list[RecordedTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:

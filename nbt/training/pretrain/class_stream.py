@@ -26,6 +26,7 @@ from nbt.progress import Progress
 from nbt.seeds import derive_seed, generator
 from nbt.settings.class_stream import ClassStreamSettings
 from nbt.task.task import Task
+from nbt.training.recipe.eager_optimizers import Adam
 from nbt.transfer.zap import zap
 
 
@@ -262,7 +263,7 @@ class ClassStreamTrainer:
         zap(self.model.head, generator=generator(self.draw.seed, "head"), reset_bias=True)
         network: nn.Module = self.model.head if self.head_only else self.model
         parameters: Sequence[nn.Parameter] = list(network.parameters())
-        optimizer = torch.optim.Adam(parameters, lr=rate, fused=True)
+        optimizer = Adam(parameters, lr=rate, fused=True)
         with flush_denormals():
             for rows in self.batches:
                 optimizer.zero_grad(set_to_none=True)

@@ -21,6 +21,7 @@ from nbt.settings.pretrain import PretrainSettings
 from nbt.training.checkpoint import checkpoint_identity, load_checkpoint, save_checkpoint
 from nbt.training.pretrain.episodes import draw_episode, meta_loss, sequential_steps
 from nbt.training.pretrain.source_images import SourceImages
+from nbt.training.recipe.eager_optimizers import Adam
 from nbt.transfer.zap import draw_zapped_classes, zap
 
 _PROGRESS_INTERVAL_SECONDS = 0.2
@@ -69,7 +70,7 @@ class SourceTrainer:
         model.load_pretrained(random_weights.w0)
         check_scheme(model, spec.text, settings.scheme)
         self.model: Backbone = model.to(self.device).train()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
+        self.optimizer = Adam(self.model.parameters(), lr=settings.lr, fused=True)
         self.labels = torch.from_numpy(images.labels)
         self.class_indices = [torch.nonzero(self.labels == label)[:, 0] for label in range(len(images.class_names))]
         self.mean = torch.tensor(random_weights.mean, device=self.device)

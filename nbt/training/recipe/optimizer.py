@@ -10,6 +10,7 @@ from torch import nn
 
 from nbt.devices import autocast
 from nbt.settings import TransferSettings
+from nbt.training.recipe.eager_optimizers import SGD, AdamW
 from nbt.training.recipe.loss import TrainingLoss
 from nbt.training.recipe.lr_schedule import lr_factor
 from nbt.training.recipe.mixup import mix_inputs, mixed_loss
@@ -21,8 +22,8 @@ def make_optimizer(settings: TransferSettings, groups: Sequence[ParameterGroup])
     """Builds the fused optimiser without weight decay; `nbt.training.recipe.decay` applies all decay."""
     param_groups = [{"params": group.parameters, "lr": group.lr} for group in groups]
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(param_groups, betas=(settings.momentum, 0.999), weight_decay=0.0, fused=True)
-    return torch.optim.SGD(
+        return AdamW(param_groups, betas=(settings.momentum, 0.999), weight_decay=0.0, fused=True)
+    return SGD(
         param_groups, lr=settings.body_lr, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True
     )
 

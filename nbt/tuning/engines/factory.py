@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("nbt")
 
 _MAX_SPARES = 4
-# The optimisers of PyTorch import the second one at their first use, which takes a second.
-_MODULES = ("nbt.training.run_trial", "torch._dynamo")
+_MODULES = ("nbt.training.run_trial",)
 
 
 class EngineFactory:
