@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,26 +58,23 @@ def one_core() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def migrated_tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Copies a database with MLflow's tables for every new SQLite file of tracking: MLflow needs seconds for each."""
+def create_tracking_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
+    """Copies a database with MLflow's tables for every new SQLite file of tracking: MLflow needs seconds for each.
+
+    Returns the function that creates such a file.
+    """
     from nbt.tracking import client
 
-    probe, template = client._probe_database, tmp_path_factory.mktemp("tracking") / "mlflow.db"
+    create, template = client._create_sqlite_file, tmp_path_factory.mktemp("tracking") / "mlflow.db"
 
-    def copy_template(uri: str) -> None:
-        probe(uri)
-        file = client.sqlite_file(uri)
-        if file is None or (file.exists() and file.stat().st_size):
-            return
+    def copy_template(file: Path) -> None:
         if not template.exists():
-            from mlflow.tracking import MlflowClient
-
-            MlflowClient(tracking_uri=f"sqlite:///{template}").search_experiments()
+            create(template)
         shutil.copy(template, file)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "_probe_database", copy_template)
-        yield
+        patch.setattr(client, "_create_sqlite_file", copy_template)
+        yield create
 
 
 @pytest.fixture(scope="session")

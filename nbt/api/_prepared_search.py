@@ -58,6 +58,14 @@ class PreparedSearch:
         """Folder of the reports."""
         return Path(self.options.out)
 
+    @property
+    def fitted_priors(self) -> TransferredPriors | None:
+        """The models of the recorded tables if the search needs all of them; None if the forests are left out.
+
+        Only the pruner `fit` forecasts learning curves, for which forests are fitted that take seconds.
+        """
+        return self.transferred_priors if self.pruner == "fit" else None
+
 
 def make_study_config(
     task: Task,

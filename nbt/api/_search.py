@@ -330,8 +330,8 @@ def _open_search(
         _store_candidates(store, prepared.candidates)
     elif store.record().profile is None:
         _measure_fit(task, store, prepared.progress)
-    if has_work and prepared.transferred_priors is not None:
-        prepared.transferred_priors.fit()
+    if has_work and prepared.fitted_priors is not None:
+        prepared.fitted_priors.fit()
     target = Target.of(facts, store.record().profile, prepared.config.epochs, prepared.config.metric)
     others = {
         name: Target.of(facts, store.candidate_profile(name), prepared.config.epochs, prepared.config.metric)

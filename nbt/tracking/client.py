@@ -47,7 +47,10 @@ def open_store(uri: str, owner: RunOwner) -> RunStore:
 
     for logger in _SILENT_LOGGERS:
         logging.getLogger(logger).setLevel(logging.CRITICAL)
-    with _creation_lock(sqlite_file(uri)):
+    file = sqlite_file(uri)
+    with _creation_lock(file):
+        if file is not None and not (file.exists() and file.stat().st_size):
+            _create_sqlite_file(file)
         return RunStore(MlflowClient(tracking_uri=uri), uri, owner)
 
 
@@ -56,6 +59,23 @@ def _creation_lock(file: Path | None) -> AbstractContextManager[object]:
     if file is None:
         return nullcontext()
     return filelock.FileLock(file.with_name(f"{file.name}.lock"), timeout=_LOCK_SECONDS)
+
+
+def _create_sqlite_file(file: Path) -> None:
+    """Creates an SQLite file with MLflow's tables under another name, and renames it.
+
+    MLflow creates its tables in many steps and cannot continue where a process was killed in between: the file would be
+    unusable.
+    """
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    new = file.with_name(f"{file.name}.new")
+    for left in new.parent.glob(f"{new.name}*"):  # by a process that was killed
+        left.unlink()
+    store = SqlAlchemyStore(f"sqlite:///{new}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
+    store.engine.dispose()
+    new.replace(file)
 
 
 def _probe_server(uri: str) -> None:

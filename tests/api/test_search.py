@@ -197,6 +197,17 @@ def test_the_estimate_is_shown_before_models_that_are_not_cached_are_fitted(
     assert events[0] == "estimate" and events[-1] == "fit"
 
 
+def test_forests_of_learning_curves_are_fitted_only_for_their_pruner(
+    task: Task, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbt.tuning.pruners.curve_forecast import CurveForecaster
+
+    monkeypatch.setenv("NBT_CACHE", str(own_folder / "cache"))
+    monkeypatch.setattr(CurveForecaster, "fit", None)
+    record = nbt.search(task, budget=1, pruner="asha", **{**QUICK, "experience": None}).record
+    assert len(record.prior_diagnostics["tables"]) >= 5
+
+
 def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
     record = nbt.search(task, budget=7, **{**QUICK, "experience": None, "epochs": 3}).record
     assert [trial.origin for trial in record.trials[4:6]] == [
