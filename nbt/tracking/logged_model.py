@@ -81,7 +81,7 @@ def _write_model(client: MlflowClient, experiment: str, run_id: str, folder: Pat
             loader_module=__name__,
             data_path=str(folder),
             mlflow_model=description,
-            pip_requirements=[f"nbt=={__version__}"],
+            pip_requirements=[f"nbt-transfer=={__version__}"],
         )
         if program.is_dir():
             program.rename(files / _PROGRAM)

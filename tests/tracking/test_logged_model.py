@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,15 @@ def test_the_model_predicts_arrays_and_the_content_of_files(uri: str, folder: Pa
     table = model.predict([file.read_bytes() for file in files])
     assert list(zip(table["label"], table["probability"], strict=True)) == expected
     assert model.predict(files[0].read_bytes())["label"].tolist() == [expected[0][0]]
+
+
+def test_the_model_requires_the_distribution_of_nbt(uri: str, folder: Path) -> None:
+    import mlflow
+
+    [output] = log(uri, folder, name="requirements").outputs.model_outputs
+    mlflow.set_tracking_uri(uri)
+    requirements = Path(mlflow.pyfunc.get_model_dependencies(f"models:/{output.model_id}")).read_text().split()
+    assert f"nbt-transfer=={version('nbt-transfer')}" in requirements
 
 
 def test_the_program_of_pytorch_gives_the_same_probabilities(uri: str, folder: Path, task: Task) -> None:
