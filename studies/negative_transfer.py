@@ -24,11 +24,7 @@ Rows: `studies/results/negative_transfer.jsonl`; the report writes `negative_tra
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +33,8 @@ from typing import Any
 import pandas as pd
 import torch
 from machine import machine
-from optimism import BACKBONE, IMAGE_SIZE, REPOSITORY, WEIGHTS, read_rows
+from nbt_command import run_nbt
+from optimism import BACKBONE, IMAGE_SIZE, WEIGHTS, read_rows
 from optimism import ROWS as INTACT_ROWS
 from tuned_default import append
 
@@ -109,15 +106,7 @@ def search(kind: str, dataset: str, seed: int, args: argparse.Namespace) -> Row:
             "study": "negative",
             "out": folder / "reports",
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "nbt", "search", "--json", *(f"--{key}={value}" for key, value in options.items())],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "NBT_CACHE": str(folder / "cache")},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        result = json.loads(done.stdout)
+        result = run_nbt("search", folder, options)
         trials = pd.read_csv(folder / "reports" / "negative" / "trials.csv")
     return {
         "kind": kind,

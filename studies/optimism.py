@@ -28,8 +28,6 @@ import os
 import random
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +35,7 @@ from typing import Any
 
 import yaml
 from machine import machine
+from nbt_command import run_nbt
 from scipy.stats import norm
 
 import nbt
@@ -45,7 +44,6 @@ from nbt.tuning.intervals import Interval, t_interval, wilson_interval
 from nbt.tuning.job_clock import PHASES, TRIALS, finals_share
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parent
 ROWS, REPORT = HERE / "results" / "optimism.jsonl", HERE / "results" / "optimism.md"
 BACKBONE, WEIGHTS = "mobilenet_v2(width_mult=0.35)", "weights/mobilenet_v2_035-imagenet.pth"
 IMAGE_SIZE = 64
@@ -119,7 +117,7 @@ def search(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         folder = Path(path)
         draw_parts(args.shared.resolve() / "data" / name, folder, seed)
         options = {"budget": args.budget, "workers": args.workers, "study": "optimism", "out": folder / "reports"}
-        result = run_nbt("search", folder, seed, args, options)
+        result = run_nbt("search", folder, {**task_options(folder, seed, args), **options})
         pool = nbt.evaluate(folder / "reports" / "optimism" / "model", folder / "pool", part="all", progress=False)
     assert pool.value is not None and result["optimism"] is not None
     return {
@@ -147,40 +145,22 @@ def train_baseline(name: str, seed: int, args: argparse.Namespace) -> dict[str, 
         folder = Path(path)
         draw_parts(args.shared.resolve() / "data" / name, folder, seed)
         (folder / "default.yaml").write_text("{}\n")
-        run_nbt("train", folder, seed, args, {"settings": folder / "default.yaml", "export": folder / "model"})
+        options = {"settings": folder / "default.yaml", "export": folder / "model"}
+        run_nbt("train", folder, {**task_options(folder, seed, args), **options})
         pool = nbt.evaluate(folder / "model", folder / "pool", part="all", progress=False)
     assert pool.value is not None
     return {"baseline_pool": pool.value.mean}
 
 
-def run_nbt(
-    command: str, folder: Path, seed: int, args: argparse.Namespace, options: Mapping[str, object]
-) -> dict[str, Any]:
-    """Runs a command on the drawn images of `folder`, and returns its JSON document."""
-    task: dict[str, object] = {
+def task_options(folder: Path, seed: int, args: argparse.Namespace) -> dict[str, object]:
+    """Returns the options of the task of the drawn images of `folder`."""
+    return {
         "dataset": folder / "search",
         "backbone": BACKBONE,
         "weights": args.shared.resolve() / WEIGHTS,
         "image-size": IMAGE_SIZE,
         "seed": seed,
     }
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "nbt",
-            command,
-            "--json",
-            *(f"--{key}={value}" for key, value in {**task, **options}.items()),
-        ],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "NBT_CACHE": str(folder / "cache")},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
 
 
 def covers(row: Row) -> bool:

@@ -1,0 +1,167 @@
+"""Study: is a search over non-binary transfer better than one over binary transfer, with the same budget?
+
+The live confirmation of `binary.py`, whose settings are drawn at random: whole searches with nbt's defaults on two of
+the judging data sets, the first and the last by name, which no figure has chosen. Two arms with the same budget,
+seeds, splits and test images:
+
+- *binary*: the space `binary`: pretrained or not, frozen or not, L2-SP or not, one learning rate;
+- *non_binary*: the dimensions of the space `non_binary` that make these choices continuous: depth, frozen share, rates
+  by layer, the mix of L2 and L2-SP and the units under it. All other settings are those of the default recipe.
+
+Rule, on *non_binary* minus *binary*, the test accuracy of the recommendations, paired by data set and seed:
+*confirmed* if the mean is at least 1 point and its 95 % interval over the pairs is above 0; *confirmed in part* if the
+mean is at least 1 point; else *not confirmed*. Fewer than three seeds on both data sets give no verdict.
+
+    python studies/binary_live.py run --shared ../shared      # resumable; about an hour on two idle cores
+    python studies/binary_live.py report
+
+Rows: `studies/results/binary_live.jsonl`; the report writes `binary_live.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from machine import machine
+from nbt_command import REPOSITORY, run_nbt
+from optimism import BACKBONE, IMAGE_SIZE, WEIGHTS, read_rows
+from tuned_default import append
+
+from nbt.tuning.intervals import t_interval
+
+ROWS = Path(__file__).resolve().parent / "results" / "binary_live.jsonl"
+ARMS = BINARY, NON_BINARY = "binary", "non_binary"
+DIMENSIONS = (
+    *("transfer_depth", "frozen_depth", "head_lr", "body_lr", "layer_lr_shape"),
+    *("decay_strength", "sp_mix", "sp_depth"),
+)
+SEEDS, BUDGET, EPOCHS, MIN_GAIN = (0, 1, 2), "12", 12, 0.01
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Runs the searches or writes the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run the searches that are not stored yet")
+    run.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    run.add_argument("--budget", default=BUDGET)
+    report = commands.add_parser("report", help="write the report of the stored searches")
+    for command in (run, report):
+        command.add_argument("--rows", type=Path, default=ROWS)
+    args = parser.parse_args()
+    if args.command == "report":
+        args.rows.with_suffix(".md").write_text(summarise(read_rows(args.rows)), encoding="utf-8")
+        return
+    done = {(row["dataset"], row["seed"], row["arm"]) for row in read_rows(args.rows)}
+    for seed in SEEDS:
+        for dataset in judging(args.shared):
+            for arm in ARMS:
+                if (dataset, seed, arm) not in done:
+                    row = search(dataset, seed, arm, args)
+                    append(args.rows, row)
+                    print(dataset, seed, arm, f"test {row['test']:.3f}, {row['seconds']} s", flush=True)
+
+
+def judging(shared: Path) -> list[str]:
+    """Returns the first and the last judging data set by name."""
+    names = sorted(yaml.safe_load((shared / "data" / "tasks.yaml").read_text(encoding="utf-8"))["judging"])
+    return [names[0], names[-1]]
+
+
+def transfer_space() -> dict[str, Any]:
+    """Returns the part of the space `non_binary` that concerns transfer, with one optimiser and plain images."""
+    space = yaml.safe_load((REPOSITORY / "search_spaces" / "non_binary.yaml").read_text(encoding="utf-8"))
+    dimensions = {name: space["dimensions"][name] for name in DIMENSIONS}
+    return {**space, "name": "transfer", "dimensions": dimensions}
+
+
+def search(dataset: str, seed: int, arm: str, args: argparse.Namespace) -> Row:
+    """Runs one search in a folder of its own, and returns its row."""
+    shared = args.shared.resolve()
+    with tempfile.TemporaryDirectory(prefix=f"binary-live-{dataset}-") as path:
+        folder = Path(path)
+        (folder / "transfer.yaml").write_text(yaml.safe_dump(transfer_space(), sort_keys=False), encoding="utf-8")
+        options = {
+            "dataset": shared / "data" / dataset,
+            "backbone": BACKBONE,
+            "weights": shared / WEIGHTS,
+            "image-size": IMAGE_SIZE,
+            "space": BINARY if arm == BINARY else folder / "transfer.yaml",
+            "epochs": EPOCHS,
+            "seed": seed,
+            "budget": args.budget,
+            "study": "live",
+            "out": folder / "reports",
+        }
+        result = run_nbt("search", folder, options)
+    return {
+        "dataset": dataset,
+        "seed": seed,
+        "arm": arm,
+        "test": result["test"]["recommended"]["value"],
+        "default": result["test"]["baseline"]["value"],
+        "validation": result["validation"]["mean"],
+        "trials": result["trials"],
+        "recommended": result["recommended"],
+        "seconds": round(sum(value for key, value in result["clock"].items() if key != "estimate")),
+        "machine": machine(),
+    }
+
+
+def gains(rows: Sequence[Row]) -> dict[tuple[str, int], float]:
+    """Returns the test accuracy of *non_binary* minus that of *binary* for each data set and seed that has both."""
+    values = {(row["dataset"], row["seed"], row["arm"]): row["test"] for row in rows}
+    pairs = sorted({(dataset, seed) for dataset, seed, _ in values})
+    return {
+        (dataset, seed): values[dataset, seed, NON_BINARY] - values[dataset, seed, BINARY]
+        for dataset, seed in pairs
+        if all((dataset, seed, arm) in values for arm in ARMS)
+    }
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Returns the verdict by the rule of the study; "" for too few searches."""
+    found = gains(rows)
+    datasets = {dataset for dataset, _ in found}
+    if len(datasets) < 2 or any((dataset, seed) not in found for dataset in datasets for seed in SEEDS):
+        return ""
+    interval = t_interval(list(found.values()))
+    if interval.mean < MIN_GAIN:
+        return "not confirmed"
+    return "confirmed" if interval.low is not None and interval.low > 0.0 else "confirmed in part"
+
+
+def summarise(rows: Sequence[Row]) -> str:
+    """Returns the report."""
+    found = gains(rows)
+    mean = t_interval(list(found.values()))
+    bounds = "" if mean.low is None or mean.high is None else f" [{100 * mean.low:+.1f}, {100 * mean.high:+.1f}]"
+    seconds = {arm: statistics.median(row["seconds"] for row in rows if row["arm"] == arm) for arm in ARMS}
+    lines = [
+        "# Searches over binary and non-binary transfer",
+        "",
+        f"{len(rows)} searches, budget {BUDGET}, {BACKBONE}, {IMAGE_SIZE} px, {EPOCHS} epochs; {rows[0]['machine']}. "
+        f"Design and rule: `studies/binary_live.py`. Verdict: {verdict(rows) or 'none yet'}.",
+        "",
+        f"Non-binary minus binary: {100 * mean.mean:+.1f} points{bounds} of test accuracy over {mean.n} pairs; "
+        f"median of the whole search {seconds[BINARY]:.0f} s (binary) and {seconds[NON_BINARY]:.0f} s.",
+        "",
+        "| data set | seed | binary, test | non-binary, test | default recipe, test |",
+        "|---|---|---|---|---|",
+    ]
+    tests = {(row["dataset"], row["seed"], row["arm"]): row for row in rows}
+    for dataset, seed in found:
+        binary, other = (tests[dataset, seed, arm] for arm in ARMS)
+        lines.append(f"| {dataset} | {seed} | {binary['test']:.3f} | {other['test']:.3f} | {other['default']:.3f} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()
