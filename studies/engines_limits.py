@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,8 +90,8 @@ def _sentences(rows: Mapping[str, Any], driver_costs: list[Cost]) -> list[str]:
     waves = [wave for wave in largest["waves"] if wave["brain"]]
     growth = (waves[-1]["driver_bytes"] - waves[0]["driver_bytes"]) / 1e6 / sum(wave["trials"] for wave in waves[1:])
     lines = [
-        f"- The driver can handle {GPUS} concurrent trials whose epochs take {shortest:.0f} s or more; if MLflow is "
-        f"written afterwards (`nbt sync`), {without_mlflow:.0f} s or more.",
+        f"- The driver can handle {GPUS} concurrent trials whose epochs take {math.ceil(shortest)} s or more; if "
+        f"MLflow is written afterwards (`nbt sync`), {math.ceil(without_mlflow)} s or more.",
         f"- Its memory grew by {growth:.2f} MB per trial with the search controller ({trials} concurrent trials): "
         f"about {1e-3 * growth * 10_000:.1f} GB after 10,000 trials, extrapolated.",
     ]
