@@ -9,7 +9,7 @@
 All arms train the same backbone from the same weights on the same images, the epochs of 20 full trials together. A
 round runs each arm once, in a process of its own, and rounds begin with another arm, so that other load affects all of
 them. The seconds are those of the whole process, from its start to its end. Runs are stored as they end: the same
-command continues an interrupted benchmark, and more `--rounds` extend it.
+command continues an interrupted benchmark on the same machine, and more `--rounds` extend it.
 
     python studies/bench_rivals.py --data ../shared/data/dtd10 --weights ../shared/weights/mobilenet_v2_035-imagenet.pth
 
@@ -227,8 +227,10 @@ def main(arguments: list[str] | None = None) -> None:
     facts = {**options, "data": args.data.name, "weights": None if args.weights is None else args.weights.name}
     path = args.out / "bench_rivals.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
-    runs: dict[str, list[dict[str, Any]]] = stored["runs"] if stored.get("options") == facts else {}
-    result = {"machine": machine(), "options": facts, "runs": runs}
+    result: dict[str, Any] = {"machine": machine(), "options": facts, "runs": {}}
+    if all(stored.get(key) == result[key] for key in ("machine", "options")):
+        result["runs"] = stored["runs"]
+    runs: dict[str, list[dict[str, Any]]] = result["runs"]
     args.out.mkdir(parents=True, exist_ok=True)
     for number in range(args.rounds):
         first = number % len(args.arms)
