@@ -532,6 +532,11 @@ class StudyRecord:
             return False
         return budget - self.cost < MIN_PROPOSAL
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the budget is spent and the final runs are done, so that no training is left."""
+        return self.recommended is not None and self.has_spent_budget
+
     def counts(self) -> dict[str, int]:
         """Returns the number of trials per status of `TRIAL_STATUSES`."""
         return count_statuses(trial.end for trial in self.trials)

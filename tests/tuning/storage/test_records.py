@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nbt.tuning.storage.records import TrialRecord
@@ -25,3 +27,5 @@ CONTINUATION = trial(2, curve=curve(0.5), trained=EPOCHS - 3, continues=1)
 def test_a_budget_is_spent_if_nothing_is_left_and_no_trial_waits(trials: tuple[TrialRecord, ...], spent: bool) -> None:
     record = sample_study(trials=trials, epochs_budget=2 * EPOCHS, epochs_spent=sum(t.epochs_spent for t in trials))
     assert record.has_spent_budget is spent
+    assert record.has_ended is spent
+    assert not replace(record, recommended=None).has_ended
