@@ -144,10 +144,12 @@ def describe_comparison(
         versus_default: Paired difference to the default recipe in score; None if the default recipe has no runs.
         metric: The metric of the study.
         reference: Mean score of the default recipe.
-        cheaper_than: Name of the finalist with the best mean if a cheaper one is recommended instead, else None.
+        cheaper_than: Name of the finalist with the best mean if a cheaper one is recommended instead, the default
+            recipe if the best one is cheaper than that, else None.
         costs: Name of each finalist -> relative cost of its training; needed with `cheaper_than`.
         needs_no_weights: Whether the finalist is recommended instead of the best one because it trains from scratch.
     """
+    is_better = versus_default is not None and versus_default.low is not None and versus_default.low > 0
     reason = ""
     if needs_no_weights:
         reason = (
@@ -155,12 +157,7 @@ def describe_comparison(
             "pretrained weights have no advantage over random ones."
         )
     elif cheaper_than is not None and costs is not None:
-        share = costs[name] / costs[cheaper_than]
-        reason = (
-            f" {CHEAPER_REASON} the {default} beyond noise, so {name if name != default else f'the {name}'} is "
-            f"recommended because it is cheaper: about {100 * share:.0f} % of the training time of "
-            f"{cheaper_than if cheaper_than != default else f'the {default}'}."
-        )
+        reason = _cost_reason(name, default, cheaper_than, costs[name] / costs[cheaper_than], is_better)
     if name == default:
         return reason.strip() or f"The {default} is recommended: no setting that was found has a better mean."
     if versus_default is None:
@@ -170,11 +167,35 @@ def describe_comparison(
         return f"{_capitalise_first(name)} cannot be distinguished from the {default} by one seed ({points})."
     ends = [metric.format_difference(end, reference) for end in (versus_default.low, versus_default.high)]
     bounds = f"{' to '.join(ends if metric.higher_is_better else reversed(ends))}, {versus_default.n} seeds"
-    if versus_default.low > 0:
+    if is_better:
         text = f"{_capitalise_first(name)} is better than the {default} by {points[1:]} (95 % interval {bounds})."
         return f"{text}{reason}"
     result = f"cannot be distinguished from the {default}: {points} (95 % interval {bounds})."
     return f"{_capitalise_first(name)} {result}{reason}"
+
+
+def _cost_reason(name: str, default: str, cheaper_than: str, share: float, is_better: bool) -> str:
+    """Returns the sentence that says why a cheaper finalist is recommended; "" if it is the best one anyway.
+
+    Args:
+        name: Name of the recommended finalist.
+        default: Name of the default recipe.
+        cheaper_than: The finalist that is not recommended because it costs more.
+        share: Cost of the recommended finalist relative to that one.
+        is_better: Whether the recommended finalist is better than the default recipe beyond noise.
+    """
+    if not is_better:
+        return (
+            f" {CHEAPER_REASON} the {default} beyond noise, so {name if name != default else f'the {name}'} is "
+            f"recommended because it is cheaper: about {100 * share:.0f} % of the training time of "
+            f"{cheaper_than if cheaper_than != default else f'the {default}'}."
+        )
+    if cheaper_than == default:
+        return ""
+    return (
+        f" {CHEAPER_REASON} {name} beyond noise, and it is cheaper than {cheaper_than}, whose mean is higher: about "
+        f"{100 * share:.0f} % of its training time."
+    )
 
 
 def _is_worse(

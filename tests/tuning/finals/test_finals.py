@@ -101,6 +101,7 @@ class TestRuns:
         assert record.finals[0].versus_default.mean == pytest.approx(0.3, abs=0.01)
         assert record.finals[0].versus_default.low > 0
         assert f"Trial {best.number} is better than the default recipe by" in record.verdict
+        assert "Nothing is better" not in record.verdict
         default = record.final(DEFAULT_RECIPE)
         assert default is not None and default.versus_default is None and default.dropped == ""
         assert [final.dropped for final in record.finals if final.name.startswith("trial")][1:] == [

@@ -202,6 +202,22 @@ class TestDescribeComparison:
         text = describe_comparison(DEFAULT, DEFAULT, None, cheaper_than="trial 3", costs={DEFAULT: 0.8, "trial 3": 1.0})
         assert "so the default recipe is recommended because it is cheaper: about 80 %" in text
 
+    def test_better_and_cheaper_than_the_default_recipe(self) -> None:
+        interval = Interval(mean=0.253, low=0.136, high=0.371, n=3)
+        costs = {"trial 30": 0.44, DEFAULT: 1.0}
+        text = describe_comparison("trial 30", DEFAULT, interval, cheaper_than=DEFAULT, costs=costs)
+        assert text == describe_comparison("trial 30", DEFAULT, interval)
+
+    def test_better_than_the_default_recipe_and_cheaper_than_the_best(self) -> None:
+        interval = Interval(mean=0.253, low=0.136, high=0.371, n=3)
+        costs = {"trial 30": 0.5, "trial 3": 2.0, DEFAULT: 1.0}
+        text = describe_comparison("trial 30", DEFAULT, interval, cheaper_than="trial 3", costs=costs)
+        assert text == (
+            "Trial 30 is better than the default recipe by 25.3 points (95 % interval +13.6 to +37.1, 3 seeds). "
+            "Nothing is better than trial 30 beyond noise, and it is cheaper than trial 3, whose mean is higher: about "
+            "25 % of its training time."
+        )
+
     def test_from_scratch(self) -> None:
         interval = Interval(mean=-0.004, low=-0.018, high=0.01, n=3)
         text = describe_comparison("trial 1", DEFAULT, interval, needs_no_weights=True)
