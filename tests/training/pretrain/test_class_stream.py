@@ -102,7 +102,7 @@ def test_every_run_starts_from_the_pretrained_weights_with_a_kaiming_head_and_ze
         starts.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
         return torch.optim.SGD(parameters, lr=options["lr"])
 
-    monkeypatch.setattr(class_stream_module.torch.optim, "Adam", record)
+    monkeypatch.setattr(class_stream_module, "Adam", record)
     trainer.run(0.1)
     trainer.run(0.1)
     for start in starts:
