@@ -67,7 +67,7 @@ def _make_estimator(
         return None
     model = study_cost_model(prepared.config, dataset_summary(task))
     baselines = [settings for _, settings in baseline_recipes(epochs)]
-    priors = None if record is not None and record.has_ended else prepared.fitted_priors
+    priors = prepared.fitted_priors
     is_measured = prepared.candidates is not None or (record is not None and record.profile is not None)
     return JobEstimator(
         prepared.budget,

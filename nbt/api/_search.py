@@ -315,12 +315,11 @@ def _open_search(
     store.put_classes(task.class_names, labelled_images_per_class(task))
     store.put_search(prepared.options.replace(study=store.config.name, fresh=False))
     store.put_source(source)
-    record = None
     if found is not None:
         record = store.record()
         if not record.has_ended:
             engine.start_workers()
-            _read_models(prepared)
+        _read_models(prepared)
         estimator = estimate_job(prepared, task, record, engine, clock)
     group = ObserverGroup(observers)
     monitor = JobMonitor(store, clock, estimator, group)
@@ -329,7 +328,7 @@ def _open_search(
         _store_candidates(store, prepared.candidates)
     elif store.record().profile is None:
         _measure_fit(task, store, prepared.progress)
-    if prepared.fitted_priors is not None and not (record is not None and record.has_ended):
+    if prepared.fitted_priors is not None:
         prepared.fitted_priors.fit()
     target = Target.of(facts, store.record().profile, prepared.config.epochs, prepared.config.metric)
     others = {

@@ -9,6 +9,7 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+import uuid
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -65,14 +66,16 @@ def _create_sqlite_file(file: Path) -> None:
     """Creates an SQLite file with MLflow's tables under another name, and renames it.
 
     MLflow creates its tables in many steps and cannot continue where a process was killed in between: the file would be
-    unusable.
+    unusable. Each attempt has a name of its own, because MLflow keeps connections by name, also those of a failed one.
     """
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    new = file.with_name(f"{file.name}.new")
-    for left in new.parent.glob(f"{new.name}*"):  # by a process that was killed
-        left.unlink()
+    prefix = f"{file.name}.creating-"
+    for path in file.parent.iterdir():
+        if path.name.startswith(prefix):  # left by an attempt that failed or was killed
+            path.unlink()
+    new = file.with_name(f"{prefix}{uuid.uuid4().hex}")
     store = SqlAlchemyStore(f"sqlite:///{new}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
     store.engine.dispose()
     new.replace(file)

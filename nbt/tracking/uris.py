@@ -53,7 +53,7 @@ def _absolute_sqlite(uri: str) -> str:
 
 def sqlite_file(uri: str) -> Path | None:
     """Returns the file of an SQLite URI; None for other URIs."""
-    return Path(uri.partition(":///")[2]) if uri.startswith("sqlite") else None
+    return Path(uri.partition(":///")[2].partition("?")[0]) if uri.startswith("sqlite") else None
 
 
 def may_have_runs(uri: str) -> bool:

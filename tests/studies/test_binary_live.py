@@ -23,7 +23,7 @@ def rows(*gains: float, datasets: tuple[str, ...] = ("a", "b"), seeds: int = 3) 
     pairs = [(dataset, seed) for seed in range(seeds) for dataset in datasets]
     return [
         {"dataset": dataset, "seed": seed, "arm": arm, "test": 0.5 + gain * (arm == "non_binary"), "default": 0.4}
-        | {"seconds": 60, "machine": "test"}
+        | {"seconds": 60, "machine": "test", "budget": "12"}
         for (dataset, seed), gain in zip(pairs, gains, strict=True)
         for arm in ("binary", "non_binary")
     ]
@@ -65,3 +65,6 @@ def test_incomplete_searches_give_no_verdict() -> None:
     assert len(gains(found)) == 5 and verdict(found) == ""
     assert "Verdict: none yet." in summarise(found)
     assert verdict(rows(0.02, 0.03, 0.02, datasets=("a",))) == ""
+    assert "No data set and seed with both arms yet." in summarise([])
+    others = [{**row, "budget": "2"} for row in found]
+    assert "No data set and seed with both arms yet." in summarise(others), "searches of another budget do not count"

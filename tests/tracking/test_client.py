@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,20 +36,44 @@ def tables(file: Path) -> int:
 
 
 def test_a_process_that_is_killed_while_it_creates_the_tables_leaves_no_unusable_file(tmp_path: Path) -> None:
-    file, new = tmp_path / "mlflow.db", tmp_path / "mlflow.db.new"
+    file = tmp_path / "mlflow.db"
     uri = f"sqlite:///{file}"
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, uri])
-    while not (new.exists() and new.stat().st_size):
+    while not any(path.stat().st_size for path in tmp_path.glob("mlflow.db.creating-*")):
         assert process.poll() is None and not (file.exists() and file.stat().st_size)
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not file.exists() or not file.stat().st_size
-    assert new.exists()
+    assert list(tmp_path.glob("mlflow.db.creating-*"))
 
     open_store(uri, OWNER)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
     assert tables(file) > 20
+
+
+def test_a_failed_creation_is_repeated_in_the_same_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.store.db import utils
+
+    file, initialise = tmp_path / "mlflow.db", utils._initialize_tables
+
+    def fail_half_way(engine: Any) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE experiments (name TEXT)")
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+        patch.setattr(utils, "_initialize_tables", fail_half_way)
+        open_store(f"sqlite:///{file}", OWNER)
+    assert utils._initialize_tables is initialise
+    open_store(f"sqlite:///{file}", OWNER)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_a_uri_may_have_a_query(tmp_path: Path) -> None:
+    open_store(f"sqlite:///{tmp_path / 'mlflow.db'}?timeout=60", OWNER)
+    assert tables(tmp_path / "mlflow.db") > 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
 
 
 def test_a_file_that_exists_is_not_replaced(tmp_path: Path) -> None:

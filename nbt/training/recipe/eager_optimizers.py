@@ -1,7 +1,7 @@
 """PyTorch's optimisers, which here do not import its compiler.
 
 PyTorch wraps some methods of its optimisers so that `torch.compile` leaves them out. The wrappers import the compiler
-(`torch._dynamo`) when they are first called, which takes seconds and 100 MB in each process. nbt compiles nothing,
+(`torch._dynamo`) when they are first called, which takes seconds and 100 MB in each process. nbt compiles no training,
 so that these classes have the methods without the wrappers. What they compute is the same, bit for bit.
 """
 

@@ -534,7 +534,7 @@ class StudyRecord:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the budget is spent and the final runs are done, so that no training is left."""
+        """Whether the budget is spent and the final runs were decided; the last training may be left."""
         return self.recommended is not None and self.has_spent_budget
 
     def counts(self) -> dict[str, int]:
