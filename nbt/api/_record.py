@@ -169,7 +169,7 @@ def record_studies(
     storage: str | None = None,
     space: str | Path = "non_binary",
 ) -> StudyTables:
-    """Converts the full-length trials of studies into recorded tables, without training.
+    """Converts the complete trials of studies into recorded tables, without training.
 
     Studies of one task share a table. An existing table keeps its runs and receives the new ones, so that a repeated
     call changes nothing. See `nbt.tuning.experience.study_tables.table_from_study` for the trials that are included.
@@ -185,7 +185,7 @@ def record_studies(
         The tables by file, and the reasons why studies were left out.
 
     Raises:
-        UsageError: A study does not exist, a named study has no full-length trial or settings outside the space, or
+        UsageError: A study does not exist, a named study has no complete trial or settings outside the space, or
             `out` contains a table of another task.
         NbtError: A file cannot be written.
     """

@@ -57,9 +57,7 @@ _TRAINING_OPTIONS = (*TASK_OPTIONS, "trials", "epochs", "design", "workers")
 )
 @workers_option
 @config_option("seed", help="Seed of split, settings and runs.")
-@click.option(
-    "--from-studies", is_flag=True, help="Record the full-length trials of finished studies instead of training."
-)
+@click.option("--from-studies", is_flag=True, help="Record the complete trials of studies instead of training.")
 @config_option("storage")
 @click.pass_context
 def command(
@@ -78,7 +76,7 @@ def command(
     With --dataset and --trials, the command trains the baseline recipes and random settings of the space to full
     length. Every epoch is also evaluated on test images, which only the benchmark (nbt replay) reads.
 
-    With --from-studies, the command converts the full-length trials of each STUDY (default: all studies) into recorded
+    With --from-studies, the command converts the complete trials of each STUDY (default: all studies) into recorded
     tables. --out may then be a folder, which receives one table per task; new runs are added to existing tables. nbt
     search reads the tables with --experience.
     """
@@ -165,8 +163,10 @@ def summary(table: RecordedTable) -> dict[str, Any]:
 def summary_text(file: str, table: RecordedTable) -> str:
     """Returns the facts of a recorded table, see `summary`, as one line of text."""
     facts = summary(table)
+    lengths = sorted({run.settings.epochs for run in table.runs}) or [facts["epochs"]]
+    epochs = str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
     return (
-        f"{file}: {facts['settings']} settings, {facts['runs']} runs of {facts['epochs']} epochs, "
+        f"{file}: {facts['settings']} settings, {facts['runs']} runs of {epochs} epochs, "
         f"{facts['diverged']} diverged; best validation accuracy {percent(facts['best'])}"
     )
 

@@ -158,7 +158,7 @@ class TestFromStudies:
         [row] = document["tables"]
         assert (row["table"], row["studies"], row["settings"], row["runs"]) == (str(file), ["fake"], 8, 8)
         assert (row["epochs"], row["diverged"]) == (EPOCHS, 0)
-        reason = "study none-yet: no trial ran to full length yet"
+        reason = "study none-yet: no trial is complete yet"
         assert document["left_out"]["none-yet"].startswith(reason)
         assert captured.err.startswith(f"warning: left out: {reason}")
         [table] = load_experience("mine", Space.load("non_binary"))
@@ -176,7 +176,7 @@ class TestFromStudies:
         ("args", "message"),
         [
             (["--out", "t", "fak"], "unknown study 'fak'; did you mean fake?"),
-            (["--out", "t", "none-yet"], "study none-yet: no trial ran to full length yet"),
+            (["--out", "t", "none-yet"], "study none-yet: no trial is complete yet"),
             (["--out", "t", "--space", "binary", "fake"], "space binary cannot express trial"),
             (["--out", "t", "--storage", "sqlite:///other.db"], "there are no studies yet; nbt search creates one"),
             (

@@ -55,7 +55,7 @@ class StudyTables:
 
 
 def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
-    """Converts the full-length trials of a study to a recorded table.
+    """Converts the complete trials of a study, of any length, to a recorded table.
 
     Diverged trials are included. Pruned, failed and running trials are not, nor are the final runs, as their
     train/validation splits differ. The table contains no test accuracies and no absolute paths.
@@ -66,10 +66,10 @@ def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
             searched, so that studies from before a dimension was added can be used.
 
     Raises:
-        UsageError: No trial ran to full length, the space cannot express a trial, or the study is one of streams of
+        UsageError: No trial is complete, the space cannot express a trial, or the study is one of streams of
             tasks.
     """
-    name, length = record.config.name, record.config.epochs
+    name = record.config.name
     if record.config.scenario is not None:
         raise UsageError(
             f"study {name}: its trials are streams of tasks, but recorded tables need single tasks; omit the study"
@@ -79,14 +79,10 @@ def table_from_study(record: StudyRecord, space: Space) -> RecordedTable:
         _log.warning(
             "study %s: %d trials of other backbones than %s are left out", name, others, record.config.backbone
         )
-    lengths = sum(trial.state == "complete" and trial.settings.epochs != length for trial in record.trials)
-    if lengths:
-        _log.warning("study %s: %d trials of other lengths than %d epochs are left out", name, lengths, length)
-    trials = [trial for trial in record.trials if _is_recordable(trial, length)]
+    trials = [trial for trial in record.trials if _is_recordable(trial)]
     if not trials:
         raise UsageError(
-            f"study {name}: no trial ran to full length yet, so there is nothing to record; "
-            "continue it with a larger --budget"
+            f"study {name}: no trial is complete yet, so there is nothing to record; continue it with a larger --budget"
         )
     for trial in trials:
         _check_trial(trial, record, space)
@@ -169,11 +165,11 @@ def write_tables(tables: Sequence[RecordedTable], out: str | Path, space: Space)
     return {path: RecordedTable.load(path) for path in merged}
 
 
-def _is_recordable(trial: TrialRecord, length: int) -> bool:
-    """Returns whether a trial of the backbone and the length of its study is complete or diverged."""
-    if trial.settings.backbone or trial.settings.epochs != length:
+def _is_recordable(trial: TrialRecord) -> bool:
+    """Returns whether a trial of the backbone of its study is complete or diverged."""
+    if trial.settings.backbone or trial.state != "complete":
         return False
-    return trial.state == "complete" and (trial.diverged or len(trial.curve) == length)
+    return trial.diverged or len(trial.curve) == trial.settings.epochs
 
 
 def _check_trial(trial: TrialRecord, record: StudyRecord, space: Space) -> None:

@@ -73,6 +73,18 @@ class TestTable:
         runs = table_from_study(record, SPACE).runs
         assert [(run.diverged, len(run.curve)) for run in runs] == [(True, 2), (False, EPOCHS)]
 
+    def test_complete_trials_of_other_lengths_are_included(self) -> None:
+        short = DEFAULT.replace(epochs=5)
+        record = study(
+            trials=(
+                trial(0, curve=curve(0.5)),
+                trial(1, settings=short, curve=curve(0.4, epochs=5)),
+                trial(2, settings=short.replace(body_lr=0.02), curve=curve(0.6, epochs=4)),
+            )
+        )
+        runs = table_from_study(record, SPACE).runs
+        assert [(run.settings.epochs, len(run.curve)) for run in runs] == [(EPOCHS, EPOCHS), (5, 5)]
+
     def test_the_header_describes_the_study(self) -> None:
         table_header = table_from_study(study(shots=9), SPACE).header
         stored = config()
@@ -97,7 +109,7 @@ class TestTable:
         )
 
     def test_a_study_without_a_full_length_trial_is_refused(self) -> None:
-        with pytest.raises(UsageError, match=r"study birds: no trial ran to full length yet.*--budget"):
+        with pytest.raises(UsageError, match=r"study birds: no trial is complete yet.*--budget"):
             table_from_study(study(trials=(trial(3, "pruned", curve=curve(0.5, epochs=2)),)), SPACE)
 
     def test_a_trial_that_the_space_cannot_express_is_refused(self) -> None:
