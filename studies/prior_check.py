@@ -4,13 +4,12 @@ The runs of `binary.py` are random settings on ten judging data sets, which play
 recorded table. For each of them the priors get the facts of the data and the fit profile, as in a search of the space
 "non_binary", and score the settings of all its runs. The rank correlation (Spearman) of these scores with the test
 accuracies tells what a source of knowledge is worth; its mean over the data sets has Student's 95 % interval. A source
-that scores all runs of a data set alike does not count there; *rules* and *tables* are the weighted sums of their kind,
-*together* is what a search starts from.
+that scores all runs of a data set alike does not count there; *rules* is the weighted sum of all priors, *together* is
+what a search starts from.
 
-The same on the tuning data sets, with the validation accuracies of all tables in `studies/recorded` and each shipped
-table of another data set, by whether the architecture is the same. The weights of tables were chosen by these figures.
+Recorded tasks are one source; `surrogates.py` compares models of them.
 
-Third, the axes: by how much runs with a property end above the mean of the runs of their data set that varied the
+Then the axes: by how much runs with a property end above the mean of the runs of their data set that varied the
 axis, and how flat the optimum is: the share of an arm's runs within 3 points of the best run on the data set.
 
     python studies/prior_check.py --shared ../shared      # five minutes on one core; needs the rows of binary.py
@@ -37,18 +36,15 @@ import nbt
 from nbt.task.summary import dataset_summary
 from nbt.task.task import Task
 from nbt.tuning.experience.folder import load_experience
-from nbt.tuning.experience.recorded_table import RecordedTable
-from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.space import Space
-from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
-from nbt.tuning.surrogate.task_model import target_from_header
+from nbt.tuning.surrogate.prior_surrogate import RECORDED_TASKS, PriorSurrogate
 from nbt.tuning.target import Target
 from nbt.tuning.transferred_priors import TransferredPriors
 
 HERE = Path(__file__).resolve().parent
-RECORDED, REPORT = HERE / "recorded", HERE / "results" / "prior_check.md"
+REPORT = HERE / "results" / "prior_check.md"
 NEAR = 0.03
-RULES, TABLES, TOGETHER = "*rules*", "*tables*", "*together*"
+RULES, TOGETHER = "*rules*", "*together*"
 # Axis -> arms that varied it, and properties of their settings.
 PROPERTIES: dict[str, tuple[tuple[str, ...], dict[str, Callable[[Mapping[str, float]], bool]]]] = {
     "share of frozen units": (
@@ -90,7 +86,7 @@ def main() -> None:
         by_dataset.setdefault(row["dataset"], []).append(row)
     tasks = Tasks(args.shared)
     found = {name: correlations(tasks.task(name), rows) for name, rows in sorted(by_dataset.items())}
-    REPORT.write_text(summarise(found, by_dataset) + summarise_tables(table_correlations()), encoding="utf-8")
+    REPORT.write_text(summarise(found, by_dataset), encoding="utf-8")
     print(REPORT.read_text())
 
 
@@ -100,11 +96,11 @@ def correlations(task: Task, rows: Sequence[Row]) -> dict[str, float]:
     settings, results = [recipe(row["changes"]) for row in rows], [row["test"] for row in rows]
     scores = surrogate.source_scores(settings)
     weights = np.array([[source.mean] for source in surrogate.sources])
-    is_table = np.array([source.name.startswith("recorded: ") for source in surrogate.sources])
+    is_recorded = np.array([source.name == RECORDED_TASKS for source in surrogate.sources])
     by_name = {
         source.name: values for source, values in zip(surrogate.sources, scores, strict=True) if source.mean != 0
     }
-    for name, chosen in ((RULES, ~is_table), (TABLES, is_table), (TOGETHER, np.ones_like(is_table))):
+    for name, chosen in ((RULES, ~is_recorded), (TOGETHER, np.ones_like(is_recorded))):
         by_name[name] = (weights * scores)[chosen].sum(axis=0)
     judged = {name: values for name, values in by_name.items() if np.ptp(values) > 1e-9}
     return {name: float(spearmanr(values, results).statistic) for name, values in judged.items()}
@@ -115,47 +111,6 @@ def surrogate_of(task: Task) -> PriorSurrogate:
     target = Target.of(dataset_summary(task), nbt.profile_fit(task).to_dict(), EPOCHS)
     space = Space.load("non_binary").with_fixed_epochs()
     return TransferredPriors(load_experience(None, space)).surrogate(target, space)
-
-
-def table_correlations() -> dict[str, list[float]]:
-    """Returns the rank correlations of the scores of shipped tables with the validation accuracies of recorded runs.
-
-    The keys tell whether the table is of the architecture of the runs; the values are those of all pairs of a shipped
-    table and a recorded one of another data set.
-    """
-    space = Space.load("non_binary").with_fixed_epochs()
-    shipped = load_experience(None, space)
-    models = TransferredPriors(shipped).models_by_table
-    found: dict[str, list[float]] = {"of their architecture": [], "of another architecture": []}
-    for path in sorted(RECORDED.rglob("*.parquet")):
-        table = RecordedTable.load(path)
-        settings = encode([run.settings for run in table.runs])
-        results = [0.0 if run.diverged else run.val_accuracy for run in table.runs]
-        for other, model in zip(shipped, models, strict=True):
-            if model is not None and dataset_of(table) != dataset_of(other):
-                is_own = target_from_header(other.header).architecture == target_from_header(table.header).architecture
-                kind = "of their architecture" if is_own else "of another architecture"
-                found[kind].append(float(spearmanr(model.predict(settings), results).statistic))
-    return found
-
-
-def dataset_of(table: RecordedTable) -> str:
-    """Returns the name of a table's data set: that of its folder, or the one it is known by."""
-    name = Path(table.header.dataset).name
-    return {"CUB_200_2011": "cub"}.get(name, name)
-
-
-def summarise_tables(found: Mapping[str, Sequence[float]]) -> str:
-    """Returns the table of the correlations on the tuning data sets; the pairs are not independent."""
-    text = [
-        "",
-        "| shipped tables, on runs of other tuning data sets | pairs | mean rank correlation | above 0 |",
-    ]
-    text.append("|---" * 4 + "|")
-    for kind, values in found.items():
-        above = sum(value > 0 for value in values)
-        text.append(f"| {kind} | {len(values)} | {statistics.fmean(values):+.2f} | {above} |")
-    return "\n".join([*text, ""])
 
 
 def summarise(found: Mapping[str, Mapping[str, float]], by_dataset: Mapping[str, Sequence[Row]]) -> str:

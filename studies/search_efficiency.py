@@ -45,7 +45,7 @@ from nbt.tuning.pruners.curve_forecast import probe_logit_score, table_curves
 from nbt.tuning.pruners.fit_pruner import FitPruner
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.space.space import Space
-from nbt.tuning.surrogate.task_model import target_from_header
+from nbt.tuning.surrogate.task_similarity import target_from_header
 from nbt.tuning.transferred_priors import TransferredPriors
 
 HERE = Path(__file__).parent
@@ -201,7 +201,7 @@ def intervals(tables: Sequence[RecordedTable]) -> dict[str, Any]:
     for table in tables:
         transferred = TransferredPriors(leave_dataset_out(tables, table))
         assert transferred.forecaster is not None
-        curves = table_curves(table, transferred.models)
+        curves = table_curves(table, transferred.experience)
         order = sorted(curves, key=lambda curve: -curve.end_score)
         best_quarter, probe = order[: len(order) // 4], probe_logit_score(target_from_header(table.header))
         rng = np.random.default_rng(derive_seed(0, "references of the study"))

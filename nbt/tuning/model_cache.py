@@ -1,4 +1,4 @@
-"""The cache of the models that are fitted to recorded tables: kernels, and the forests of the learning curves."""
+"""The cache of the forests that are fitted to the learning curves of recorded tables."""
 
 from __future__ import annotations
 
@@ -20,24 +20,22 @@ from nbt.tuning.pruners import curve_forecast, quantile_forest
 from nbt.tuning.pruners.curve_forecast import CurveForecaster
 from nbt.tuning.pruners.quantile_forest import QuantileForest
 from nbt.tuning.space import encoding
-from nbt.tuning.surrogate import gaussian_process, kernel, logit_score, task_model
-from nbt.tuning.surrogate.gaussian_process import Kernel
-from nbt.tuning.surrogate.task_model import TaskModel
+from nbt.tuning.surrogate import experience_model, kernel, logit_score, task_similarity
 
 _log = logging.getLogger("nbt")
 
-_MODULES = (curve_forecast, quantile_forest, encoding, gaussian_process, kernel, logit_score, task_model)
+_MODULES = (curve_forecast, quantile_forest, encoding, experience_model, kernel, logit_score, task_similarity)
 _LIBRARIES = ("numpy", "scipy", "scikit-learn")
-_KERNEL = "kernel"
 _FORESTS = ("by_difference", "by_gain")
 _LEVEL = "level"
 
 
 class ModelCache:
-    """The file of the models of some tables; it does not exist before the first `write`.
+    """The file of the forecaster of some tables; it does not exist before the first `write`.
 
     Another file belongs to other tables, to other versions of nbt and of the libraries, and to a process that has
-    registered other techniques. A file that cannot be read or written counts as missing: the models are fitted again.
+    registered other techniques. A file that cannot be read or written counts as missing: the forecaster is fitted
+    again.
 
     Args:
         tables: Recorded tables that were loaded from files.
@@ -54,47 +52,29 @@ class ModelCache:
             digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
         self._name = f"{digest.hexdigest()[:24]}.npz"
 
-    def read(self) -> tuple[list[TaskModel | None], CurveForecaster | None] | None:
-        """Returns the model of each table and the forecaster; None if there is no intact file."""
+    def read(self) -> CurveForecaster | None:
+        """Returns the forecaster; None if there is no intact file."""
         try:
             path = cache_folder(MODELS) / self._name
             with np.load(path, allow_pickle=False) as arrays:
-                models = [
-                    TaskModel.of(table, Kernel.from_array(arrays[name])) if name in arrays else None
-                    for name, table in zip(self._kernel_names(), self._tables, strict=True)
-                ]
-                forecaster = _read_forecaster(arrays) if _LEVEL in arrays else None
+                forecaster = _read_forecaster(arrays)
         except Exception as error:  # NumPy and the archive have an error of their own for every kind of damage
-            _log.debug("the models of the recorded tables are fitted again: %s", error)
+            _log.debug("the forests of the learning curves are fitted again: %s", error)
             return None
         touch(path)
-        return models, forecaster
+        return forecaster
 
-    def write(self, models: Sequence[TaskModel | None], forecaster: CurveForecaster | None) -> None:
-        """Writes the models atomically; a failure is logged.
-
-        Args:
-            models: The model of each table.
-            forecaster: The forecaster; None if the tables have no usable curves.
-        """
-        arrays: dict[str, NDArray[np.generic]] = {
-            name: model.process.kernel.to_array()
-            for name, model in zip(self._kernel_names(), models, strict=True)
-            if model is not None
-        }
-        if forecaster is not None:
-            arrays[_LEVEL] = np.array(forecaster.level)
-            for forest in _FORESTS:
-                found = getattr(forecaster, forest).to_arrays()
-                arrays |= {f"{forest}.{name}": array for name, array in found.items()}
+    def write(self, forecaster: CurveForecaster) -> None:
+        """Writes the forecaster atomically; a failure is logged."""
+        arrays: dict[str, NDArray[np.generic]] = {_LEVEL: np.array(forecaster.level)}
+        for forest in _FORESTS:
+            found = getattr(forecaster, forest).to_arrays()
+            arrays |= {f"{forest}.{name}": array for name, array in found.items()}
         try:
             with atomic_file(cache_folder(MODELS) / self._name) as temporary, temporary.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
         except (NbtError, OSError) as error:
-            _log.info("the models of the recorded tables are not cached: %s", error)
-
-    def _kernel_names(self) -> list[str]:
-        return [f"{_KERNEL}.{i}" for i in range(len(self._tables))]
+            _log.info("the forests of the learning curves are not cached: %s", error)
 
 
 def _read_forecaster(arrays: np.lib.npyio.NpzFile) -> CurveForecaster:

@@ -17,8 +17,8 @@ from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.candidates import CandidateRecord
 from nbt.tuning.surrogate.backbone_surrogate import BackboneSurrogate
+from nbt.tuning.surrogate.experience_model import ExperienceModel
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
-from nbt.tuning.surrogate.task_model import TaskModel
 from nbt.tuning.target import Target
 
 # Without it, the cheapest trials would win.
@@ -37,15 +37,10 @@ class TransferredPriors:
         self.tables, self._is_cached = tuple(tables), is_cached
 
     @cached_property
-    def models_by_table(self) -> list[TaskModel | None]:
-        """The model of each table; None for tables with too few settings."""
+    def experience(self) -> ExperienceModel | None:
+        """The model of all tables; None if they have too few settings."""
         with single_threaded():
-            return [TaskModel.of(table) for table in self.tables]
-
-    @property
-    def models(self) -> list[TaskModel]:
-        """The models of all tables that have one."""
-        return [model for model in self.models_by_table if model is not None]
+            return ExperienceModel.fit(self.tables)
 
     @property
     def is_fitted(self) -> bool:
@@ -53,7 +48,7 @@ class TransferredPriors:
         return not self.tables or "forecaster" in self.__dict__
 
     def read_cache(self) -> None:
-        """Takes the models from the cache if it has them.
+        """Takes the forecaster from the cache if it has it.
 
         Raises:
             OSError: The file of a table has disappeared.
@@ -63,10 +58,10 @@ class TransferredPriors:
         with single_threaded():
             found = self._cache.read()
         if found is not None:
-            self.models_by_table, self.forecaster = found
+            self.forecaster = found
 
     def fit(self) -> None:
-        """Fits all models now, or takes them from the cache, rather than when they are first used.
+        """Fits the forecaster now, or takes it from the cache, rather than when it is first used.
 
         Raises:
             OSError: The file of a table has disappeared.
@@ -74,9 +69,8 @@ class TransferredPriors:
         self.read_cache()
         if self.is_fitted:
             return
-        models, forecaster = self.models_by_table, self.forecaster
-        if self._cache is not None:
-            self._cache.write(models, forecaster)
+        if self.forecaster is not None and self._cache is not None:
+            self._cache.write(self.forecaster)
 
     @cached_property
     def _cache(self) -> ModelCache | None:
@@ -84,10 +78,10 @@ class TransferredPriors:
 
     @cached_property
     def forecaster(self) -> CurveForecaster | None:
-        """The forecaster of learning curves; None if there are no models or no usable recorded curves."""
-        usable = self.models and any(map(has_usable_curves, self.tables))
+        """The forecaster of learning curves; None if there is no model or no usable recorded curve."""
+        usable = self.experience is not None and any(map(has_usable_curves, self.tables))
         with single_threaded():
-            return CurveForecaster.fit(self.tables, self.models_by_table) if usable else None
+            return CurveForecaster.fit(self.tables) if usable else None
 
     def surrogate(
         self,
@@ -100,7 +94,7 @@ class TransferredPriors:
     ) -> PriorSurrogate:
         """Returns the prior surrogate of a search; the arguments are those of `PriorSurrogate`."""
         return PriorSurrogate(
-            target, space, self.models, heuristics=heuristics, prior_scale=prior_scale, beliefs=beliefs
+            target, space, self.experience, heuristics=heuristics, prior_scale=prior_scale, beliefs=beliefs
         )
 
     def backbone_surrogate(
@@ -119,7 +113,7 @@ class TransferredPriors:
             space: Search space.
             beliefs: As in `PriorSurrogate`.
         """
-        return BackboneSurrogate(targets, candidates, space, self.models, beliefs=beliefs)
+        return BackboneSurrogate(targets, candidates, space, self.experience, beliefs=beliefs)
 
     def pruner(
         self,
@@ -141,7 +135,7 @@ class TransferredPriors:
         """
         if self.forecaster is None:
             return make_pruner("asha", length, target.metric, equal_lengths=equal_lengths)
-        return FitPruner(self.forecaster, self.models, target, seed=seed, others=others)
+        return FitPruner(self.forecaster, self.experience, target, seed=seed, others=others)
 
 
 def make_sampler(

@@ -218,7 +218,7 @@ def test_a_search_is_guided_by_profile_and_shipped_tables(task: Task) -> None:
     assert record.pruner == "fit" and len(record.prior_diagnostics["tables"]) >= 5
     assert {source["name"] for source in record.prior_diagnostics["sources"]} >= {
         "moderate head rate",
-        "recorded: digits · conv3",
+        "recorded tasks",
     }
     assert all(source["after"] != source["mean"] for source in record.prior_diagnostics["sources"])
     assert any(trial.forecast is not None for trial in record.trials)

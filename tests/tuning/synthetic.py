@@ -23,7 +23,7 @@ from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage import codec
 from nbt.tuning.storage.records import FORECAST, TrialRecord
-from nbt.tuning.surrogate.task_model import target_from_header
+from nbt.tuning.surrogate.task_similarity import target_from_header
 from nbt.tuning.target import Target
 from nbt.tuning.transferred_priors import TransferredPriors
 from tests.tuning.benchmark.tables import SPACE, header

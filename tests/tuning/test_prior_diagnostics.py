@@ -20,6 +20,7 @@ from tests.tuning.synthetic import (
     draw,
     facts,
     record,
+    source_tables,
     target,
     transferred_priors,
     trees_target,
@@ -46,7 +47,7 @@ def test_without_trials_the_weights_are_those_of_the_prior(surrogate: PriorSurro
     for source in diagnostics["sources"]:
         assert (source["after"], source["after_spread"]) == (source["mean"], source["spread"])
         assert (source["agreement"], source["trials"]) == (None, 0)
-    assert diagnostics["tables"] == [model.header.name for model in transferred_priors().models]
+    assert diagnostics["tables"] == [recorded.header.name for recorded in source_tables()]
 
 
 def test_it_has_json_types_and_all_keys(surrogate: PriorSurrogate) -> None:

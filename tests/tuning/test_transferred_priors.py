@@ -13,6 +13,7 @@ from nbt.tuning.pruners.curve_forecast import CurveForecaster, table_curves
 from nbt.tuning.pruners.fit_pruner import FitPruner
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.samplers.recommendation import recommend_settings
+from nbt.tuning.surrogate.experience_model import ExperienceModel
 from nbt.tuning.target import Target
 from nbt.tuning.transferred_priors import TransferredPriors, make_sampler
 from tests.tuning.benchmark.tables import diverge, make_table
@@ -38,12 +39,13 @@ class TestTransferredPriors:
         small = make_table(5)
         priors = TransferredPriors([small, *source_tables()[:1]])
         assert priors.tables == (small, source_tables()[0])
-        assert priors.models_by_table[0] is None and priors.models_by_table[1] is not None
-        assert priors.models == [priors.models_by_table[1]]
+        assert priors.experience is not None
+        assert priors.experience.headers == (small.header, source_tables()[0].header)
+        assert TransferredPriors([small]).experience is None
 
     def test_models_are_fitted_once_when_they_are_first_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
         priors = TransferredPriors([table(BIRDS, 14)])
-        assert not {"models_by_table", "forecaster"} & set(vars(priors))
+        assert not {"experience", "forecaster"} & set(vars(priors))
         priors.surrogate(target(), SPACE)
         assert "forecaster" not in vars(priors), "a surrogate needs no forecaster"
         with patch_small_forests():
@@ -68,9 +70,9 @@ class TestTransferredPriors:
         assert isinstance(priors.pruner(target(), length=LENGTH, seed=0), AshaPruner)
         assert recommend_settings(priors.surrogate(target(), SPACE), SPACE)
 
-    def test_the_surrogate_contains_the_models_of_the_tables(self) -> None:
+    def test_the_surrogate_contains_the_model_of_the_tables(self) -> None:
         surrogate = transferred_priors().surrogate(target(), SPACE)
-        assert surrogate.experience == tuple(transferred_priors().models)
+        assert surrogate.experience is transferred_priors().experience is not None
         assert (
             surrogate.activations and not transferred_priors().surrogate(target(), SPACE, heuristics=False).activations
         )
@@ -107,7 +109,7 @@ class TestLeaveOneTaskOut:
         return [*same_dataset, *source_tables()[:2]], same_dataset[0]
 
     def test_priors_do_not_depend_on_the_curves_of_the_evaluated_task(self) -> None:
-        settings, curves = draw(40, seed=2), table_curves(target_table(), [])
+        settings, curves = draw(40, seed=2), table_curves(target_table(), None)
         results = []
         for inverted in (False, True):
             tables, evaluated = self.tables(inverted=inverted)
@@ -137,15 +139,15 @@ class TestLeaveOneTaskOut:
         )
         assert np.corrcoef(original.prior_mean(settings), inverted.prior_mean(settings))[0, 1] < 0.5
 
-    def test_the_forecaster_is_trained_without_models_of_the_same_dataset(self) -> None:
+    def test_the_forecaster_is_trained_without_runs_of_the_same_dataset(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Otherwise it would learn to trust predictions that are better than they can be on a new task."""
         twin = table(dataclasses.replace(BIRDS, seed=11), 30, backbone="conv4")
         tables = [source_tables()[0], twin]
-        priors = TransferredPriors(tables)
         with patch_small_forests():
-            without_models = CurveForecaster.fit(tables, [None, None])
-            with_models = CurveForecaster.fit(tables, priors.models_by_table)
-        curves = table_curves(target_table(), [])
+            with_models = CurveForecaster.fit(tables)
+            monkeypatch.setattr(ExperienceModel, "fit", lambda tables: None)
+            without_models = CurveForecaster.fit(tables)
+        curves = table_curves(target_table(), None)
         first, second = (
             forecaster.forecast(curves[9].until(4), curves[:2], float("nan"))
             for forecaster in (without_models, with_models)

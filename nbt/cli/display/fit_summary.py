@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from nbt.api import Recommendation
     from nbt.settings import TransferSettings
 
-# Weight of the model of a recorded task among all sources; it follows from the similarity of the fit profiles.
-_MIN_WEIGHT = 0.1
 _TUNED_BASIS = (
     "the recipe that was best on other datasets; on further ones, no choice by profile and recorded tasks was better."
 )
@@ -110,16 +108,12 @@ def _changes(settings: TransferSettings) -> str:
 
 
 def _reasons(sources: Sequence[Mapping[str, Any]], followed: bool) -> list[tuple[str, str]]:
-    """Returns the sources and texts of the statements that are true (or not true) of the recommended settings.
-
-    Recorded tasks that are hardly similar, whose models hardly count, are left out.
-    """
+    """Returns the sources and texts of the statements that are true (or not true) of the recommended settings."""
     return [
         (source["name"], f"{reason['text']}; here {reason['value']} ({reason['because']})")
         for source in sources
         for reason in source["statements"]
         if reason["holds"] is followed
-        and (not source["name"].startswith("recorded: ") or source["mean"] >= _MIN_WEIGHT)
     ]
 
 

@@ -22,7 +22,7 @@ class PriorEvidence:
     """One source of prior knowledge and the evidence of the trials for or against it.
 
     Attributes:
-        name: Name of the prior, or "recorded: TASK".
+        name: Name of the prior, or "recorded tasks".
         description: What the source proposes.
         origin: Reference or dataset behind the source.
         weight_before: Weight before any trial, in logit score per standard deviation of the source's predictions.

@@ -44,7 +44,8 @@ def _no_priors_sentence(record: StudyRecord) -> str:
 
 
 def _prior_sentences(diagnostics: PriorDiagnostics) -> tuple[str, ...]:
-    active = sum(not source.name.startswith("recorded: ") for source in diagnostics.sources)
+    # The source of recorded tasks is "recorded tasks"; earlier versions had one per task, "recorded: TASK".
+    active = sum(not source.name.startswith("recorded") for source in diagnostics.sources)
     inactive = len(diagnostics.inactive)
     counts = f"{pluralise(active, 'prior')} {_was_or_were(active)} active"
     counts += f", {inactive} {_was_or_were(inactive)} inactive." if inactive else "."

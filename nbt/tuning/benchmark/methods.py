@@ -15,12 +15,12 @@ from nbt.tuning.baseline_recipes import baseline_recipes
 from nbt.tuning.controller import SamplerFactory, tpe
 from nbt.tuning.experience.recorded_table import RecordedTable, TableHeader
 from nbt.tuning.pruners.base import AshaPruner, NoPruner, Pruner
-from nbt.tuning.pruners.curve_forecast import mean_task_prediction
+from nbt.tuning.pruners.curve_forecast import expected_scores
 from nbt.tuning.pruners.optuna_pruners import hyperband_pruner, median_pruner
 from nbt.tuning.space.dimension import ParamValue
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage.codec import VALIDATION_IMAGES
-from nbt.tuning.surrogate.task_model import target_from_header, task_similarity
+from nbt.tuning.surrogate.task_similarity import target_from_header, task_similarity
 from nbt.tuning.target import Target
 from nbt.tuning.transferred_priors import TransferredPriors, make_sampler
 
@@ -192,17 +192,18 @@ def _least_similar_target(context: SearchContext) -> Target:
 
 
 class _PortfolioSampler(_UniformPoolSampler):
-    """Sampler that proposes settings in the order of their mean predicted score on recorded tasks; it never adapts."""
+    """Sampler that proposes settings in the order of their expected score without a fit profile; it never adapts."""
 
     def __init__(self, context: SearchContext, seed: int) -> None:
         super().__init__(seed)
         self._context = context
+        experience = _transferred_priors(tuple(context.experience)).experience
+        self._expected = expected_scores(experience, replace(context.target, facts={}, scalars={}, layers=()))
 
     def choose(self, candidates: Sequence[Mapping[str, ParamValue]]) -> int:
-        """Returns the index of the candidate with the greatest mean prediction."""
+        """Returns the index of the candidate with the greatest expected score."""
         space, length = self._context.space, self._context.header.epochs
-        models = _transferred_priors(tuple(self._context.experience)).models
-        return int(np.argmax(mean_task_prediction(models)([space.settings(params, length) for params in candidates])))
+        return int(np.argmax(self._expected([space.settings(params, length) for params in candidates])))
 
 
 @lru_cache(maxsize=8)
@@ -266,7 +267,7 @@ for _method in (
             ("inverted", "Guided with the prior mean negated.", _bayesian(prior_scale=-1.0)),
             (
                 "portfolio",
-                "Settings in the order of their mean score on recorded tasks; no pruning, no profile and no "
+                "Settings in the order of their expected score on recorded tasks; no pruning, no profile and no "
                 "model of the task.",
                 lambda context: SearchComponents(sampler=lambda seed: _PortfolioSampler(context, seed)),
             ),

@@ -12,6 +12,9 @@ from nbt.tuning.space.space import Space
 
 _log = logging.getLogger("nbt")
 
+# Folder of the shipped tables of recipes near the default one, beside those of random settings.
+RACE = "race"
+
 
 def load_experience(folder: str | Path | None, space: Space) -> list[RecordedTable]:
     """Loads the recorded tables of a folder, sorted by file name.
@@ -41,8 +44,9 @@ def load_experience(folder: str | Path | None, space: Space) -> list[RecordedTab
 
 
 def _load_shipped(space: Space) -> list[RecordedTable]:
+    recorded = bundled_folder("studies") / "recorded"
     tables = []
-    for path in _table_files(bundled_folder("studies") / "recorded"):
+    for path in [*_table_files(recorded), *_table_files(recorded / RACE)]:
         table = RecordedTable.load(path)
         try:
             table.check_space(space)

@@ -25,9 +25,10 @@ from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
 from nbt.tuning.experience.recorded_table import RecordedTable
 from nbt.tuning.pruners.quantile_forest import QuantileForest
-from nbt.tuning.space.encoding import encode, log_effective_lr
+from nbt.tuning.space.encoding import log_effective_lr
+from nbt.tuning.surrogate.experience_model import ExperienceModel
 from nbt.tuning.surrogate.logit_score import logit_score
-from nbt.tuning.surrogate.task_model import TaskModel, target_from_header
+from nbt.tuning.surrogate.task_similarity import target_from_header
 from nbt.tuning.target import Target
 
 FloatArray = NDArray[np.float64]
@@ -35,7 +36,8 @@ FloatArray = NDArray[np.float64]
 # Nominal coverage of the intervals, and the probability in each tail before calibration.
 COVERAGE, DEFAULT_TAIL_PROBABILITY = 0.8, 0.1
 
-_MIN_CURVES_TO_CALIBRATE, _MAX_CALIBRATION_CURVES = 20, 60
+# Curves of a task to calibrate with it, and curves of all tasks together.
+_MIN_CURVES_TO_CALIBRATE, _MAX_CALIBRATION_CURVES = 20, 300
 _CALIBRATION_FRACTIONS = (0.2, 0.35, 0.5, 0.7, 0.85)
 _TAIL_PROBABILITY_RANGE = (0.01, 0.35)
 # Training references come from the best quarter of the runs, similar to the references of a search.
@@ -54,7 +56,7 @@ class LearningCurve:
         log_train_loss: Natural logarithm of the training loss, clipped, (epochs,).
         log_val_loss: Natural logarithm of the validation loss, clipped, (epochs,).
         total_epochs: Epochs of the whole run.
-        expected_score: Logit score that models of other tasks predict for the settings.
+        expected_score: Logit score that recorded runs of other tasks predict for the settings.
     """
 
     settings: TransferSettings
@@ -82,7 +84,7 @@ class LearningCurve:
             epochs: Results of at least one epoch. Missing losses and scores count as the worst possible values.
             images: Number of validation images.
             total_epochs: Epochs of the whole run.
-            expected_score: Logit score that models of other tasks predict for the settings.
+            expected_score: Logit score that recorded runs of other tasks predict for the settings.
             metric: Name of the metric whose scores the curve has.
         """
         worst = float("inf")
@@ -223,15 +225,20 @@ class CurveForecaster:
     level: float = DEFAULT_TAIL_PROBABILITY
 
     @classmethod
-    def fit(cls, tables: Sequence[RecordedTable], models: Sequence[TaskModel | None]) -> CurveForecaster:
+    def fit(cls, tables: Sequence[RecordedTable]) -> CurveForecaster:
         """Fits the forests and calibrates the intervals.
 
         Args:
             tables: Recorded tasks, at least one with usable curves (`has_usable_curves`).
-            models: Model of each table; None for tables without a model.
         """
         groups = _dataset_groups(tables)
-        tasks = [_RecordedTask.from_tables(tables, models, groups, i) for i in range(len(tables))]
+        models = {
+            group: ExperienceModel.fit([table for table, other in zip(tables, groups, strict=True) if other != group])
+            for group in set(groups)
+        }
+        tasks = [
+            _RecordedTask.from_table(table, models[group], group) for table, group in zip(tables, groups, strict=True)
+        ]
         examples = [_training_examples(task) for task in tasks]
         inputs = np.array([row for rows in examples for row, _, _ in rows], dtype=np.float32)
         outcomes = np.array([(difference, gain) for rows in examples for _, difference, gain in rows])
@@ -270,14 +277,15 @@ class CurveForecaster:
         usable = [task for task in tasks if len(task.curves) >= _MIN_CURVES_TO_CALIBRATE]
         if len({task.group for task in usable}) < 2:
             return DEFAULT_TAIL_PROBABILITY
-        levels = [level for task in usable for level in self._tail_probabilities(task)]
+        limit = max(_MIN_CURVES_TO_CALIBRATE, _MAX_CALIBRATION_CURVES // len(usable))
+        levels = [level for task in usable for level in self._tail_probabilities(task, limit)]
         return float(np.clip(np.quantile(levels, 1 - COVERAGE), *_TAIL_PROBABILITY_RANGE))
 
-    def _tail_probabilities(self, task: _RecordedTask) -> list[float]:
-        """Returns the greatest tail probability whose interval contains the result, for sampled forecasts of a task."""
+    def _tail_probabilities(self, task: _RecordedTask, limit: int) -> list[float]:
+        """Returns the greatest tail probability whose interval contains the result, for about `limit` curves."""
         rng = np.random.default_rng(derive_seed(0, "calibration"))
         levels = []
-        for curve in task.curves[:: max(1, len(task.curves) // _MAX_CALIBRATION_CURVES)]:
+        for curve in task.curves[:: max(1, len(task.curves) // limit)]:
             others = [other for other in task.top_curves if other is not curve]
             references = [others[i] for i in rng.choice(len(others), min(3, len(others)), replace=False)]
             for fraction in _CALIBRATION_FRACTIONS:
@@ -306,22 +314,12 @@ class _RecordedTask:
     group: int
 
     @classmethod
-    def from_tables(
-        cls,
-        tables: Sequence[RecordedTable],
-        models: Sequence[TaskModel | None],
-        groups: Sequence[int],
-        index: int,
-    ) -> _RecordedTask:
-        """Creates the curves of one table, with expected scores from the models of other datasets."""
-        group = groups[index]
-        other_models = [
-            model for model, other in zip(models, groups, strict=True) if model is not None and other != group
-        ]
-        curves = table_curves(tables[index], other_models)
+    def from_table(cls, table: RecordedTable, others: ExperienceModel | None, group: int) -> _RecordedTask:
+        """Creates the curves of a table, with expected scores from the runs of other datasets."""
+        curves = table_curves(table, others)
         ranked = sorted(curves, key=lambda curve: -curve.end_score)
         top_curves = ranked[: max(2, int(_REFERENCE_FRACTION * len(curves)))]
-        return cls(curves, top_curves, probe_logit_score(target_from_header(tables[index].header)), group)
+        return cls(curves, top_curves, probe_logit_score(target_from_header(table.header)), group)
 
 
 def _dataset_groups(tables: Sequence[RecordedTable]) -> list[int]:
@@ -338,14 +336,13 @@ def _dataset_groups(tables: Sequence[RecordedTable]) -> list[int]:
     return groups
 
 
-def mean_task_prediction(models: Sequence[TaskModel]) -> Callable[[Sequence[TransferSettings]], FloatArray]:
-    """Returns a function that maps settings to the mean prediction of models of recorded tasks, 0 without models."""
-
-    def expected(settings: Sequence[TransferSettings]) -> FloatArray:
-        points = encode(settings)
-        return np.mean([model.predict(points) for model in models], axis=0) if models else np.zeros(len(points))
-
-    return expected
+def expected_scores(
+    experience: ExperienceModel | None, target: Target
+) -> Callable[[Sequence[TransferSettings]], FloatArray]:
+    """Returns a function that maps settings to the scores that recorded runs predict on a task, 0 without any."""
+    if experience is None:
+        return lambda settings: np.zeros(len(settings))
+    return experience.for_target(target).predict
 
 
 def has_usable_curves(table: RecordedTable) -> bool:
@@ -353,16 +350,17 @@ def has_usable_curves(table: RecordedTable) -> bool:
     return table.header.epochs > 1 and sum(not run.diverged for run in table.runs) > 1
 
 
-def table_curves(table: RecordedTable, models: Sequence[TaskModel]) -> list[LearningCurve]:
+def table_curves(table: RecordedTable, others: ExperienceModel | None) -> list[LearningCurve]:
     """Returns the curves of a table's runs that did not diverge.
 
     Args:
         table: Recorded task.
-        models: Models of other tasks, which predict the expected score of each run.
+        others: Model of other tasks, which predicts the expected score of each run.
     """
-    images = target_from_header(table.header).validation_images
+    target = target_from_header(table.header)
+    images = target.validation_images
     runs = [run for run in table.runs if not run.diverged]
-    expected = mean_task_prediction(models)([run.settings for run in runs])
+    expected = expected_scores(others, target)([run.settings for run in runs])
     return [
         LearningCurve.from_epochs(
             run.settings, run.curve, images=images, total_epochs=len(run.curve), expected_score=float(value)

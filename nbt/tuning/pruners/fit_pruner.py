@@ -19,13 +19,13 @@ from nbt.tuning.pruners.curve_forecast import (
     CurveForecaster,
     ForecastDistribution,
     LearningCurve,
-    mean_task_prediction,
+    expected_scores,
     probe_logit_score,
 )
 from nbt.tuning.storage.finished_trials import FinishedTrials
 from nbt.tuning.storage.reader import read_trial
+from nbt.tuning.surrogate.experience_model import ExperienceModel
 from nbt.tuning.surrogate.logit_score import accuracy_from_logit_score, logit_score_variance
-from nbt.tuning.surrogate.task_model import TaskModel
 from nbt.tuning.target import Target
 
 DEFAULT_THRESHOLD = 0.05
@@ -65,7 +65,7 @@ class FitPruner:
 
     Args:
         forecaster: Forecaster trained on recorded curves.
-        models: Models of the recorded tasks.
+        experience: Model of the recorded tasks; None without any.
         target: Target with the facts and the profile of the task.
         seed: Seed that selects the control trials.
         threshold: Probability below which a trial stops, 0 ... 1.
@@ -76,7 +76,7 @@ class FitPruner:
     def __init__(
         self,
         forecaster: CurveForecaster,
-        models: list[TaskModel],
+        experience: ExperienceModel | None,
         target: Target,
         *,
         seed: int,
@@ -84,12 +84,15 @@ class FitPruner:
         controls: float = DEFAULT_CONTROL_FRACTION,
         others: Mapping[str, Target] | None = None,
     ) -> None:
-        predict = mean_task_prediction(models)
         self._forecaster = forecaster
-        self._expected_score = lru_cache(_MAX_EXPECTED_SCORES)(lambda settings: float(predict([settings])[0]))
+        targets = {"": target, **(others or {})}
+        predictions = {name: expected_scores(experience, found) for name, found in targets.items()}
+        self._expected_score = lru_cache(_MAX_EXPECTED_SCORES)(
+            lambda settings: float(predictions[settings.backbone]([settings])[0])
+        )
         self._seed, self._threshold, self._control_fraction = seed, threshold, controls
         self._images = target.validation_images
-        self._probes = {name: probe_logit_score(found) for name, found in {"": target, **(others or {})}.items()}
+        self._probes = {name: probe_logit_score(found) for name, found in targets.items()}
         self._metric = METRICS[target.metric]
         self._histories: dict[int, _ForecastHistory] = {}
         self._finished_trials = FinishedTrials()
@@ -172,7 +175,7 @@ class FitPruner:
         finished = [record for record in records if record is not None and record.state == "complete"]
         curves = [self._curve(record.settings, record.curve) for record in finished if not record.diverged]
         ranked = sorted([*self._reference_curves, *curves], key=lambda reference: -reference.end_score)
-        # A model of every recorded task is evaluated for an expected score, which only these curves need.
+        # The model of the recorded tasks is evaluated for an expected score, which only these curves need.
         self._reference_curves = list(map(self._with_expected_score, ranked[:_NUM_REFERENCE_CURVES]))
         return self._reference_curves
 

@@ -9,5 +9,7 @@ from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 
 def best_recorded_params(surrogate: PriorSurrogate, space: Space) -> list[dict[str, ParamValue]]:
     """Returns the parameters of the best settings of each recorded task that the space contains."""
-    best = [recipe.replace(epochs=surrogate.target.epochs) for model in surrogate.experience for recipe in model.best]
+    if surrogate.experience is None:
+        return []
+    best = dict.fromkeys(recipe.replace(epochs=surrogate.target.epochs) for recipe in surrogate.experience.best)
     return [space.params(recipe) for recipe in best if space.can_express(recipe)]

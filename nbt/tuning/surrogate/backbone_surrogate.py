@@ -21,10 +21,10 @@ from nbt.tuning.priors.prior import Prior
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.space import BACKBONE, Space
 from nbt.tuning.storage.candidates import CandidateRecord
+from nbt.tuning.surrogate.experience_model import ExperienceModel
 from nbt.tuning.surrogate.gaussian_process import Kernel
 from nbt.tuning.surrogate.logit_score import LOGIT_SCORE_UNIT
 from nbt.tuning.surrogate.prior_surrogate import PriorSource, PriorSurrogate
-from nbt.tuning.surrogate.task_model import TaskModel
 from nbt.tuning.target import Target
 
 FloatArray = NDArray[np.float64]
@@ -44,7 +44,7 @@ class BackboneSurrogate(PriorSurrogate):
         targets: Targets by the setting `backbone`, that of the reference, "", first.
         candidates: What is known of the backbones, in the same order.
         space: Search space.
-        experience: Models of recorded tasks.
+        experience: Model of the recorded tasks; None without any.
         beliefs: As in `PriorSurrogate`.
     """
 
@@ -53,7 +53,7 @@ class BackboneSurrogate(PriorSurrogate):
         targets: Mapping[str, Target],
         candidates: Sequence[CandidateRecord],
         space: Space,
-        experience: Sequence[TaskModel] = (),
+        experience: ExperienceModel | None = None,
         *,
         beliefs: Sequence[Prior] = (),
     ) -> None:

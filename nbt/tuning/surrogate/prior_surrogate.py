@@ -1,9 +1,9 @@
 """The prior surrogate: a Gaussian process with priors and recorded tasks in its mean.
 
-The mean of the process before any trial is a weighted sum of sources, one per active prior and one per recorded task.
-The weights of the sources are uncertain and are inferred from the trials together with the process: a source that the
-trials contradict loses weight and one that they confirm gains weight. The influence of the sources decreases with the
-number of trials.
+The mean of the process before any trial is a weighted sum of sources, one per active prior and one for all recorded
+tasks. The weights of the sources are uncertain and are inferred from the trials together with the process: a source
+that the trials contradict loses weight and one that they confirm gains weight. The influence of the sources decreases
+with the number of trials.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from nbt.tuning.priors.statement import Quantity, Statement, at_least
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space
+from nbt.tuning.surrogate.experience_model import ExperienceModel, TaskExperience
 from nbt.tuning.surrogate.gaussian_process import GaussianProcess, Kernel
 from nbt.tuning.surrogate.kernel import default_kernel
-from nbt.tuning.surrogate.task_model import TaskModel, table_weights, target_from_header, task_similarity
 from nbt.tuning.target import Target
 
 FloatArray = NDArray[np.float64]
 
 _NUM_REFERENCE_SETTINGS = 256
-# The table of an identical task has half of the total weight and the priors the rest; several tables have more.
-_PRIORS_WEIGHT = 1.0
-_TABLE_WEIGHT_STD = 0.4
+RECORDED_TASKS = "recorded tasks"
+_EXPERIENCE_WEIGHT, _EXPERIENCE_WEIGHT_STD = 1.0, 0.4
 _PRIOR_WEIGHT_STD = 0.7
-# Variance of the process, which models what the sources do not explain.
-_AMPLITUDE_WITH_TABLES, _AMPLITUDE_WITHOUT_TABLES = 0.5, 1.0
+# Variance of the process, which models what the sources do not explain: with many recorded tasks of the target's
+# architecture, and what is added without any.
+_AMPLITUDE, _ADDED_AMPLITUDE = 0.5, 0.5
+_NUM_NAMED_TASKS = 3
 _NOISE_VARIANCE = 0.05
 _LENGTH_SCALE_FACTOR = 0.6
 _MIN_TRIALS_TO_FIT_KERNEL = 10
@@ -46,12 +47,12 @@ _MIN_TRIALS_TO_FIT_KERNEL = 10
 
 @dataclass(frozen=True, kw_only=True)
 class PriorSource:
-    """One source of the prior mean: an active prior or a recorded task.
+    """One source of the prior mean: an active prior or the recorded tasks.
 
     Attributes:
-        name: Name of the prior, or "recorded: TASK".
+        name: Name of the prior, or `RECORDED_TASKS`.
         words: Suggestion of the source, as a clause for reports.
-        origin: Reference of the prior, or similarity of the recorded task.
+        origin: Reference of the prior, or the most similar recorded tasks.
         mean: Expected weight, in units of the logit score per standard deviation of the source over random settings.
         spread: Standard deviation of the weight.
     """
@@ -69,7 +70,7 @@ class PriorSurrogate:
     Args:
         target: Target with the facts and the profile of the task.
         space: Search space.
-        experience: Models of recorded tasks.
+        experience: Model of the recorded tasks; None without any.
         heuristics: Whether the priors are used.
         prior_scale: Factor on the expected weights of all sources; other values than 1 are for studies of the cost of
             wrong priors.
@@ -84,13 +85,14 @@ class PriorSurrogate:
         self,
         target: Target,
         space: Space,
-        experience: Sequence[TaskModel] = (),
+        experience: ExperienceModel | None = None,
         *,
         heuristics: bool = True,
         prior_scale: float = 1.0,
         beliefs: Sequence[Prior] = (),
     ) -> None:
-        self.target, self.space, self.experience = target, space, tuple(experience)
+        self.target, self.space, self.experience = target, space, experience
+        self._recorded: TaskExperience | None = None if experience is None else experience.for_target(target)
         self.beliefs = tuple(beliefs)
         self.activations = (
             activate_priors(target, [*(d.name for d in space.dimensions), *space.same_as]) if heuristics else []
@@ -100,13 +102,9 @@ class PriorSurrogate:
         self._active = [
             (activation, activation.suggestion) for activation in self.activations if activation.suggestion is not None
         ]
-        tables = [target_from_header(model.header) for model in self.experience]
-        weights = table_weights(target, tables)
-        total = weights.sum()
-        self._tables_share = float(total / (total + _PRIORS_WEIGHT)) if n_rules else float(bool(tables))
-        self._shares = [1 - self._tables_share] * n_rules + [1.0] * (len(self._active) - n_rules)
-        self._table_weights = self._tables_share * weights / total if total > 0 else weights
-        self._origins = [f"task similarity {task_similarity(target, table):.2f}" for table in tables]
+        # Beside tables of its own architecture, which tell more, the rules count less.
+        self._rules_share = 1.0 / (1.0 + (self._recorded.own_architecture if self._recorded else 0.0))
+        self._shares = [self._rules_share] * n_rules + [1.0] * (len(self._active) - n_rules)
         self._prior_scale = prior_scale
         self.backbone_costs: dict[str, float] = {}
 
@@ -119,34 +117,28 @@ class PriorSurrogate:
                 words=suggestion.words,
                 origin=activation.prior.source,
                 mean=self._prior_scale * share * activation.prior.strength,
-                spread=_PRIOR_WEIGHT_STD * activation.prior.strength,
+                spread=_PRIOR_WEIGHT_STD * share * activation.prior.strength,
             )
             for (activation, suggestion), share in zip(self._active, self._shares, strict=True)
         ]
-        tables = [
-            PriorSource(
-                name=f"recorded: {model.header.name}",
-                words=f"prefer settings that train well on {model.header.name}",
-                origin=origin,
-                mean=self._prior_scale * float(share),
-                spread=_TABLE_WEIGHT_STD,
-            )
-            for model, origin, share in zip(self.experience, self._origins, self._table_weights, strict=True)
-        ]
-        return (*priors, *tables)
+        if self._recorded is None:
+            return tuple(priors)
+        recorded = PriorSource(
+            name=RECORDED_TASKS,
+            words="prefer settings that train well on recorded tasks",
+            origin=_similarity_text(self._recorded),
+            mean=self._prior_scale * _EXPERIENCE_WEIGHT,
+            spread=_EXPERIENCE_WEIGHT_STD,
+        )
+        return (*priors, recorded)
 
     @property
     def kernel(self) -> Kernel:
         """Kernel of the residual that the sources do not explain."""
-        default = _LENGTH_SCALE_FACTOR * default_kernel().length_scales
-        if self.experience:
-            length_scales = Kernel.mean([model.process.kernel for model in self.experience]).length_scales
-        else:
-            length_scales = default
+        length_scales = _LENGTH_SCALE_FACTOR * default_kernel().length_scales
         if self.space.epochs is not None:
-            length_scales = np.r_[length_scales, default[:1]]
-        amplitude = _AMPLITUDE_WITH_TABLES if self.experience else _AMPLITUDE_WITHOUT_TABLES
-        return Kernel(length_scales, amplitude, _NOISE_VARIANCE)
+            length_scales = np.r_[length_scales, length_scales[:1]]
+        return Kernel(length_scales, _AMPLITUDE + self._rules_share * _ADDED_AMPLITUDE, _NOISE_VARIANCE)
 
     def source_scores(self, settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
         """Returns the score of each source for settings, (sources, settings), clipped to -3 ... 3.
@@ -195,17 +187,14 @@ class PriorSurrogate:
         return ConditionedSurrogate(self, process, level)
 
     def with_length(self, settings: Sequence[TransferSettings], points: FloatArray) -> FloatArray:
-        """Returns the points with a coordinate for the length of the training if the space varies it.
-
-        Recorded tables have runs of one length, so that their models have no such coordinate.
-        """
+        """Returns the points with a coordinate for the length of the training if the space varies it."""
         if self.space.epochs is None:
             return points
         return np.asarray(np.c_[points, [math.log2(recipe.epochs / self.target.epochs) / 2 for recipe in settings]])
 
     def _fitted_kernel(self, points: FloatArray, values: FloatArray, variance: FloatArray, basis: FloatArray) -> Kernel:
         """Returns the kernel for a study's trials: fitted to them if there are no recorded tasks but enough trials."""
-        if self.experience or len(values) < _MIN_TRIALS_TO_FIT_KERNEL:
+        if self.experience is not None or len(values) < _MIN_TRIALS_TO_FIT_KERNEL:
             return self.kernel
         return GaussianProcess.fit(points, values, noise=variance, basis=basis, prior_mode=self.kernel).kernel
 
@@ -228,7 +217,8 @@ class PriorSurrogate:
         Settings that follow a dimension (`Space.same_as`) are judged with it.
         """
         judged = {name for activation, _ in self._active for name in activation.prior.dimensions}
-        judged = judged.union(*(model.varied for model in self.experience))
+        if self.experience is not None:
+            judged |= self.experience.varied
         judged |= {followed for name, followed in self.space.same_as.items() if name in judged}
         return frozenset(dimension.name for dimension in self.space.dimensions) - judged
 
@@ -238,13 +228,10 @@ class PriorSurrogate:
         Each statement has four keys: `text`, `because`, `value` (that of the settings, as text) and `holds`, whether
         the statement is true of the settings.
         """
-        suggestions = [
-            *(suggestion for _, suggestion in self._active),
-            *(
-                PriorSuggestion((_table_statement(model),), origin)
-                for model, origin in zip(self.experience, self._origins, strict=True)
-            ),
-        ]
+        suggestions = [suggestion for _, suggestion in self._active]
+        if self._recorded is not None:
+            statement = _recorded_statement(self._recorded)
+            suggestions.append(PriorSuggestion((statement,), _similarity_text(self._recorded)))
         return [
             [
                 {
@@ -279,7 +266,7 @@ class PriorSurrogate:
                 for activation in self.activations
                 if activation.suggestion is None
             ],
-            "tables": [model.header.name for model in self.experience],
+            "tables": [header.name for header in self.experience.headers] if self.experience else [],
             **({} if settings is None else {"unjudged": sorted(self.unjudged)}),
         }
 
@@ -300,23 +287,33 @@ class PriorSurrogate:
             [self.space.settings(sample_params(self.space, rng), length) for _ in range(_NUM_REFERENCE_SETTINGS)]
         )
         scales = raw.std(axis=1, keepdims=True)
-        # Tables are in units of the logit score already; a constant prior carries no information.
+        # The experience is in units of the logit score already; a constant prior carries no information.
         scales[len(self._active) :] = 1.0
         return raw.mean(axis=1, keepdims=True), np.where(scales > 1e-6, scales, 1e6)
 
     def _raw_scores(self, settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
-        priors = [[suggestion.log_density(item) for item in settings] for _, suggestion in self._active]
-        points = encode(settings) if points is None else points
-        return np.array([*priors, *(model.predict(points) for model in self.experience)])
+        scores = [[suggestion.log_density(item) for item in settings] for _, suggestion in self._active]
+        if self._recorded is None:
+            return np.array(scores)
+        return np.array([*scores, self._recorded.predict(settings, points)])
 
 
-def _table_statement(model: TaskModel) -> Statement:
-    """Returns the statement that a recorded task suggests settings."""
+def _recorded_statement(recorded: TaskExperience) -> Statement:
+    """Returns the statement that recorded tasks suggest settings."""
     score = Quantity(
-        label="the logit score that its model predicts, relative to the median recorded setting,",
-        value=lambda settings: float(model.predict(encode([settings]))[0]),
+        label="the logit score that recorded tasks predict, relative to the median recorded setting,",
+        value=lambda settings: float(recorded.predict([settings])[0]),
     )
     return at_least(score, 0.0, 1.0)
+
+
+def _similarity_text(recorded: TaskExperience) -> str:
+    """Returns the most similar recorded tasks with their similarity."""
+    best: dict[str, float] = {}
+    for header, value in zip(recorded.model.headers, recorded.similarities, strict=True):
+        best[header.name] = max(float(value), best.get(header.name, 0.0))
+    ranked = sorted(best.items(), key=lambda item: -item[1])[:_NUM_NAMED_TASKS]
+    return "task similarity " + ", ".join(f"{value:.2f} to {name}" for name, value in ranked)
 
 
 @dataclass(frozen=True, eq=False)

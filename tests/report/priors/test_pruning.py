@@ -125,7 +125,7 @@ def test_forecasts_of_the_fit_pruner_are_read() -> None:
 
     record = sample_study()
     target = Target.of(record.dataset, None, 12)
-    pruner = FitPruner(None, [], target, seed=0, controls=1.0)  # type: ignore[arg-type]
+    pruner = FitPruner(None, None, target, seed=0, controls=1.0)  # type: ignore[arg-type]
     rows = [[2, 0.5, 0.4, 0.6, 0.1], [3, 0.5, 0.45, 0.55, 0.01]]
     pruner._histories[5] = _ForecastHistory(rows=rows, incumbent=0.7, would_stop=3, control=pruner.is_control(5))
     results = forecast_of(trial(5, facts={"forecast": pruner.forecast(5)}))

@@ -102,7 +102,8 @@ def test_a_table_that_lacks_a_dimension_is_loaded(folder: Path) -> None:
 
 
 def test_the_shipped_tables_that_match_the_space_are_the_default() -> None:
-    shipped = sorted((bundled_folder("studies") / "recorded").glob("*.parquet"))
+    recorded = bundled_folder("studies") / "recorded"
+    shipped = [*sorted(recorded.glob("*.parquet")), *sorted((recorded / "race").glob("*.parquet"))]
     space = unconditional_space(Space.load("non_binary"))
     assert [table.source for table in load_experience(None, space)] == [str(path) for path in shipped]
     assert load_experience(None, Space.load("binary")) == [], "tables that do not match are ignored"

@@ -15,13 +15,12 @@ from nbt.tuning.pruners.curve_forecast import (
     CurveForecaster,
     ForecastDistribution,
     LearningCurve,
+    expected_scores,
     forecast_features,
     has_usable_curves,
-    mean_task_prediction,
     probe_logit_score,
     table_curves,
 )
-from nbt.tuning.space.encoding import encode
 from nbt.tuning.surrogate.logit_score import logit_score
 from nbt.tuning.target import Target
 from tests.tuning.benchmark.tables import diverge, make_table
@@ -52,7 +51,7 @@ def forecaster() -> CurveForecaster:
 @pytest.fixture(scope="module")
 def curves() -> list[LearningCurve]:
     """Curves of a task that the forecaster has not seen, best first."""
-    return sorted(table_curves(target_table(), transferred_priors().models), key=lambda curve: -curve.end_score)
+    return sorted(table_curves(target_table(), transferred_priors().experience), key=lambda curve: -curve.end_score)
 
 
 def flat(accuracy: float, epochs: int = LENGTH, length: int = LENGTH) -> LearningCurve:
@@ -91,15 +90,16 @@ class TestCurve:
 
     def test_diverged_runs_have_no_curve(self) -> None:
         recorded = make_table(12, change=lambda run: diverge(run) if run.setting < 3 else run)
-        assert len(table_curves(recorded, [])) == sum(run.setting >= 3 for run in recorded.runs)
-        assert {curve.expected_score for curve in table_curves(recorded, [])} == {0.0}
-        assert all(curve.expected_score != 0.0 for curve in table_curves(recorded, transferred_priors().models))
+        assert len(table_curves(recorded, None)) == sum(run.setting >= 3 for run in recorded.runs)
+        assert {curve.expected_score for curve in table_curves(recorded, None)} == {0.0}
+        assert all(curve.expected_score != 0.0 for curve in table_curves(recorded, transferred_priors().experience))
 
-    def test_the_expected_score_is_the_mean_prediction(self) -> None:
-        settings, models = draw(5), transferred_priors().models
-        expected = np.mean([model.predict(encode(settings)) for model in models], axis=0)
-        assert mean_task_prediction(models)(settings) == pytest.approx(expected)
-        assert list(mean_task_prediction([])(settings)) == [0.0] * 5
+    def test_the_expected_score_is_the_prediction_for_the_task(self) -> None:
+        settings, experience = draw(5), transferred_priors().experience
+        assert experience is not None
+        expected = experience.for_target(trees_target()).predict(settings)
+        assert list(expected_scores(experience, trees_target())(settings)) == list(expected)
+        assert list(expected_scores(None, trees_target())(settings)) == [0.0] * 5
 
 
 class TestFeatures:
@@ -209,7 +209,7 @@ class TestForecast:
 
     def test_it_is_deterministic(self, forecaster: CurveForecaster, curves: list[LearningCurve]) -> None:
         with patch_small_forests():
-            refitted = CurveForecaster.fit(source_tables(), transferred_priors().models_by_table)
+            refitted = CurveForecaster.fit(source_tables())
         first, second = (model.forecast(curves[9].until(5), curves[:3], PROBE) for model in (forecaster, refitted))
         assert (first.values == second.values).all() and (first.weights == second.weights).all()
 
@@ -256,16 +256,14 @@ class TestCalibration:
 class TestExperience:
     def test_a_single_table_is_enough(self, curves: list[LearningCurve]) -> None:
         with patch_small_forests():
-            forecaster = CurveForecaster.fit(source_tables()[:1], transferred_priors().models_by_table[:1])
+            forecaster = CurveForecaster.fit(source_tables()[:1])
         forecast = forecaster.forecast(curves[-1].until(6), curves[:3], PROBE)
         assert forecast.probability_above(curves[0].end_score) < 0.2
 
     def test_tables_without_curves_are_ignored(self, curves: list[LearningCurve]) -> None:
         broken = make_table(14, change=diverge, dataset="broken", data_hash="broken")
         with patch_small_forests():
-            forecaster = CurveForecaster.fit(
-                [broken, *source_tables()[:2]], [None, *transferred_priors().models_by_table[:2]]
-            )
+            forecaster = CurveForecaster.fit([broken, *source_tables()[:2]])
         assert forecaster.forecast(curves[-1].until(6), curves[:3], PROBE).weights.sum() == pytest.approx(1.0)
 
     def test_tables_with_usable_curves(self) -> None:
@@ -289,7 +287,7 @@ class TestExperience:
             for recorded in source_tables()
         ]
         with patch_small_forests():
-            refitted = CurveForecaster.fit(changed_tables, transferred_priors().models_by_table)
+            refitted = CurveForecaster.fit(changed_tables)
         forecaster = transferred_priors().forecaster
         assert forecaster is not None
         first, second = (model.forecast(curves[9].until(5), curves[:3], PROBE) for model in (forecaster, refitted))
@@ -311,4 +309,4 @@ def test_the_synthetic_task_is_not_trivial() -> None:
 
 def test_there_may_be_more_tables_than_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantile_forest, "_NUM_TREES", 2)
-    assert 0.0 < CurveForecaster.fit(source_tables(), transferred_priors().models_by_table).level < 0.5
+    assert 0.0 < CurveForecaster.fit(source_tables()).level < 0.5

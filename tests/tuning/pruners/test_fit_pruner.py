@@ -38,7 +38,7 @@ FIRST = 2  # a sixth of 12 epochs
 def make_fit_pruner(seed: int = 0, *, on: Target | None = None, **options: float) -> FitPruner:
     transferred = transferred_priors()
     assert transferred.forecaster is not None
-    return FitPruner(transferred.forecaster, transferred.models, on or trees_target(), seed=seed, **options)
+    return FitPruner(transferred.forecaster, transferred.experience, on or trees_target(), seed=seed, **options)
 
 
 def study_with_trials(recipes: Sequence[TransferSettings] = BEST) -> optuna.Study:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from nbt.tuning.priors.registry import registered_priors
 from nbt.tuning.space.encoding import encode
 from nbt.tuning.space.space import Space, space_names
 from nbt.tuning.surrogate import prior_surrogate as module
-from nbt.tuning.surrogate.prior_surrogate import ConditionedSurrogate, PriorSurrogate
+from nbt.tuning.surrogate.prior_surrogate import RECORDED_TASKS, ConditionedSurrogate, PriorSurrogate
 from nbt.tuning.target import Target
 from nbt.tuning.transferred_priors import TransferredPriors
 from tests.tuning.synthetic import (
@@ -21,6 +22,7 @@ from tests.tuning.synthetic import (
     draw,
     facts,
     profile,
+    source_tables,
     table,
     target,
     transferred_priors,
@@ -28,6 +30,8 @@ from tests.tuning.synthetic import (
 )
 
 CANDIDATES = draw(200, seed=3)
+BIRDS_TABLE = source_tables()[0]
+OTHER_PROFILE = profile() | {"facts": {"backbone": "squeezenet1_0"}}
 
 
 def rank(values: np.ndarray, others: np.ndarray | list[float]) -> float:
@@ -42,44 +46,43 @@ def full_surrogate() -> PriorSurrogate:
 
 
 class TestSources:
-    def test_priors_come_first_then_tables(self, full_surrogate: PriorSurrogate) -> None:
+    def test_priors_come_first_then_recorded_tasks(self, full_surrogate: PriorSurrogate) -> None:
         names = [source.name for source in full_surrogate.sources]
         active = [
             activation.prior.name for activation in full_surrogate.activations if activation.suggestion is not None
         ]
-        assert names == [*active, "recorded: birds · conv3", "recorded: cars · conv3", "recorded: fish · conv3"]
+        assert names == [*active, RECORDED_TASKS]
         assert all(source.words and source.origin and source.spread > 0 for source in full_surrogate.sources)
 
-    def test_the_share_of_the_tables_grows_with_their_number(self) -> None:
-        models = transferred_priors().models
+    def test_rules_count_less_the_more_tables_of_the_own_architecture_there_are(self) -> None:
+        strengths = {prior.name: prior.strength for prior in registered_priors()}
         shares = []
         for count in range(4):
-            surrogate = PriorSurrogate(trees_target(), SPACE, models[:count])
-            priors, tables = surrogate.sources[: -count or None], surrogate.sources[len(surrogate.sources) - count :]
-            shares.append(sum(source.mean for source in tables))
-            strengths = {prior.name: prior.strength for prior in registered_priors()}
-            assert sum(source.mean for source in priors) == pytest.approx(
-                (1 - shares[-1]) * sum(strengths[source.name] for source in priors)
-            )
-        assert shares == pytest.approx([0.0, 1 / 2, 2 / 3, 3 / 4]), "all tasks are identical"
+            surrogate = TransferredPriors(source_tables()[:count]).surrogate(trees_target(), SPACE)
+            priors = [source for source in surrogate.sources if source.name != RECORDED_TASKS]
+            total = sum(strengths[source.name] for source in priors)
+            shares.append(sum(source.mean for source in priors) / total)
+            assert sum(source.spread for source in priors) == pytest.approx(0.7 * shares[-1] * total)
+            assert [source.mean for source in surrogate.sources if source.name == RECORDED_TASKS] == [1.0] * (count > 0)
+        assert shares == pytest.approx([1.0, 1 / 2, 1 / 3, 1 / 4]), "all tasks are identical"
 
-    def test_similar_tasks_have_more_weight(self) -> None:
-        transferred = TransferredPriors([table(BIRDS, 12), table(Task("moons"), 12, profile=profile(0.2, 0.1))])
-        similar, unlike = transferred.surrogate(trees_target(), SPACE).sources[-2:]
-        assert similar.mean > 2 * unlike.mean
-        assert similar.origin == "task similarity 1.00"
+    def test_rules_keep_their_weight_beside_tables_of_another_architecture(self) -> None:
+        header = dataclasses.replace(BIRDS_TABLE.header, profile=OTHER_PROFILE)
+        other = dataclasses.replace(BIRDS_TABLE, header=header)
+        alone, beside = (TransferredPriors(tables).surrogate(trees_target(), SPACE) for tables in ([], [other]))
+        assert [source.mean for source in beside.sources][:-1] == [source.mean for source in alone.sources]
+        assert beside.kernel.amplitude == alone.kernel.amplitude
 
-    def test_tasks_without_measures_have_less_weight(self) -> None:
-        transferred = TransferredPriors([table(BIRDS, 12)])
-        measured, unmeasured = (
-            transferred.surrogate(task, SPACE).sources[-1].mean for task in (trees_target(), Target(epochs=LENGTH))
-        )
-        assert unmeasured < measured
+    def test_the_origin_names_the_most_similar_tasks(self) -> None:
+        tables = [table(BIRDS, 12), table(Task("moons"), 12, profile=profile(0.2, 0.1))]
+        recorded = TransferredPriors(tables).surrogate(trees_target(), SPACE).sources[-1]
+        assert recorded.origin.startswith("task similarity 1.00 to birds · conv3, 0.")
+        assert recorded.origin.endswith("to moons · conv3")
 
     def test_without_priors_the_tables_have_all_weight(self) -> None:
         surrogate = transferred_priors().surrogate(trees_target(), SPACE, heuristics=False)
         assert surrogate.activations == []
-        assert sum(source.mean for source in surrogate.sources) == pytest.approx(1.0)
+        assert [source.mean for source in surrogate.sources] == [1.0]
 
     def test_without_sources_the_prior_mean_is_zero(self) -> None:
         surrogate = PriorSurrogate(Target(epochs=LENGTH), SPACE, heuristics=False)
@@ -87,7 +90,7 @@ class TestSources:
         assert list(surrogate.prior_mean(CANDIDATES)) == [0.0] * len(CANDIDATES)
 
     def test_it_is_explained_in_json_types(self) -> None:
-        surrogate = PriorSurrogate(Target.of(facts(), None, LENGTH), SPACE, transferred_priors().models[:1])
+        surrogate = TransferredPriors(source_tables()[:1]).surrogate(Target.of(facts(), None, LENGTH), SPACE)
         explanation = json.loads(json.dumps(surrogate.explain()))
         assert explanation["tables"] == ["birds · conv3"]
         assert [source["name"] for source in explanation["sources"]] == [source.name for source in surrogate.sources]
@@ -105,9 +108,10 @@ class TestSourceScores:
         assert scores.std(axis=1) == pytest.approx(np.ones(len(scores)), abs=0.3)
         assert np.abs(scores).max() <= 3.0
 
-    def test_scores_of_tables_are_logit_scores(self) -> None:
+    def test_scores_of_recorded_tasks_are_logit_scores(self) -> None:
         surrogate = transferred_priors().surrogate(trees_target(), SPACE, heuristics=False)
-        predicted = transferred_priors().models[0].predict(encode(CANDIDATES))
+        assert surrogate.experience is not None
+        predicted = surrogate.experience.for_target(trees_target()).predict(CANDIDATES)
         scores = surrogate.source_scores(CANDIDATES)[0]
         inside = np.abs(scores) < 3
         assert np.diff(scores[inside]) == pytest.approx(np.diff(predicted[inside]))
@@ -207,23 +211,21 @@ class TestConditionedSurrogate:
         assert ranks[3] > ranks[2] > ranks[0] and ranks[3] > 0.6
 
     def test_tables_that_the_trials_contradict_lose_their_weight(self, full_surrogate: PriorSurrogate) -> None:
-        before = sum(source.mean for source in full_surrogate.sources[-3:])
+        before = sum(source.mean for source in full_surrogate.sources[-1:])
         after, followed = [], []
         for n in (5, 20, 80):
             settings = draw(n, seed=4)
-            opposite = 3.0 - full_surrogate.source_scores(settings)[-3:].mean(axis=0)
+            opposite = 3.0 - full_surrogate.source_scores(settings)[-1]
             model = full_surrogate.condition(settings, opposite, np.full(n, 0.05))
-            after.append(sum(weight["after"] for weight in model.weights()[-3:]))
-            followed.append(
-                rank(model.predict(CANDIDATES)[0], full_surrogate.source_scores(CANDIDATES)[-3:].mean(axis=0))
-            )
+            after.append(sum(weight["after"] for weight in model.weights()[-1:]))
+            followed.append(rank(model.predict(CANDIDATES)[0], full_surrogate.source_scores(CANDIDATES)[-1]))
         assert before > after[0] > after[1] > after[2]
         assert after[2] < 0.2 * before
         assert followed[0] > followed[1] > followed[2] and followed[2] < 0
 
     def test_tables_that_the_trials_confirm_keep_it(self, full_surrogate: PriorSurrogate) -> None:
-        before = sum(source.mean for source in full_surrogate.sources[-3:])
-        assert sum(weight["after"] for weight in conditioned(full_surrogate, 60).weights()[-3:]) > 0.8 * before
+        before = sum(source.mean for source in full_surrogate.sources[-1:])
+        assert sum(weight["after"] for weight in conditioned(full_surrogate, 60).weights()[-1:]) > 0.8 * before
 
     def test_the_uncertainty_of_weights_decreases(self, full_surrogate: PriorSurrogate) -> None:
         for source, few, many in zip(
@@ -250,12 +252,6 @@ class TestConditionedSurrogate:
 
 
 class TestKernel:
-    def test_length_scales_are_those_of_the_recorded_tasks(self, full_surrogate: PriorSurrogate) -> None:
-        lengths = np.exp(
-            np.mean([np.log(model.process.kernel.length_scales) for model in transferred_priors().models], axis=0)
-        )
-        assert full_surrogate.kernel.length_scales == pytest.approx(lengths)
-
     def test_tables_reduce_the_amplitude(self, full_surrogate: PriorSurrogate) -> None:
         assert full_surrogate.kernel.amplitude < PriorSurrogate(target(), SPACE).kernel.amplitude
 
