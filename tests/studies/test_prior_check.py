@@ -50,14 +50,6 @@ def test_a_source_that_scores_all_runs_alike_does_not_count(shared: Path, monkey
     runs = [run("depth", test, frozen_depth=share) for test, share in ((0.5, 0.4), (0.6, 0.6), (0.7, 0.8))]
     found = prior_check.correlations(Tasks(shared).task("trash6"), runs)
     assert "freeze when images are few" in found and "moderate unit rate" not in found
-    assert all(-1 <= value <= 1 for value in found.values()) and {"*rules*", "*tables*", "*together*"} <= set(found)
-
-
-def test_tables_of_the_own_architecture_tell_more_than_those_of_others() -> None:
-    from prior_check import summarise_tables, table_correlations
-
-    found = table_correlations()
-    own, other = found["of their architecture"], found["of another architecture"]
-    assert len(own) == 42 and len(other) == 36
-    assert sum(own) / len(own) > 0.3 > 0.1 > sum(other) / len(other)
-    assert f"| of their architecture | 42 | +{sum(own) / len(own):.2f} |" in summarise_tables(found)
+    assert all(-1 <= value <= 1 for value in found.values()) and {"recorded tasks", "*rules*", "*together*"} <= set(
+        found
+    )

@@ -66,11 +66,14 @@ class BackboneSurrogate(PriorSurrogate):
 
     @cached_property
     def sources(self) -> tuple[PriorSource, ...]:
-        """Sources of the prior mean: priors and recorded tasks of any backbone, then the offset of each backbone."""
+        """Sources of the prior mean: priors and recorded tasks of any backbone, then the offset of each backbone.
+
+        Where a prior has more weight with one backbone than with another, it has the greatest weight here.
+        """
         found: dict[str, PriorSource] = {}
-        for member in self._members.values():
-            for source in member.sources:
-                found.setdefault(source.name, source)
+        for source in (source for member in self._members.values() for source in member.sources):
+            if source.name not in found or abs(source.mean) > abs(found[source.name].mean):
+                found[source.name] = source
         return (*found.values(), *(self._offset(name) for name in self._members))
 
     def _offset(self, name: str) -> PriorSource:
@@ -106,7 +109,8 @@ class BackboneSurrogate(PriorSurrogate):
     def source_scores(self, settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
         """Returns the score of each source for settings, (sources, settings); see `PriorSurrogate.source_scores`.
 
-        A source that the backbone of the settings does not have scores 0.
+        A source that the backbone of the settings does not have scores 0, and one that has less weight with it scores
+        less.
         """
         points = encode(settings) if points is None else points
         rows = {source.name: i for i, source in enumerate(self.sources)}
@@ -115,7 +119,11 @@ class BackboneSurrogate(PriorSurrogate):
             index = [i for i, recipe in enumerate(settings) if recipe.backbone == name]
             if index and member.sources:
                 own = [rows[source.name] for source in member.sources]
-                scores[np.ix_(own, index)] = member.source_scores([settings[i] for i in index], points[index])
+                greatest = [self.sources[row].mean for row in own]
+                pairs = zip(member.sources, greatest, strict=True)
+                shares = np.array([[source.mean / mean if mean else 1.0] for source, mean in pairs])
+                found = member.source_scores([settings[i] for i in index], points[index])
+                scores[np.ix_(own, index)] = shares * found
         scores[len(rows) - len(self._members) :] = self._one_hot(settings)
         return scores
 

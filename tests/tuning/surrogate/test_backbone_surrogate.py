@@ -8,7 +8,7 @@ from nbt.tuning.samplers.recommendation import recommend_settings
 from nbt.tuning.storage.candidates import BackboneForecast, CandidateRecord
 from nbt.tuning.surrogate.backbone_surrogate import BackboneSurrogate
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
-from tests.tuning.synthetic import LENGTH, SPACE, target, transferred_priors
+from tests.tuning.synthetic import LENGTH, SPACE, draw, target, transferred_priors
 
 SPACE_OF_TWO = SPACE.with_backbones(["other"])
 DEFAULT = default_recipe(LENGTH)
@@ -50,14 +50,19 @@ def test_each_backbone_has_the_priors_of_its_own_profile() -> None:
     scores = surrogate.source_scores([DEFAULT, OTHER])
     for row, name in zip(scores[:-2], names[:-2], strict=True):
         for column, backbone in enumerate(("", "other")):
-            if name not in own[backbone]:
-                assert row[column] == 0.0
-            else:
-                [expected] = surrogate._members[backbone].source_scores([DEFAULT])[
-                    [source.name for source in surrogate._members[backbone].sources].index(name)
-                ]
-                assert row[column] == pytest.approx(expected)
+            assert (row[column] == 0.0) == (name not in own[backbone])
     assert scores[-2:].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_each_backbone_has_the_prior_mean_of_its_own() -> None:
+    """Priors have another weight with each, because the tables are not equally similar."""
+    surrogate, offset = make(), offsets(make())["backbone: other net"]
+    settings = draw(20)
+    other = [recipe.replace(backbone="other") for recipe in settings]
+    members = surrogate._members
+    assert {source.mean for source in members[""].sources} != {source.mean for source in members["other"].sources}
+    assert surrogate.prior_mean(settings) == pytest.approx(members[""].prior_mean(settings))
+    assert surrogate.prior_mean(other) == pytest.approx(members["other"].prior_mean(settings) + offset)
 
 
 def test_trials_of_one_backbone_say_less_about_the_other() -> None:
