@@ -32,7 +32,7 @@ FEATURES = "features"
 """Folder of the features of frozen units."""
 
 MODELS = "models"
-"""Folder of the models of recorded tables."""
+"""Folder of the forests that are fitted to recorded learning curves."""
 
 KINDS = {
     "images": "decoded images",
@@ -40,7 +40,7 @@ KINDS = {
     "fit": "fit profiles",
     "hashes": "hashes of files",
     FEATURES: "features of frozen units",
-    MODELS: "models of recorded tables",
+    MODELS: "forests of recorded curves",
     "sources": "models pretrained by nbt",
     "datasets": "downloads",
 }

@@ -39,7 +39,9 @@ def main() -> None:
         task = Tasks(args.shared).task(name)
         profile = nbt.profile_fit(task).with_facts(dataset=Path(task.dataset).name, weights=Path(task.weights).name)
         header = make_table_header(task, space, EPOCHS)
-        header = dataclasses.replace(header, profile=profile.to_dict(), design="race")
+        # The other tables know this folder by the name of its data set.
+        dataset = "cub" if name == "CUB_200_2011" else header.dataset
+        header = dataclasses.replace(header, dataset=dataset, profile=profile.to_dict(), design="race")
         runs = [run_of(row) for row in rows if row["dataset"] == name]
         path = args.out / f"{name.lower().replace('_200_2011', '50')}-{IMAGE_SIZE}.parquet"
         RecordedTable(header, runs).save(path)

@@ -59,7 +59,7 @@ def per_table(tables: Sequence[RecordedTable], target: Target, settings: Sequenc
 
 
 def regression(make: Callable[[int], Any], n: int, has_measures: bool) -> Predict:
-    """Returns the mean prediction of `n` models of scikit-learn; every table has the same weight in total.
+    """Returns the mean prediction of `n` models of scikit-learn.
 
     Args:
         make: Creates a model with a seed.

@@ -4,12 +4,13 @@ Every model learns from the tables that come with nbt, without those of the eval
 
 - *experience model*: what nbt uses, one Gaussian process over all tables (`nbt.tuning.surrogate.experience_model`);
   without the measures of the data set (facts and fit profile), and with those of the least similar recorded one;
-- *one process per table*, weighted by the similarity of the tasks, which nbt used before;
-- *boosted trees* (scikit-learn) and *networks* (the mean of five), with and without the measures as inputs.
+- *one process per table* of the backbone, weighted by the similarity of the tasks, similar to what nbt used before;
+- *boosted trees* (scikit-learn) and *networks* (the mean of five) on all tables, with settings, and with or without
+  measures, as inputs.
 
 They are compared by the rank correlation (Spearman) of prediction and accuracy. The models were chosen on the *tuning*
 data sets, of which the recorded runs are (recipes near the default one, and random settings where they were recorded),
-and judged once on the *judging* data sets, with the random settings of `binary.py`: which is also where the least
+and judged on the *judging* data sets, with the random settings of `binary.py`: which is also where the least
 similar task's measures show whether the measures help. For the model of a search (`PriorSurrogate`), which has seen the
 run of the default recipe and no other, the error of its predictions and the coverage of their 80 % intervals are given.
 

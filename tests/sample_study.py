@@ -314,7 +314,7 @@ def stored_diagnostics() -> dict[str, Any]:
             source("transfer up to the knee", 0.3, 0.45, 0.62),
             source("effective rate by similarity", 0.3, -0.05, -0.41),
             source("enough steps", 0.15, 0.18, after_spread=0.3),
-            source("recorded: sketch7", 0.5, 0.52, 0.2, after_spread=0.3),
+            source("recorded tasks", 0.5, 0.52, 0.2, after_spread=0.3),
         ],
         "silent": [{"name": "rates by shift", "reason": "not measured: statistics shift by unit"}],
         "tables": ["sketch7", "digits"],

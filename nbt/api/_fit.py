@@ -110,8 +110,8 @@ def recommend(
 ) -> Recommendation:
     """Returns the settings to start with, and what the fit profile and recorded tasks say of them.
 
-    They are the tuned default if the space contains it: on other datasets, no choice by profile and shipped tables was
-    better (`studies/tuned_default.py`). With tables of your own, and in other spaces, they are the settings with the
+    They are the tuned default if the space contains it, which is better than the default recipe on other datasets
+    (`studies/tuned_default.py`). With tables of your own, and in other spaces, they are the settings with the
     greatest prior mean. A search runs both after the baseline recipes. Where the profile shows that the weights have no
     advantage over random ones, training from scratch is recommended in any case, which such a search runs second.
 

@@ -330,7 +330,13 @@ def _open_search(
         _measure_fit(task, store, prepared.progress)
     if prepared.fitted_priors is not None:
         prepared.fitted_priors.fit()
-    target = Target.of(facts, store.record().profile, prepared.config.epochs, prepared.config.metric)
+    target = Target.of(
+        facts,
+        store.record().profile,
+        prepared.config.epochs,
+        prepared.config.metric,
+        backbone=prepared.config.backbone,
+    )
     others = {
         name: Target.of(facts, store.candidate_profile(name), prepared.config.epochs, prepared.config.metric)
         for name in task.candidates
@@ -340,7 +346,7 @@ def _open_search(
 
 
 def _read_models(prepared: PreparedSearch) -> None:
-    """Reads the models of recorded tables while the workers start; they are fitted once the estimate is shown."""
+    """Reads the forests of recorded curves while the workers start; they are fitted once the estimate is shown."""
     if prepared.transferred_priors is not None:
         prepared.transferred_priors.read_cache()
 

@@ -30,7 +30,7 @@ _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 def command(out: Output, clear: bool, older_than: float | None, kind: str | None) -> int:
     """List or clear the caches of images, profiles and models.
 
-    They hold decoded images, features of frozen units, near copies, fit profiles, hashes, models of recorded tables,
+    They hold decoded images, features of frozen units, near copies, fit profiles, hashes, forests of recorded curves,
     pretrained models and downloads. The folder is $NBT_CACHE, else ~/.cache/nbt. After images are decoded and at the
     end of a search, the least recently used entries beyond $NBT_CACHE_LIMIT (default 20GB) are removed; downloads and
     pretrained models do not count and stay. The exit code is 1 if an entry cannot be removed.

@@ -27,8 +27,8 @@ _SPACE_SAMPLES = 256
 _PRIOR_TRIALS = 4
 # The fit profile is one forward pass over at most 1000 images of two networks, and measures of each unit.
 _PROFILE_SECONDS, _PROFILE_IMAGES, _PROFILE_COST = 2.0, 1000, 1.0
-# Fitting the models of the recorded tables, which belongs to the phase of the fit profile.
-_MODELS_SECONDS = 4.0
+# Fitting forests to the curves of the recorded tables, which belongs to the phase of the fit profile.
+_MODELS_SECONDS = 5.0
 _REPORT_SECONDS = 3.0
 # A budget in time that is just long enough by the estimate may be too short by the clock.
 _MARGIN = 1.1
@@ -87,7 +87,7 @@ class JobEstimator:
         relative_cost: Mean cost of a training of the search relative to the default recipe, see `mean_relative_cost`.
         retraining_cost: Cost of an epoch on training and validation images relative to one of a trial.
         profile_share: Images of the fit profile as a share of the training images; 0 if it exists already.
-        fits_models: Whether the models of recorded tables have to be fitted, as they are not cached.
+        fits_models: Whether forests have to be fitted to recorded curves, as they are not cached.
         stored: What earlier sessions have done.
     """
 

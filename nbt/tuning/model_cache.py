@@ -15,16 +15,20 @@ from nbt.cache import MODELS, touch
 from nbt.errors import NbtError
 from nbt.files import atomic_file
 from nbt.paths import cache_folder
+from nbt.tuning import target
 from nbt.tuning.experience.recorded_table import RecordedTable
 from nbt.tuning.pruners import curve_forecast, quantile_forest
 from nbt.tuning.pruners.curve_forecast import CurveForecaster
 from nbt.tuning.pruners.quantile_forest import QuantileForest
 from nbt.tuning.space import encoding
-from nbt.tuning.surrogate import experience_model, kernel, logit_score, task_similarity
+from nbt.tuning.surrogate import experience_model, gaussian_process, kernel, logit_score, task_similarity
 
 _log = logging.getLogger("nbt")
 
-_MODULES = (curve_forecast, quantile_forest, encoding, experience_model, kernel, logit_score, task_similarity)
+_MODULES = (
+    *(curve_forecast, quantile_forest, encoding, experience_model, gaussian_process, kernel),
+    *(logit_score, target, task_similarity),
+)
 _LIBRARIES = ("numpy", "scipy", "scikit-learn")
 _FORESTS = ("by_difference", "by_gain")
 _LEVEL = "level"

@@ -43,6 +43,7 @@ class Target:
         profile: Mapping[str, Any] | None,
         epochs: int,
         metric: str = DEFAULT_METRIC,
+        backbone: str = "",
     ) -> Target:
         """Creates a target from facts about a dataset and a fit profile.
 
@@ -51,9 +52,10 @@ class Target:
             profile: The profile as returned by `FitProfile.to_dict`; None without one.
             epochs: Length of a full trial.
             metric: Name of the metric of the search.
+            backbone: The backbone, which a profile may not name.
         """
         if profile is None:
-            return cls(epochs=epochs, facts=facts, metric=metric)
+            return cls(epochs=epochs, facts=facts, metric=metric, backbone=backbone)
         source = profile.get("facts", {})
         return cls(
             epochs=epochs,
@@ -62,7 +64,7 @@ class Target:
             layers=profile["layers"],
             metric=metric,
             has_random_weights=source.get("weights") == "none",
-            backbone=source.get("backbone", ""),
+            backbone=source.get("backbone") or backbone,
         )
 
     @property

@@ -169,7 +169,7 @@ class TestRecommend:
         assert "Reasons enough steps batch_size is at most 32; here 32 (few steps)" in text
         assert "Suggestions that the settings do not follow moderate head rate a low rate; here 0.5 (a test)" in text
         assert "No prior and no recorded task judges stall: neutral values." in text
-        assert "based on the priors alone, without recorded tasks" in text
+        assert "based on the priors alone, without recorded tables" in text
 
     @pytest.mark.parametrize(
         ("name", "reason"),

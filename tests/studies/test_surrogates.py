@@ -62,7 +62,7 @@ def test_a_replayed_search_gains_over_the_default_recipe(
     [table] = [table for table in tables if table.source.endswith("pokemon25-64.parquet")]
     gains = {name: surrogates.replayed([table], tables, build) for name, build in surrogates.SEARCHES.items()}
     assert all(list(found) == [table.source] for found in gains.values())
-    assert max(found[table.source][1] for found in gains.values()) > 0.0
+    assert gains["recorded tasks and priors (default)"][table.source][1] > 0.0
 
 
 def test_the_report(tables: list[RecordedTable]) -> None:

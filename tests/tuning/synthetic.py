@@ -55,7 +55,7 @@ def facts(**changes: Any) -> dict[str, Any]:
 
 def target(pretrained: float = 0.6, random: float = 0.1, *, epochs: int = LENGTH, **changes: Any) -> Target:
     """Returns a target; `changes` replace facts."""
-    return Target.of(facts(**changes), profile(pretrained, random), epochs)
+    return Target.of(facts(**changes), profile(pretrained, random), epochs, backbone="conv3")
 
 
 @dataclass(frozen=True)

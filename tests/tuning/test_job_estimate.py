@@ -59,7 +59,7 @@ class TestBeforeTheFirstTrial:
             estimator(profile_share=profile_share, fits_models=fits).estimate(JobClock(FakeClock())).phases
             for fits in (False, True)
         )
-        assert fitted == {**cached, PROFILE: pytest.approx(cached.get(PROFILE, 0.0) + 4.0)}
+        assert fitted == {**cached, PROFILE: pytest.approx(cached.get(PROFILE, 0.0) + 5.0)}
 
     def test_two_workers_halve_trials_and_finals(self) -> None:
         one, two = (estimator(workers=n).estimate(JobClock(FakeClock())).phases for n in (1, 2))

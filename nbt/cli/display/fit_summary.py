@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nbt.settings import TransferSettings
 
 _TUNED_BASIS = (
-    "the recipe that was best on other datasets; on further ones, no choice by profile and recorded tasks was better."
+    "the recipe that was best on other datasets; on further ones, it was better than the default recipe on average."
 )
 
 
@@ -90,7 +90,7 @@ def _why(name: str) -> str:
 def _basis(guide: Mapping[str, Any]) -> list[Text]:
     """Returns what settings without a name of their own are based on, as sentences."""
     unjudged, tables = guide["unjudged"], guide["tables"]
-    basis = f"the priors and {len(tables)} recorded tasks" if tables else "the priors alone, without recorded tasks"
+    basis = f"the priors and {len(tables)} recorded tables" if tables else "the priors alone, without recorded tables"
     sentences = [f"They are based on {basis}. nbt search runs them after the baseline recipes."]
     if unjudged:
         sentences.insert(0, f"No prior and no recorded task judges {join_words(unjudged)}: neutral values.")

@@ -51,10 +51,10 @@ def _prior_sentences(diagnostics: PriorDiagnostics) -> tuple[str, ...]:
     counts += f", {inactive} {_was_or_were(inactive)} inactive." if inactive else "."
     if diagnostics.recorded_tasks:
         names = join_words([one_line(name) for name in diagnostics.recorded_tasks])
-        count = pluralise(len(diagnostics.recorded_tasks), "recorded task")
+        count = pluralise(len(diagnostics.recorded_tasks), "recorded table")
         experience = f"The experience consisted of {count}: {names}."
     else:
-        experience = "There were no recorded tasks: prior expectations rest on the priors alone."
+        experience = "There were no recorded tables: prior expectations rest on the priors alone."
     return (counts, experience, _verdict_sentence(diagnostics.sources))
 
 
@@ -75,12 +75,13 @@ def _verdict_sentence(sources: Sequence[PriorEvidence]) -> str:
 _VERDICT_VERBS = {CONFIRMED: "confirm", CONTRADICTED: "contradict"}
 
 _LEGEND = (
-    "Weights are logit scores (log odds of accuracy, scaled) per standard deviation of the source's predictions; ± is "
-    "one standard deviation of the weight. Agreement is the rank correlation of the source's predictions with the "
-    "accuracy of the full-length trials, which the search chose and which are not a random sample of settings. "
-    "Confirmed: the weight rose by more than its remaining standard deviation, or the trials halved its standard "
-    "deviation and left the weight at least two of them above zero. Contradicted: the weight fell by more than its "
-    f"remaining standard deviation. Undecided: neither, or fewer than {MIN_TRIALS} full-length trials."
+    "Weights are logit scores (log odds of accuracy, scaled) per standard deviation of a prior's predictions, and per "
+    "predicted logit score of recorded tasks; ± is one standard deviation of the weight. Agreement is the rank "
+    "correlation of the source's predictions with the accuracy of the full-length trials, which the search chose and "
+    "which are not a random sample of settings. Confirmed: the weight rose by more than its remaining standard "
+    "deviation, or the trials halved its standard deviation and left the weight at least two of them above zero. "
+    "Contradicted: the weight fell by more than its remaining standard deviation. Undecided: neither, or fewer than "
+    f"{MIN_TRIALS} full-length trials."
 )
 
 

@@ -61,7 +61,7 @@ class SearchContext:
     @property
     def target(self) -> Target:
         """Target with the facts and the profile of the task."""
-        return Target.of(self.header.facts, self.header.profile, self.header.epochs)
+        return target_from_header(self.header)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,13 +182,17 @@ def _bayesian(
 
 
 def _least_similar_target(context: SearchContext) -> Target:
-    """Returns the target of the least similar recorded task with this task's epochs and number of validation images."""
+    """Returns the target of the least similar recorded task, with what this task has beside facts and profile.
+
+    These are the epochs, the number of validation images and the backbone.
+    """
     others = [target_from_header(table.header) for table in context.experience]
     if not others:
         return context.target
     other = min(others, key=lambda candidate: task_similarity(context.target, candidate))
     images = {VALIDATION_IMAGES: context.target.validation_images}
-    return replace(other, epochs=context.target.epochs, facts={**other.facts, **images})
+    own = context.target
+    return replace(other, epochs=own.epochs, backbone=own.backbone, facts={**other.facts, **images})
 
 
 class _PortfolioSampler(_UniformPoolSampler):

@@ -13,11 +13,11 @@ from nbt.tuning.space.space import Space
 _log = logging.getLogger("nbt")
 
 # Folder of the shipped tables of recipes near the default one, beside those of random settings.
-RACE = "race"
+_RACE = "race"
 
 
 def load_experience(folder: str | Path | None, space: Space) -> list[RecordedTable]:
-    """Loads the recorded tables of a folder, sorted by file name.
+    """Loads the recorded tables of a folder, sorted by file name; of the shipped ones, random settings come first.
 
     Args:
         folder: Folder of `*.parquet` files, without subfolders; None loads the tables shipped with nbt, without those
@@ -46,7 +46,7 @@ def load_experience(folder: str | Path | None, space: Space) -> list[RecordedTab
 def _load_shipped(space: Space) -> list[RecordedTable]:
     recorded = bundled_folder("studies") / "recorded"
     tables = []
-    for path in [*_table_files(recorded), *_table_files(recorded / RACE)]:
+    for path in [*_table_files(recorded), *_table_files(recorded / _RACE)]:
         table = RecordedTable.load(path)
         try:
             table.check_space(space)

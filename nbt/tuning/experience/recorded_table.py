@@ -39,7 +39,7 @@ _RUN_COLUMNS = ("setting", "seed", "origin", "diverged", "setup_seconds")
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRun:
-    """One full-length training run of a setting.
+    """One complete training run of a setting.
 
     Attributes:
         setting: Number of the setting in the table; runs with the same number differ only in their seed.
@@ -127,7 +127,7 @@ class TableHeader:
         image_size: Side of the images in pixels.
         classes: Number of classes that were used; None for all.
         shots: Maximum number of labelled images per class; None for all.
-        epochs: Number of epochs of every run; of the design "informed", of the baseline recipes.
+        epochs: Number of epochs of the baseline recipes, and of every run unless the settings of runs say otherwise.
         seed: Seed of split, settings and runs.
         dimensions: Varied dimensions: name -> range or choices; see `describe_dimensions`.
         facts: Facts about the dataset; see `nbt.task.summary.dataset_summary`.

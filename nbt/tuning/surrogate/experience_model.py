@@ -24,25 +24,32 @@ from nbt.tuning.space.encoding import coordinate_names, encode
 from nbt.tuning.surrogate.gaussian_process import Kernel
 from nbt.tuning.surrogate.kernel import default_kernel
 from nbt.tuning.surrogate.logit_score import MAX_GAP_TO_BEST, logit_score, logit_score_variance
-from nbt.tuning.surrogate.task_similarity import similarities, target_from_header, task_measures
+from nbt.tuning.surrogate.task_similarity import (
+    similarities,
+    target_from_header,
+    task_measures,
+    task_similarity,
+)
 from nbt.tuning.target import Target
 
 FloatArray = NDArray[np.float64]
 
 MIN_SETTINGS = 12
 # The constants were chosen on the data sets that tune, each left out in turn (`studies/surrogates.py`). None of them
-# matters much within a factor of two, but that length scales of half these values rank as well and search worse.
+# matters much within a factor of two, but that replayed searches are worse with length scales of half these values.
 _LENGTH_SCALE_FACTOR, _MAIN_LENGTH_SCALE_FACTOR = 0.7, 0.35
 # What decides most on every recorded task has the shorter length scales.
 _MAIN_COORDINATES = frozenset({"transfer_depth", "frozen_depth", "head_rate", "body_rate", "mean_rate"})
 _SHARED_VARIANCE, _TASK_VARIANCE, _LEVEL_VARIANCE, _MEAN_VARIANCE, _NOISE_VARIANCE = 1.0, 1.0, 4.0, 1.0, 0.1
-# Tables of another architecture hardly say which settings train well, or mislead.
+# Of the tables that come with nbt, those of another architecture say nothing of which settings train well.
 _OTHER_ARCHITECTURE = 0.1
 # The maximum of many noisy scores is biased upwards, so a quantile is the reference of the floor.
 _REFERENCE_QUANTILE = 0.95
 # Share of the settings of a table that are candidates of proposals, and their number at most.
 _BEST_SHARE, _MAX_BEST = 0.3, 12
 _REFERENCE_EPOCHS = 12
+# The model's time grows with the third power of the number of settings, its memory with the second.
+_MAX_SETTINGS = 3000
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +58,7 @@ class ExperienceModel:
 
     Attributes:
         headers: Headers of the tables.
-        best: Settings with the highest scores of each table without their noise, best first.
+        best: Settings with the highest scores of each table without their noise, those of a table best first.
         varied: Names of the settings that the tables vary; a few runs do not count as variation.
         tasks: Targets of the tables.
         points: Encoded settings with the length of their training, (settings, coordinates).
@@ -70,7 +77,9 @@ class ExperienceModel:
     @classmethod
     def fit(cls, tables: Sequence[RecordedTable]) -> ExperienceModel | None:
         """Returns the model of some tables; None if they have fewer than `MIN_SETTINGS` settings together."""
-        recorded = [found for found in map(_RecordedScores.of, tables) if found.settings]
+        found = [_RecordedScores.of(table) for table in tables if table.runs]
+        limit = max(MIN_SETTINGS, _MAX_SETTINGS // max(len(found), 1))
+        recorded = [scores.limited(limit) for scores in found]
         counts = [len(found.settings) for found in recorded]
         if sum(counts) < MIN_SETTINGS:
             return None
@@ -121,17 +130,24 @@ class TaskExperience:
         """
         return self._predict(_points(settings, points)) - self._median
 
-    @cached_property
-    def similarities(self) -> FloatArray:
-        """Similarity of the task to that of each table, 0 ... 1, reduced where the architecture is another."""
-        covariance = _task_covariance([self.target], self.model.tasks)[0]
-        return np.asarray(covariance / (_SHARED_VARIANCE + _TASK_VARIANCE))
+    @property
+    def similarities(self) -> dict[str, float]:
+        """Similarity of the task to that of each recorded dataset with the same architecture, 0 ... 1, by its name.
+
+        Of several tables of a dataset, the most similar counts.
+        """
+        found: dict[str, float] = {}
+        for header, task in zip(self.model.headers, self.model.tasks, strict=True):
+            if _have_same_architecture(self.target, task):
+                value = task_similarity(self.target, task)
+                found[header.dataset] = max(value, found.get(header.dataset, 0.0))
+        return found
 
     @property
     def own_architecture(self) -> float:
-        """Sum of the similarities to the tables of the same architecture, at least 0."""
-        pairs = zip(self.similarities, self.model.tasks, strict=True)
-        return float(sum(value for value, task in pairs if task.architecture == self.target.architecture))
+        """Sum of `similarities`, where a dataset with few settings counts in part, at least 0."""
+        counts = Counter(self.model.headers[table].dataset for table in self.model.table.tolist())
+        return sum(value * min(1.0, counts[name] / MIN_SETTINGS) for name, value in self.similarities.items())
 
     @cached_property
     def _weights(self) -> FloatArray:
@@ -165,16 +181,26 @@ class _RecordedScores:
 
     @classmethod
     def of(cls, table: RecordedTable) -> _RecordedScores:
-        """Returns the scores of a table."""
+        """Returns the scores of a table with at least one run."""
         runs: dict[TransferSettings, list[float]] = {}
         for run in table.runs:
             runs.setdefault(run.settings, []).append(run.val_accuracy)
         accuracies = np.array([np.mean(values) for values in runs.values()])
         images = target_from_header(table.header).validation_images
         scores = logit_score(accuracies, images)
-        if runs:
-            scores = np.maximum(scores - np.quantile(scores, _REFERENCE_QUANTILE), -MAX_GAP_TO_BEST)
+        scores = np.maximum(scores - np.quantile(scores, _REFERENCE_QUANTILE), -MAX_GAP_TO_BEST)
         return cls(table.header, tuple(runs), scores, logit_score_variance(accuracies, images))
+
+    def limited(self, count: int) -> _RecordedScores:
+        """Returns at most `count` of the settings: half of them the best, the others spread over the rest."""
+        if len(self.settings) <= count:
+            return self
+        order = np.argsort(-self.scores, kind="stable")
+        rest = order[count // 2 :]
+        spread = rest[np.linspace(0, len(rest) - 1, count - count // 2).astype(int)]
+        kept = np.sort(np.concatenate([order[: count // 2], spread]))
+        settings = tuple(self.settings[i] for i in kept)
+        return _RecordedScores(self.header, settings, self.scores[kept], self.noise[kept])
 
 
 def _points(settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
@@ -195,9 +221,13 @@ def _kernel() -> Kernel:
 def _task_covariance(first: Sequence[Target], second: Sequence[Target]) -> FloatArray:
     """Returns the covariance of equal settings of each pair of tasks, (first, second)."""
     by_measures = similarities(*(np.array([task_measures(task) for task in tasks]) for tasks in (first, second)))
-    is_same = np.array([[one.architecture == other.architecture for other in second] for one in first])
+    is_same = np.array([[_have_same_architecture(one, other) for other in second] for one in first])
     by_architecture = np.where(is_same, 1.0, _OTHER_ARCHITECTURE)
     return np.asarray(by_architecture * (_SHARED_VARIANCE + _TASK_VARIANCE * by_measures))
+
+
+def _have_same_architecture(one: Target, other: Target) -> bool:
+    return one is other or one.architecture == other.architecture != ""
 
 
 def _solve(covariance: FloatArray, noise: FloatArray, values: FloatArray) -> FloatArray:

@@ -48,11 +48,6 @@ class Kernel:
         """
         return cls(np.full(num_coordinates, 0.7 * np.sqrt(num_varied or num_coordinates)), 1.0, _NOISE_MODE)
 
-    @classmethod
-    def from_array(cls, values: FloatArray) -> Kernel:
-        """Creates a kernel from `to_array`."""
-        return cls(values[:-2], float(values[-2]), float(values[-1]))
-
     def to_array(self) -> FloatArray:
         """Returns the length scales, the amplitude and the noise, (coordinates + 2,)."""
         return np.asarray(np.r_[self.length_scales, self.amplitude, self.noise])

@@ -53,7 +53,8 @@ class PriorSource:
         name: Name of the prior, or `RECORDED_TASKS`.
         words: Suggestion of the source, as a clause for reports.
         origin: Reference of the prior, or the most similar recorded tasks.
-        mean: Expected weight, in units of the logit score per standard deviation of the source over random settings.
+        mean: Expected weight, in units of the logit score: per standard deviation of a prior over random settings, per
+            predicted logit score of recorded tasks.
         spread: Standard deviation of the weight.
     """
 
@@ -230,8 +231,9 @@ class PriorSurrogate:
         """
         suggestions = [suggestion for _, suggestion in self._active]
         if self._recorded is not None:
-            statement = _recorded_statement(self._recorded)
-            suggestions.append(PriorSuggestion((statement,), _similarity_text(self._recorded)))
+            # Tables of other architectures alone say too little to be a reason.
+            statements = (_recorded_statement(self._recorded),) if self._recorded.own_architecture else ()
+            suggestions.append(PriorSuggestion(statements, _similarity_text(self._recorded)))
         return [
             [
                 {
@@ -309,10 +311,9 @@ def _recorded_statement(recorded: TaskExperience) -> Statement:
 
 def _similarity_text(recorded: TaskExperience) -> str:
     """Returns the most similar recorded tasks with their similarity."""
-    best: dict[str, float] = {}
-    for header, value in zip(recorded.model.headers, recorded.similarities, strict=True):
-        best[header.name] = max(float(value), best.get(header.name, 0.0))
-    ranked = sorted(best.items(), key=lambda item: -item[1])[:_NUM_NAMED_TASKS]
+    ranked = sorted(recorded.similarities.items(), key=lambda item: -item[1])[:_NUM_NAMED_TASKS]
+    if not ranked:
+        return "all tables are of other architectures"
     return "task similarity " + ", ".join(f"{value:.2f} to {name}" for name, value in ranked)
 
 

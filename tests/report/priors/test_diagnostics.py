@@ -18,7 +18,7 @@ from tests.sample_study import sample_study, source, stored_diagnostics, study_w
 def test_every_source_keeps_its_numbers() -> None:
     found = prior_diagnostics(study_with_priors())
     assert found is not None
-    assert [evidence.name for evidence in found.sources][::3] == ["transfer up to the knee", "recorded: sketch7"]
+    assert [evidence.name for evidence in found.sources][::3] == ["transfer up to the knee", "recorded tasks"]
     first = found.sources[0]
     assert (first.weight_before, first.spread_before, first.weight_after, first.spread_after) == (0.3, 0.4, 0.45, 0.1)
     assert (first.agreement, first.trials) == (0.62, 10)

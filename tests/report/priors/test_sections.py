@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pytest
+
 from nbt.report.fit.correlation_section import correlation_section
 from nbt.report.priors.priors_section import priors_section
 from nbt.report.priors.pruning_section import pruning_section
@@ -39,6 +41,17 @@ def test_without_recorded_tasks_expectations_rest_on_priors() -> None:
     text = " ".join(priors_section(sample_study(prior_diagnostics={**stored_diagnostics(), "tables": []})).sentences)
     assert "rest on the priors alone" in text
     assert "The experience" not in text
+
+
+@pytest.mark.parametrize(
+    "names", [["recorded tasks"], ["recorded: sketch7", "recorded: digits"]], ids=["now", "earlier"]
+)
+def test_recorded_tasks_are_no_priors(names: list[str]) -> None:
+    """Earlier versions had one source per recorded table."""
+    sources = [source("a", 0.1, 0.9, 0.2), *(source(name, 0.5, 0.5, 0.2) for name in names)]
+    section = priors_section(sample_study(prior_diagnostics={**stored_diagnostics(), "sources": sources}))
+    assert section.sentences[0].startswith("1 prior was active")
+    assert [row.name for row in section.sources] == ["a", *names]
 
 
 def test_no_sources_are_reported() -> None:

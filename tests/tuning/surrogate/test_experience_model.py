@@ -8,6 +8,7 @@ import pytest
 from nbt.settings import TransferSettings
 from nbt.tuning.experience.recorded_table import RecordedTable
 from nbt.tuning.space.encoding import encode
+from nbt.tuning.surrogate import experience_model
 from nbt.tuning.surrogate.experience_model import MIN_SETTINGS, ExperienceModel, TaskExperience
 from nbt.tuning.surrogate.logit_score import LOGIT_SCORE_UNIT, MAX_GAP_TO_BEST
 from tests.tuning.benchmark.tables import diverge, make_table
@@ -80,7 +81,37 @@ class TestPrediction:
         own, foreign = (fit(found).for_target(trees_target()) for found in (recorded, other))
         assert foreign.predict(settings) == pytest.approx(0.1 * own.predict(settings), abs=1e-9)
         assert own.own_architecture == pytest.approx(1.0) and foreign.own_architecture == 0.0
-        assert foreign.similarities == pytest.approx([0.1])
+        assert own.similarities == pytest.approx({"birds": 1.0}) and foreign.similarities == {}
+
+    def test_an_unknown_architecture_is_another_one(self) -> None:
+        recorded = source_tables()[0]
+        header = dataclasses.replace(recorded.header, backbone="", profile=profile())
+        unknown = dataclasses.replace(recorded, header=header)
+        bare = dataclasses.replace(trees_target(), backbone="")
+        assert fit(unknown).for_target(bare).own_architecture == 0.0
+
+    def test_the_architecture_of_a_table_without_a_profile_is_that_of_its_backbone(self) -> None:
+        recorded = source_tables()[0]
+        bare = dataclasses.replace(recorded, header=dataclasses.replace(recorded.header, profile=None))
+        assert 0.5 < fit(bare).for_target(trees_target()).own_architecture < 1.0
+
+    def test_a_dataset_counts_once_and_one_with_few_settings_in_part(self) -> None:
+        recorded = source_tables()[0]
+        few = dataclasses.replace(recorded, runs=[run for run in recorded.runs if run.setting < 3])
+        other = table(Task("other"), 12, dataset="other", data_hash="other")
+        assert fit(recorded, recorded).for_target(trees_target()).own_architecture == pytest.approx(1.0)
+        assert fit(few, other).for_target(trees_target()).own_architecture == pytest.approx(1.0 + 3 / MIN_SETTINGS)
+
+    def test_of_very_many_settings_the_best_and_a_spread_of_the_others_are_kept(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recorded, settings = table(BIRDS, 120), draw(100, seed=6)
+        monkeypatch.setattr(experience_model, "_MAX_SETTINGS", 60)
+        model = fit(recorded)
+        assert len(model.weights) == 60
+        assert rank(model.for_target(trees_target()).predict(settings), BIRDS, settings) > 0.6
+        best = max(recorded.runs, key=lambda run: run.val_accuracy)
+        assert best.settings in model.best
 
     def test_the_level_of_a_table_does_not_matter(self) -> None:
         """Of two tables of one task, one holds only the better settings; neither hides what the other says."""

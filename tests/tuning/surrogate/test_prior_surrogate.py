@@ -76,8 +76,15 @@ class TestSources:
     def test_the_origin_names_the_most_similar_tasks(self) -> None:
         tables = [table(BIRDS, 12), table(Task("moons"), 12, profile=profile(0.2, 0.1))]
         recorded = TransferredPriors(tables).surrogate(trees_target(), SPACE).sources[-1]
-        assert recorded.origin.startswith("task similarity 1.00 to birds · conv3, 0.")
-        assert recorded.origin.endswith("to moons · conv3")
+        assert recorded.origin.startswith("task similarity 1.00 to birds, 0.")
+        assert recorded.origin.endswith("to moons")
+
+    def test_tables_of_other_architectures_alone_are_no_reason(self) -> None:
+        header = dataclasses.replace(BIRDS_TABLE.header, profile=OTHER_PROFILE)
+        other = TransferredPriors([dataclasses.replace(BIRDS_TABLE, header=header)]).surrogate(trees_target(), SPACE)
+        own = TransferredPriors([BIRDS_TABLE]).surrogate(trees_target(), SPACE)
+        assert other.sources[-1].origin == "all tables are of other architectures"
+        assert other.reasons(CANDIDATES[0])[-1] == [] and len(own.reasons(CANDIDATES[0])[-1]) == 1
 
     def test_without_priors_the_tables_have_all_weight(self) -> None:
         surrogate = transferred_priors().surrogate(trees_target(), SPACE, heuristics=False)

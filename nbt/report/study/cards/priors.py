@@ -19,7 +19,7 @@ class Priors(Card):
         """Returns sentences, the active sources, and the inactive priors."""
         section = priors_section(study.record)
         columns = (
-            Column("prior or recorded task", "recipe"),
+            Column("prior or recorded tasks", "recipe"),
             Column("weight before", "n wide"),
             Column("weight after", "n"),
             Column("agreement", "n wide"),

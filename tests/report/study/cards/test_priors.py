@@ -10,7 +10,7 @@ def test_sources_in_both_formats() -> None:
         text = rendered(Priors(), study_with_priors(), kind)
         for fact in (
             "3 priors were active, 1 was inactive.",
-            "The experience consisted of 2 recorded tasks: sketch7 and digits.",
+            "The experience consisted of 2 recorded tables: sketch7 and digits.",
             "transfer up to the knee: proposal of transfer up to the knee",
             "+0.30 ± 0.40",
             "+0.62 (n = 10)",
