@@ -134,11 +134,12 @@ def recommend(
 
     if epochs is not None:
         require_positive(epochs=epochs)
-    searched = unconditional_space(Space.load(space).with_fixed_epochs())
+    whole = Space.load(space).with_fixed_epochs()
+    searched = unconditional_space(whole)
     tuned, scratch = tuned_default(epochs), from_scratch_recipe(epochs or DEFAULT_EPOCHS)
     is_tuned = experience is None and searched.can_express(tuned)
     target = Target.of({}, profile.to_dict(), epochs or DEFAULT_EPOCHS)
-    models = load_transferred_priors(experience, searched)
+    models = load_transferred_priors(experience, whole)
     surrogate = models.surrogate(target, searched)
     if starts_without_transfer(surrogate):
         return Recommendation(scratch, surrogate.explain(scratch), FROM_SCRATCH)

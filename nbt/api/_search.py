@@ -156,7 +156,8 @@ def _search(
             space=searched,
             pruner=pruner,
             heuristics=heuristics,
-            transferred_priors=load_transferred_priors(config.experience, searched) if needs_priors else None,
+            # Tables may vary what does not apply to this task, such as injection without a teacher.
+            transferred_priors=load_transferred_priors(config.experience, search_space) if needs_priors else None,
             engine=factory,
             progress=progress,
             candidates=candidates,

@@ -63,7 +63,7 @@ def load_transferred_priors(folder: str | Path | None, space: Space) -> Transfer
 
     Args:
         folder: Folder of recorded tables; the tables shipped with nbt when None.
-        space: The search space.
+        space: The search space, with the dimensions that do not apply to the task.
 
     Raises:
         UsageError: The folder does not exist, or a table in it cannot be used for the space.

@@ -304,6 +304,18 @@ def test_failing_prior_diagnostics_do_not_end_the_search(
     assert "could not be stored: no such number" in caplog.text
 
 
+def test_studies_are_the_experience_of_the_next_search(task: Task, own_folder: Path) -> None:
+    """The tables vary dimensions that do not apply to the task, such as the start by injection."""
+    nbt.search(task, budget=16, pruner="none", heuristics=False, **QUICK)
+    api.record_studies(["s"], out="mine")
+    options = {**QUICK, "study": "next", "experience": "mine"}
+    record = nbt.search(task, budget=5, pruner="asha", **options).record
+    assert record.prior_diagnostics["tables"] == ["digits · conv3(width=8)"]
+    assert record.prior_diagnostics["sources"][-1]["name"] == "recorded tasks"
+    recommended = api.recommend(FitProfile.from_dict(record.profile), epochs=2, experience="mine")
+    assert recommended.guide["tables"] == ["digits · conv3(width=8)"]
+
+
 def test_bad_experience_writes_nothing(task: Task, own_folder: Path) -> None:
     (own_folder / "tables").mkdir()
     (own_folder / "tables" / "mine.parquet").write_bytes(b"no table")
