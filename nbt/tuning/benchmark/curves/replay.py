@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nbt.errors import UsageError, require_positive
-from nbt.tuning.benchmark.curves.methods import curve_methods
+from nbt.tuning.benchmark.curves.methods import CurveMethod, curve_methods
 from nbt.tuning.benchmark.curves.search import BudgetSpentError, CurveSearch
 from nbt.tuning.benchmark.curves.table import CurveTask, FloatArray
 from nbt.tuning.benchmark.metrics import bootstrap_mean_estimate, paired_test, ranks
@@ -168,13 +168,38 @@ def _run_in_worker(key: _SearchKey) -> _Regrets:
 
 
 def _run_search(tasks: tuple[CurveTask, ...], budget: int, amounts: tuple[int, ...], key: _SearchKey) -> _Regrets:
-    """Runs one search and returns its normalised regret after each amount, by epochs and by cost."""
     index, name, seed = key
-    task = tasks[index]
+    others = [other for other in tasks if other is not tasks[index]]
+    return search_regret(
+        curve_methods([name])[name][1], tasks[index], others, seed=seed, budget=budget, amounts=amounts
+    )
+
+
+def search_regret(
+    method: CurveMethod,
+    task: CurveTask,
+    others: Sequence[CurveTask],
+    *,
+    seed: int,
+    budget: int,
+    amounts: Sequence[int],
+) -> tuple[FloatArray, FloatArray]:
+    """Runs one search and returns its normalised regret, see `CurveSearch.regret`, by epochs and by cost.
+
+    Args:
+        method: Search method.
+        task: The task.
+        others: Tables that the method may use.
+        seed: Seed of the search.
+        budget: Epochs of the search in full runs.
+        amounts: Numbers of full runs in epochs, and in cost, after which the regret counts; at most `budget`.
+
+    Returns:
+        Regret after each amount in epochs, and after each in cost, (amounts,) each.
+    """
     search = CurveSearch(task, budget * task.length)
-    others = [other for other in tasks if other is not task]
     with suppress(BudgetSpentError):
-        curve_methods([name])[name][1](search, others, seed)
+        method(search, others, seed)
     regret, costs = search.regret(), np.cumsum(search.costs)
     by_epochs = regret[[amount * task.length - 1 for amount in amounts]]
     # At least one epoch counts; rounding errors of the sums must not leave one out.
