@@ -142,6 +142,11 @@ def _search(
         searched = searched.with_backbones(tuple(loaded.candidates))
         belief_priors(parse_beliefs(config.beliefs), searched)  # wrong ones end the search before anything is written
         needs_priors = heuristics or pruner == "fit"
+        if config.experience is not None and not needs_priors:
+            _log.warning(
+                "--experience %s has no effect: only the model of the priors and the fit pruner use recorded tables",
+                config.experience,
+            )
         prepared = PreparedSearch(
             options=_resolve(config, loaded, search_space, limit, candidates),
             config=make_study_config(
@@ -342,7 +347,10 @@ def _open_search(
         name: Target.of(facts, store.candidate_profile(name), prepared.config.epochs, prepared.config.metric)
         for name in task.candidates
     }
-    strategy = make_strategy(prepared, target, others, store.record().candidates)
+    record = store.record()
+    strategy = make_strategy(prepared, target, others, record.candidates)
+    if not record.has_ended:
+        store.put_experience(strategy.experience)
     return SearchRun(prepared, store, engine, strategy, group, monitor)
 
 

@@ -245,8 +245,9 @@ class SearchRun:
         from nbt.tuning.engines.cpu_threads import single_threaded
         from nbt.tuning.prior_diagnostics import diagnose_priors
 
-        if self.strategy.surrogate is None:
-            return
+        stored = self.store.record().prior_diagnostics
+        if self.strategy.surrogate is None or (stored and not self.monitor.is_counted):
+            return  # a session without trials may have other tables than those that the trials were proposed with
         try:
             with single_threaded():
                 self.store.put_prior_diagnostics(diagnose_priors(self.strategy.surrogate, self.store.record().trials))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.api._prepared_search import PreparedSearch
+from nbt.report.formatting import pluralise
 
 if TYPE_CHECKING:
     from nbt.tuning.pruners.base import Pruner
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from nbt.tuning.target import Target
     from nbt.tuning.transferred_priors import TransferredPriors
 
+_log = logging.getLogger("nbt")
+
 
 @dataclass(frozen=True, eq=False)
 class SearchStrategy:
@@ -26,10 +30,12 @@ class SearchStrategy:
     Attributes:
         pruner: Rule that stops trials early.
         surrogate: Prior surrogate that guides the proposals; plain TPE proposes settings when None.
+        experience: Which recorded tables proposals and pruner use, as text; "" if they need none.
     """
 
     pruner: Pruner
     surrogate: PriorSurrogate | None
+    experience: str = ""
 
     def arguments(self, space: Space, cost_model: CostModel) -> dict[str, Any]:
         """Returns the keyword arguments of `SearchController` for costs, sampler, pruner and recommended settings.
@@ -59,7 +65,7 @@ class SearchStrategy:
 
 
 def load_transferred_priors(folder: str | Path | None, space: Space) -> TransferredPriors:
-    """Returns the models of the recorded tables in a folder.
+    """Returns the models of the recorded tables in a folder; warns if the folder has too few runs for a model.
 
     Args:
         folder: Folder of recorded tables; the tables shipped with nbt when None.
@@ -69,9 +75,16 @@ def load_transferred_priors(folder: str | Path | None, space: Space) -> Transfer
         UsageError: The folder does not exist, or a table in it cannot be used for the space.
     """
     from nbt.tuning.experience.folder import load_experience
+    from nbt.tuning.surrogate.experience_model import MIN_SETTINGS
     from nbt.tuning.transferred_priors import TransferredPriors
 
-    return TransferredPriors(load_experience(folder, space), is_cached=True)
+    tables = load_experience(folder, space)
+    settings = sum(len({run.settings for run in table.runs}) for table in tables)
+    if folder is not None and tables and settings < MIN_SETTINGS:
+        found = f"{pluralise(len(tables), 'recorded table')} with {pluralise(settings, 'setting')}"
+        needed = f"a model needs {MIN_SETTINGS} settings"
+        _log.warning("--experience %s: %s, but %s; without experience, the priors alone decide", folder, found, needed)
+    return TransferredPriors(tables, is_cached=True)
 
 
 def make_strategy(
@@ -100,12 +113,29 @@ def make_strategy(
         )
     else:
         pruner = make_pruner(prepared.pruner, length, prepared.config.metric, equal_lengths=equal)
-    if not prepared.heuristics or transferred_priors is None:
+    if transferred_priors is None:
         return SearchStrategy(pruner, None)
+    folder = prepared.options.experience
+    if not prepared.heuristics:
+        return SearchStrategy(pruner, None, _experience_text(transferred_priors, folder, "to stop trials only"))
     beliefs = belief_priors(parse_beliefs(prepared.options.beliefs), prepared.space)
     if candidates:
         targets = {"": target, **(others or {})}
         surrogate = transferred_priors.backbone_surrogate(targets, candidates, prepared.space, beliefs=beliefs)
     else:
         surrogate = transferred_priors.surrogate(target, prepared.space, beliefs=beliefs)
-    return SearchStrategy(pruner, surrogate)
+    return SearchStrategy(pruner, surrogate, _experience_text(transferred_priors, folder, surrogate.similarity_text))
+
+
+def _experience_text(models: TransferredPriors, folder: str | None, remark: str) -> str:
+    """Returns which recorded tables a search uses.
+
+    Args:
+        models: Models of the tables.
+        folder: `--experience`, or None.
+        remark: What else there is to say of them.
+    """
+    if models.experience is None:
+        return "no recorded tables"
+    tables = pluralise(len(models.experience.headers), "recorded table")
+    return f"{tables} {'that come with nbt' if folder is None else f'of {folder}'}; {remark}"

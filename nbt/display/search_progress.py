@@ -100,6 +100,8 @@ class SearchProgress(Progress, StudyObserver):
         optimised = "" if self._metric.name == DEFAULT_METRIC else f"; optimises the {self._metric.label}"
         spent = ", which is spent: no further trials" if record.has_spent_budget else ""
         self._line(f"study {record.config.name}{resumed}; budget {record.budget}{spent}{optimised}")
+        if record.experience and not record.has_ended:
+            self._line(f"experience: {record.experience}")
         self._show_checks(record)
 
     def _show_checks(self, record: StudyRecord) -> None:

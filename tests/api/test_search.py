@@ -284,6 +284,7 @@ def test_a_search_chooses_among_several_teachers(own_folder: Path) -> None:
 
 def test_without_experience_only_the_priors_guide(task: Task) -> None:
     record = nbt.search(task, budget=4, **QUICK).record
+    assert record.experience == "no recorded tables"
     assert record.prior_diagnostics["tables"] == []
     assert record.prior_diagnostics["sources"] and not any(
         "recorded" in source["name"] for source in record.prior_diagnostics["sources"]
@@ -308,12 +309,33 @@ def test_studies_are_the_experience_of_the_next_search(task: Task, own_folder: P
     """The tables vary dimensions that do not apply to the task, such as the start by injection."""
     nbt.search(task, budget=16, pruner="none", heuristics=False, **QUICK)
     api.record_studies(["s"], out="mine")
-    options = {**QUICK, "study": "next", "experience": "mine"}
-    record = nbt.search(task, budget=5, pruner="asha", **options).record
+    options = {**QUICK, "study": "next", "pruner": "asha", "experience": "mine"}
+    record = nbt.search(task, budget=5, **options).record
+    assert record.experience.startswith("1 recorded table of ")
+    assert record.experience.endswith("mine; task similarity 1.00 to digits")
     assert record.prior_diagnostics["tables"] == ["digits · conv3(width=8)"]
     assert record.prior_diagnostics["sources"][-1]["name"] == "recorded tasks"
     recommended = api.recommend(FitProfile.from_dict(record.profile), epochs=2, experience="mine")
     assert recommended.guide["tables"] == ["digits · conv3(width=8)"]
+
+
+def test_a_finished_study_keeps_the_experience_of_its_trials(task: Task, own_folder: Path) -> None:
+    before = nbt.search(task, budget=1, pruner="asha", **{**QUICK, "experience": None}).record
+    assert before.experience.startswith("15 recorded tables that come with nbt; ")
+    after = nbt.search(task, budget=1, pruner="asha", **QUICK).record
+    assert (after.experience, after.prior_diagnostics) == (before.experience, before.prior_diagnostics)
+    more = nbt.search(task, budget=2, pruner="asha", **QUICK).record
+    assert (more.experience, more.prior_diagnostics["tables"]) == ("no recorded tables", [])
+
+
+def test_experience_that_is_not_used_is_named(task: Task, own_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nbt.search(task, budget=2, pruner="none", heuristics=False, **QUICK)
+    assert "no-experience" in caplog.text and "has no effect: only the model of the priors" in caplog.text
+    caplog.clear()
+    api.record_studies(["s"], out="mine")
+    record = nbt.search(task, budget=1, **{**QUICK, "study": "next", "experience": "mine"}).record
+    assert "--experience mine: 1 recorded table with 2 settings, but a model needs 12 settings" in caplog.text
+    assert record.experience == "no recorded tables"
 
 
 def test_bad_experience_writes_nothing(task: Task, own_folder: Path) -> None:

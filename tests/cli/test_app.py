@@ -52,6 +52,7 @@ WRONG = [
     ([*SEARCH, "--data-dir", "nowhere"], "nowhere"),
     ([*SEARCH, "--pruner", "asah"], "--pruner: 'asah' is not a choice; did you mean asha?"),
     ([*SEARCH, "--experience", "nowhere"], "--experience nowhere: no such folder"),
+    ([*SEARCH, "--experience", __file__], "not a folder; give the folder of the recorded tables"),
     ([*SEARCH, "--engine", "rey"], "--engine: 'rey' is not a choice; did you mean ray?"),
     ([*SEARCH, "--ray-address", "auto"], "--ray-address: only with --engine ray"),
     ([*SEARCH, "--engine", "ray", "--ray-address", "head"], "--ray-address head: expected auto, HOST:PORT"),

@@ -45,7 +45,7 @@ def test_json_is_one_document(tables: list[str], capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["none.parquet"], "none.parquet: cannot read a recorded table"),
+        (["none.parquet"], "none.parquet: no such file"),
         (["TABLE", "--methods", "tpa"], "unknown method 'tpa'; did you mean"),
         (["TABLE", "--space", "binary"], "but space binary has"),
         (["TABLE", "--space", "non_binry"], "unknown search space 'non_binry'"),

@@ -96,7 +96,7 @@ def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
     with progress:
         for done in range(4):
             progress.update("decoding images", done, 3)
-        progress.study_started(make_record())
+        progress.study_started(replace(make_record(), experience="2 recorded tables of mine"))
         start_trial(progress, 0, 0.5, 0.7, 0.6, 0.6)
         progress.trial_finished(make_trial(0, "complete", 0.5, 0.7, 0.6, 0.6, origin="anchor: default recipe"))
         start_trial(progress, 1, 0.2, spent=4)
@@ -108,6 +108,7 @@ def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
     assert err() == [
         "decoding images",
         "study birds; budget 5",
+        "experience: 2 recorded tables of mine",
         "trial 0 complete: 60.0 % ± 4.8 (baseline: default recipe), 4 epochs in 2.0 s, the best so far; "
         "about 0.0 s left, cost 1.0 of 5 trials, 0.0 s so far",
         "trial 1 pruned after 1 epoch in 0.5 s: worse than the rest; best 60.0 % ± 4.8; about 0.0 s left, "

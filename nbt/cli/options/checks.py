@@ -48,10 +48,13 @@ def check_experience(folder: str | None) -> None:
     """Checks `--experience`.
 
     Raises:
-        UsageError: The folder does not exist.
+        UsageError: There is no such folder.
     """
-    if folder is not None and not Path(folder).is_dir():
-        raise UsageError(f"--experience {folder}: no such folder; expected a folder of tables written by nbt record")
+    if folder is None or Path(folder).is_dir():
+        return
+    if Path(folder).exists():
+        raise UsageError(f"--experience {folder}: not a folder; give the folder of the recorded tables")
+    raise UsageError(f"--experience {folder}: no such folder; expected a folder of tables written by nbt record")
 
 
 def pair_backbones_with_weights(backbones: Sequence[str], weights: Sequence[str]) -> list[tuple[str | None, str]]:

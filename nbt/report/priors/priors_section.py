@@ -54,7 +54,7 @@ def _prior_sentences(diagnostics: PriorDiagnostics) -> tuple[str, ...]:
         count = pluralise(len(diagnostics.recorded_tasks), "recorded table")
         experience = f"The experience consisted of {count}: {names}."
     else:
-        experience = "There were no recorded tables: prior expectations rest on the priors alone."
+        experience = "No recorded tables were used: prior expectations rest on the priors alone."
     return (counts, experience, _verdict_sentence(diagnostics.sources))
 
 

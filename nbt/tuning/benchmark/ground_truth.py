@@ -50,7 +50,8 @@ def estimate_ground_truth(benchmark: TabularBenchmark) -> GroundTruth:
     runs = [[run.test_accuracy for run in setting.runs] for setting in benchmark.settings]
     if benchmark.header.watched == 0 or any(value is None for values in runs for value in values):
         raise UsageError(
-            f"{benchmark.header.name}: recorded without test accuracies, which a replay needs to measure regret"
+            f"{benchmark.header.name}: recorded without test accuracies, which a replay needs to measure regret; "
+            "record the table with nbt record --dataset"
         )
     accuracies = [np.asarray(values, dtype=float) for values in runs]
     test = np.asarray([values.mean() for values in accuracies])

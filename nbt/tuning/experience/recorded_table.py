@@ -210,8 +210,7 @@ class RecordedTable:
                 table = file.read(use_threads=False)
             columns = table.schema.names
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise UsageError(f"{path}: cannot read a recorded table ({reason})") from error
+            raise UsageError(f"{path}: {reading_error(path, error)}; expected a table written by nbt record") from error
         header = _read_header(table.schema.metadata or {}, path)
         _check_columns(columns, path)
         try:
@@ -248,6 +247,17 @@ def describe_dimensions(space: Space) -> dict[str, Any]:
         else [dimension.low, dimension.high, "log" if dimension.log else "linear"]
         for dimension in space.dimensions
     }
+
+
+def reading_error(path: str | Path, error: Exception) -> str:
+    """Returns why the Parquet file of a table could not be read."""
+    if not Path(path).exists():
+        return "no such file"
+    if Path(path).is_dir():
+        return f"this is a folder; give its files, such as {Path(path) / '*.parquet'}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read ({error.strerror})"
+    return "not a Parquet file, or damaged"
 
 
 def _epoch_metrics(row: Mapping[str, Any], epoch: int) -> dict[str, dict[str, float]]:

@@ -150,6 +150,7 @@ def study_record(
         created=_parse_time(attributes.get(codec.CREATED)),
         profile=read_profile(attributes),
         prior_diagnostics=_get_mapping(attributes, codec.PRIOR_DIAGNOSTICS),
+        experience=str(attributes.get(codec.EXPERIENCE, "")),
         clock=_read_clock(attributes),
         search=_read_search(attributes),
         class_names=tuple(classes.get("names", ())),

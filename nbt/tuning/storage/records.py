@@ -383,6 +383,8 @@ class StudyRecord:
         profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
         prior_diagnostics: Weights of priors and recorded tasks before and after the trials; see
             `nbt.tuning.prior_diagnostics`. Empty if the search used neither.
+        experience: The recorded tables that the last session with trials or finals used, as text; "" if it used none
+            or its version did not store it.
         clock: Phase (see `nbt.tuning.job_clock.PHASES`) -> its wall-clock time in seconds, over all sessions, and
             "estimate" -> the first estimate of the whole by the last session. Empty for studies of earlier versions.
         search: Options of the last session; None for studies of version 0.1, see `search_config`.
@@ -418,6 +420,7 @@ class StudyRecord:
     created: datetime | None = None
     profile: Mapping[str, Any] | None = None
     prior_diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    experience: str = ""
     clock: Mapping[str, float] = field(default_factory=dict)
     search: SearchConfig | None = None
     class_names: Sequence[str] = ()

@@ -198,6 +198,14 @@ class StudyStore:
         """
         self.put(codec.PRIOR_DIAGNOSTICS, diagnostics)
 
+    def put_experience(self, text: str) -> None:
+        """Stores which recorded tables the search uses.
+
+        Raises:
+            NbtError: The database fails, or another driver has taken the lock.
+        """
+        self.put(codec.EXPERIENCE, text)
+
     def add_note(self, note: str) -> None:
         """Adds a note to the study unless it is there already.
 

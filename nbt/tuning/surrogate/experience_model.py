@@ -35,13 +35,14 @@ from nbt.tuning.target import Target
 FloatArray = NDArray[np.float64]
 
 MIN_SETTINGS = 12
-# The constants were chosen on the data sets that tune, each left out in turn (`studies/surrogates.py`). None of them
-# matters much within a factor of two, but that replayed searches are worse with length scales of half these values.
+# The constants were chosen on the data sets that tune, each left out in turn (`studies/surrogates.py`). Half or twice
+# their values make little difference, except that half of these length scales makes replayed searches worse.
 _LENGTH_SCALE_FACTOR, _MAIN_LENGTH_SCALE_FACTOR = 0.7, 0.35
-# What decides most on every recorded task has the shorter length scales.
+# These coordinates decide most on every recorded task and have the shorter length scale.
 _MAIN_COORDINATES = frozenset({"transfer_depth", "frozen_depth", "head_rate", "body_rate", "mean_rate"})
 _SHARED_VARIANCE, _TASK_VARIANCE, _LEVEL_VARIANCE, _MEAN_VARIANCE, _NOISE_VARIANCE = 1.0, 1.0, 4.0, 1.0, 0.1
-# Of the tables that come with nbt, those of another architecture say nothing of which settings train well.
+# Factor of the covariance with runs of another architecture: those that come with nbt tell next to nothing of which
+# settings train well (`studies/surrogates.py`).
 _OTHER_ARCHITECTURE = 0.1
 # The maximum of many noisy scores is biased upwards, so a quantile is the reference of the floor.
 _REFERENCE_QUANTILE = 0.95
@@ -58,7 +59,7 @@ class ExperienceModel:
 
     Attributes:
         headers: Headers of the tables.
-        best: Settings with the highest scores of each table without their noise, those of a table best first.
+        best: Settings with the highest denoised scores of each table, the best of a table first.
         varied: Names of the settings that the tables vary; a few runs do not count as variation.
         tasks: Targets of the tables.
         points: Encoded settings with the length of their training, (settings, coordinates).
@@ -145,8 +146,11 @@ class TaskExperience:
 
     @property
     def own_architecture(self) -> float:
-        """Sum of `similarities`, where a dataset with few settings counts in part, at least 0."""
-        counts = Counter(self.model.headers[table].dataset for table in self.model.table.tolist())
+        """Sum of `similarities`, where a dataset with fewer than `MIN_SETTINGS` settings counts in part, at least 0."""
+        counts = Counter[str]()
+        for table, count in enumerate(np.bincount(self.model.table).tolist()):
+            if _have_same_architecture(self.target, self.model.tasks[table]):
+                counts[self.model.headers[table].dataset] += count
         return sum(value * min(1.0, counts[name] / MIN_SETTINGS) for name, value in self.similarities.items())
 
     @cached_property

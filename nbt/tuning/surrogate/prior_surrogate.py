@@ -127,11 +127,21 @@ class PriorSurrogate:
         recorded = PriorSource(
             name=RECORDED_TASKS,
             words="prefer settings that train well on recorded tasks",
-            origin=_similarity_text(self._recorded),
+            origin=self.similarity_text,
             mean=self._prior_scale * _EXPERIENCE_WEIGHT,
             spread=_EXPERIENCE_WEIGHT_STD,
         )
         return (*priors, recorded)
+
+    @property
+    def similarity_text(self) -> str:
+        """The most similar recorded tasks with their similarity; "" without any recorded task."""
+        if self._recorded is None:
+            return ""
+        ranked = sorted(self._recorded.similarities.items(), key=lambda item: -item[1])[:_NUM_NAMED_TASKS]
+        if not ranked:
+            return "all tables are of other architectures"
+        return "task similarity " + ", ".join(f"{value:.2f} to {name}" for name, value in ranked)
 
     @property
     def kernel(self) -> Kernel:
@@ -233,7 +243,7 @@ class PriorSurrogate:
         if self._recorded is not None:
             # Tables of other architectures alone say too little to be a reason.
             statements = (_recorded_statement(self._recorded),) if self._recorded.own_architecture else ()
-            suggestions.append(PriorSuggestion(statements, _similarity_text(self._recorded)))
+            suggestions.append(PriorSuggestion(statements, self.similarity_text))
         return [
             [
                 {
@@ -307,14 +317,6 @@ def _recorded_statement(recorded: TaskExperience) -> Statement:
         value=lambda settings: float(recorded.predict([settings])[0]),
     )
     return at_least(score, 0.0, 1.0)
-
-
-def _similarity_text(recorded: TaskExperience) -> str:
-    """Returns the most similar recorded tasks with their similarity."""
-    ranked = sorted(recorded.similarities.items(), key=lambda item: -item[1])[:_NUM_NAMED_TASKS]
-    if not ranked:
-        return "all tables are of other architectures"
-    return "task similarity " + ", ".join(f"{value:.2f} to {name}" for name, value in ranked)
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,8 +77,8 @@ def add_column(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (damage, "cannot read a recorded table"),
-        (lambda path: path.write_bytes(b""), "cannot read a recorded table"),
+        (damage, "not a Parquet file, or damaged; expected a table written by nbt record"),
+        (lambda path: path.write_bytes(b""), "not a Parquet file, or damaged; expected a table written by nbt record"),
         (lambda path: change_header(path, schema=2), "recorded table of version 2; this nbt reads version 1"),
         (lambda path: change_header(path, surprise=1), "damaged header"),
         (add_column, "the columns are not those of a recorded table: it has dropout"),

@@ -113,10 +113,12 @@ class TestFile:
         assert refused > 30
 
     def test_other_files_are_refused(self, path: Path) -> None:
-        with pytest.raises(UsageError, match="cannot read a recorded table"):
+        with pytest.raises(UsageError, match="no such file; expected a table written by nbt record"):
             RecordedTable.load(path)
+        with pytest.raises(UsageError, match=r"this is a folder; give its files, such as .*\*\.parquet"):
+            RecordedTable.load(path.parent)
         path.write_text("no table")
-        with pytest.raises(UsageError, match="cannot read a recorded table"):
+        with pytest.raises(UsageError, match="not a Parquet file, or damaged; expected a table written by nbt record"):
             RecordedTable.load(path)
         pq.write_table(pa.table({"a": [1]}), path)
         with pytest.raises(UsageError, match="was not written by nbt record"):

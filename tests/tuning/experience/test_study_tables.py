@@ -241,7 +241,7 @@ class TestWriteTables:
         ):
             write_tables([table], path, SPACE)
         path.write_bytes(before[:-9])
-        with pytest.raises(UsageError, match=r"t.parquet: cannot read a recorded table"):
+        with pytest.raises(UsageError, match=r"t.parquet: not a Parquet file, or damaged"):
             write_tables([table], path, SPACE)
 
     def test_a_folder_that_cannot_be_created_raises_an_error(self, tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ class TestPrediction:
         other = table(Task("other"), 12, dataset="other", data_hash="other")
         assert fit(recorded, recorded).for_target(trees_target()).own_architecture == pytest.approx(1.0)
         assert fit(few, other).for_target(trees_target()).own_architecture == pytest.approx(1.0 + 3 / MIN_SETTINGS)
+        foreign = dataclasses.replace(recorded, header=dataclasses.replace(recorded.header, profile=OTHER))
+        assert fit(few, foreign).for_target(trees_target()).own_architecture == pytest.approx(3 / MIN_SETTINGS)
 
     def test_of_very_many_settings_the_best_and_a_spread_of_the_others_are_kept(
         self, monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nbt.errors import UsageError, nearest
+from nbt.tuning.experience.recorded_table import reading_error
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -117,9 +118,11 @@ def load_curve_task(path: str | Path, *, metric: str, judge: str, minimize: bool
         UsageError: The file cannot be read or is of another kind, or it has no such curve; the message names the file.
     """
     try:
+        if Path(path).is_dir():  # pandas would read its files as one table
+            raise IsADirectoryError
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot read a table of learning curves ({' '.join(str(error).split())})") from error
+        raise UsageError(f"{path}: {reading_error(path, error)}; expected a table of learning curves") from error
     curves = {name: values for name in frame if (values := _curve(frame[name])) is not None}
     scalars = {str(name): frame[name].to_numpy() for name in frame if name not in curves}
     for option, name in (("--metric", metric), ("--judge", judge)):

@@ -77,8 +77,12 @@ def test_wrong_tables_are_refused(
 def test_other_files_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.parquet"
     text.write_text("rate,loss\n")
-    with pytest.raises(UsageError, match="cannot read a table of learning curves"):
+    with pytest.raises(UsageError, match="not a Parquet file, or damaged; expected a table of learning curves"):
         load_curve_task(text, **LOSSES)
+    with pytest.raises(UsageError, match="this is a folder"):
+        load_curve_task(tmp_path, **LOSSES)
+    with pytest.raises(UsageError, match="no such file"):
+        load_curve_task(tmp_path / "none.parquet", **LOSSES)
     recorded = tmp_path / "recorded.parquet"
     make_table(30, seed=0).save(recorded)
     with pytest.raises(UsageError, match="'valid_loss' is not a column of curves"):
