@@ -12,9 +12,9 @@ over data sets is above 0, and its mean CPU time is at most that of the default 
 - `complete` (tuning data sets): recipes of the race that were given up after a few data sets, variations of the chosen
   recipe along one axis each, and rows without learning curves are trained on all tuning data sets, so that the rows are
   recorded tables with equal settings (`race_tables.py`).
-- `judge` (judging data sets): default recipe, tuned recipe, and what `nbt fit --recommend` says of the task (from its
-  profile and the recorded tables, before any training), with three seeds, each with its own split, order and new
-  weights; test images only.
+- `judge` (judging data sets): default recipe, tuned recipe, and what profile and shipped tables suggest for the task
+  before any training (the settings that a search runs after the tuned default), with three seeds, each with its own
+  split, order and new weights; test images only.
 
     python studies/tuned_default.py race --shared ../shared --worker 0 --workers 2 --minutes 60   # once per worker
     python studies/tuned_default.py judge --shared ../shared
@@ -43,18 +43,23 @@ import yaml
 from machine import machine
 
 import nbt
-from nbt.api import recommend
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings, repair
+from nbt.task.summary import dataset_summary
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
 from nbt.training.fine_tune import fine_tune
 from nbt.training.worker.context import WorkerContext
 from nbt.tuning.baseline_recipes import default_recipe
+from nbt.tuning.experience.folder import load_experience
 from nbt.tuning.experience.informed_design import draw_params
 from nbt.tuning.intervals import t_interval
+from nbt.tuning.samplers.recommendation import recommend_settings
+from nbt.tuning.space.applicability import unconditional_space
 from nbt.tuning.space.sampling import mutate
 from nbt.tuning.space.space import Space
+from nbt.tuning.target import Target
+from nbt.tuning.transferred_priors import TransferredPriors
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -191,9 +196,12 @@ class Tasks:
         return self._context(name, split_seed).task
 
     def recommended(self, name: str, split_seed: int) -> TransferSettings:
-        """Returns the settings that profile and recorded tables of other data sets suggest."""
-        profile = nbt.profile_fit(self.task(name, split_seed))
-        return recommend(profile, epochs=EPOCHS, experience=HERE / "recorded").settings
+        """Returns the settings that profile and shipped tables suggest, which a search runs after the tuned default."""
+        task, space = self.task(name, split_seed), Space.load("non_binary").with_fixed_epochs()
+        target = Target.of(dataset_summary(task), nbt.profile_fit(task).to_dict(), EPOCHS)
+        searched = unconditional_space(space)
+        surrogate = TransferredPriors(load_experience(None, space)).surrogate(target, searched)
+        return recommend_settings(surrogate, searched)
 
     def _context(self, name: str, split_seed: int) -> WorkerContext:
         key = name, split_seed
