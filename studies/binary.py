@@ -42,8 +42,9 @@ import yaml
 from machine import machine
 from scipy import stats
 from shards import study_parser
+from small_tasks import BACKBONE, IMAGE_SIZE, Tasks, recipe
 from study_command import run_study
-from tuned_default import BACKBONE, IMAGE_SIZE, Tasks, append, read, recipe
+from study_rows import append_row, latest_rows
 
 from nbt.seeds import derive_seed
 
@@ -72,7 +73,7 @@ def train_all(args: argparse.Namespace) -> None:
     part, parts = map(int, args.shard.split("/"))
     names = yaml.safe_load((args.shared / "data" / "tasks.yaml").read_text())["judging"][part::parts]
     tasks, deadline = Tasks(args.shared), time.monotonic() + 60 * args.minutes
-    done = {(row["arm"], row["dataset"], row["seed"]) for row in read(args.rows)}
+    done = {(row["arm"], row["dataset"], row["seed"]) for row in latest_rows(args.rows)}
     for number in range(args.draws):
         for name in names:
             for arm in ARMS:
@@ -83,7 +84,7 @@ def train_all(args: argparse.Namespace) -> None:
                 changes = draw(arm, name, number)
                 result = tasks.train(name, recipe(changes), number)
                 del result["curve"]
-                append(args.rows, {"arm": arm, "dataset": name, "seed": number, "changes": changes, **result})
+                append_row(args.rows, {"arm": arm, "dataset": name, "seed": number, "changes": changes, **result})
                 print(f"draw {number}, {name}, {arm}: {100 * result['test']:.1f} %", flush=True)
 
 

@@ -33,8 +33,8 @@ from typing import Any
 import yaml
 from machine import machine
 from nbt_command import REPOSITORY, run_nbt
-from optimism import BACKBONE, IMAGE_SIZE, WEIGHTS, read_rows
-from tuned_default import append
+from small_tasks import BACKBONE, IMAGE_SIZE, WEIGHTS
+from study_rows import append_row, read_rows
 
 from nbt.tuning.intervals import t_interval
 
@@ -68,7 +68,7 @@ def main() -> None:
             for arm in ARMS:
                 if (dataset, seed, arm, args.budget) not in done:
                     row = search(dataset, seed, arm, args)
-                    append(args.rows, row)
+                    append_row(args.rows, row)
                     print(dataset, seed, arm, f"test {row['test']:.3f}, {row['seconds']} s", flush=True)
 
 

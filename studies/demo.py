@@ -28,6 +28,7 @@ from statistics import median
 from typing import Any
 
 from machine import machine
+from study_rows import append_row, read_rows
 
 from nbt.report.settings_table import recipe_summary
 from nbt.settings import TransferSettings
@@ -48,16 +49,11 @@ def main() -> None:
     commands.add_parser("report", help="write the report of the stored searches")
     args = parser.parse_args()
     if args.command == "report":
-        REPORT.write_text(report(_stored()), encoding="utf-8")
+        REPORT.write_text(report(read_rows(ROWS)), encoding="utf-8")
         return
-    for seed in sorted(set(range(args.seeds)) - {row["seed"] for row in _stored()}):
+    for seed in sorted(set(range(args.seeds)) - {row["seed"] for row in read_rows(ROWS)}):
         row = search(COMMAND, seed)
-        with ROWS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def _stored() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+        append_row(ROWS, row)
 
 
 def search(command: Sequence[str], seed: int) -> dict[str, Any]:

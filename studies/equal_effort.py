@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tuned_default import append, read
+from study_rows import append_row, latest_rows
 
 Row = dict[str, Any]
 Values = tuple[float, ...]
@@ -121,11 +121,11 @@ def train_arms(
     deadline = time.monotonic() + 60 * args.minutes
     for seed in (SEARCH_SEED, *seeds):
         for key in keys[part::parts]:
-            while (values := next_values(read(args.rows), key, axes_of(key), seed)) is not None:
+            while (values := next_values(latest_rows(args.rows), key, axes_of(key), seed)) is not None:
                 if time.monotonic() > deadline:
                     return
                 row = {"arm": ", ".join(key), "seed": seed, "changes": values, **train(key, values, seed)}
-                append(args.rows, row)
+                append_row(args.rows, row)
                 print(f"{row['arm']}, {values}, seed {seed}: {100 * row['val']:.1f} %", flush=True)
 
 

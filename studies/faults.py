@@ -36,7 +36,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 from faults.campaign import Campaign  # noqa: E402 - the number of threads must be set before NumPy is imported
 from faults.inputs import INPUTS, BadInputs  # noqa: E402
 from faults.kinds import KINDS  # noqa: E402
-from faults.table import append_rows, read_rows, table, write_rows  # noqa: E402
+from faults.table import table  # noqa: E402
+from study_rows import append_row, read_rows, write_rows  # noqa: E402
 
 
 def run_again(campaign: Campaign, folder: Path, seed: int, file: Path) -> list[dict[str, Any]]:
@@ -80,13 +81,13 @@ def main() -> int:
             done = [row["try"] for row in read_rows(out) if row["seed"] == args.seed and row["kind"] != INPUTS]
             for row in campaign.run(60.0 * args.minutes, first=max(done, default=-1) + 1):
                 rows.append(row)
-                append_rows(out, [row])
+                append_row(out, row)
                 print(f"{row['try']:4} {row['kind']}, {row['phase']}: {'; '.join(row['problems']) or 'ok'}", flush=True)
         if INPUTS in only and not args.again:
             good = campaign.warm_up()
             for row in BadInputs(folder, args.seed, good.report / "model", good.database).run(args.inputs):
                 rows.append(row)
-                append_rows(out, [row])
+                append_row(out, row)
                 if row["problems"]:
                     print(f"{row['try']:4} {row['input']}: {'; '.join(row['problems'])}", flush=True)
     (args.out / "faults.md").write_text(table(read_rows(out), campaign.skipped), encoding="utf-8")

@@ -43,7 +43,7 @@ from binary import interval
 from machine import machine
 from shards import study_parser
 from study_command import run_study
-from tuned_default import append, read
+from study_rows import append_row, latest_rows
 
 import nbt
 from nbt.models.backbone_spec import parse_backbone
@@ -100,11 +100,11 @@ def train_all(args: argparse.Namespace) -> None:
     keys, deadline = all_keys()[part::parts], time.monotonic() + 60 * args.minutes
     for seed in (RATE_SEED, *SEEDS):
         for key in keys:
-            while (rate := next_rate(read(args.rows), key, seed)) is not None:
+            while (rate := next_rate(latest_rows(args.rows), key, seed)) is not None:
                 if time.monotonic() > deadline:
                     return
                 row = train(key, rate, seed, args.shared)
-                append(args.rows, row)
+                append_row(args.rows, row)
                 print(f"{row['arm']}, rate {rate:g}, seed {seed}: {100 * row['test'][-1]:.1f} %", flush=True)
 
 

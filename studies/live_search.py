@@ -14,7 +14,6 @@ Results: `studies/results/live_search.{jsonl,md}`.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import machine
+from study_rows import append_row, read_rows
 
 from nbt.tuning.experience.recorded_table import RecordedTable
 from nbt.tuning.intervals import t_interval
@@ -56,7 +56,7 @@ def main() -> None:
     commands.add_parser("report", help="write the report of the stored searches")
     args = parser.parse_args()
     if args.command == "report":
-        REPORT.write_text(report([json.loads(line) for line in ROWS.read_text().splitlines()]), encoding="utf-8")
+        REPORT.write_text(report(read_rows(ROWS)), encoding="utf-8")
         return
     for seed in args.seeds:
         for arm in args.arm:
@@ -65,8 +65,7 @@ def main() -> None:
 
 def search(task: str, arm: str, seed: int, shared: Path) -> None:
     """Runs one search and stores its line, unless the line is already stored."""
-    done = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
-    if any((row["task"], row["arm"], row["seed"]) == (task, arm, seed) for row in done):
+    if any((row["task"], row["arm"], row["seed"]) == (task, arm, seed) for row in read_rows(ROWS)):
         return
     from nbt import api
 
@@ -84,8 +83,7 @@ def search(task: str, arm: str, seed: int, shared: Path) -> None:
             )
         finally:
             os.chdir(working_folder)
-    with ROWS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"task": task, "arm": arm, "seed": seed, **_row(result.record)}) + "\n")
+    append_row(ROWS, {"task": task, "arm": arm, "seed": seed, **_row(result.record)})
 
 
 def _copy_experience(folder: Path, dataset: str) -> Path:

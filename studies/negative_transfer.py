@@ -34,9 +34,9 @@ import pandas as pd
 import torch
 from machine import machine
 from nbt_command import run_nbt
-from optimism import BACKBONE, IMAGE_SIZE, WEIGHTS, read_rows
 from optimism import ROWS as INTACT_ROWS
-from tuned_default import append
+from small_tasks import BACKBONE, IMAGE_SIZE, WEIGHTS
+from study_rows import append_row, read_rows
 
 RESULTS = Path(__file__).resolve().parent / "results"
 ROWS, REPORT = RESULTS / "negative_transfer.jsonl", RESULTS / "negative_transfer.md"
@@ -68,7 +68,7 @@ def main() -> None:
             for kind in KINDS:
                 if (kind, dataset, seed) not in done:
                     row = search(kind, dataset, seed, args)
-                    append(args.rows, row)
+                    append_row(args.rows, row)
                     print(kind, dataset, seed, f"transfer depth {row['transfer_depth']:.2f}", flush=True)
 
 

@@ -22,14 +22,13 @@ drawn again.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import random
 import shutil
 import statistics
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +36,15 @@ import yaml
 from machine import machine
 from nbt_command import run_nbt
 from scipy.stats import norm
+from small_tasks import BACKBONE, IMAGE_SIZE, WEIGHTS
+from study_rows import read_rows, write_rows
 
 import nbt
-from nbt.files import atomic_file
 from nbt.tuning.intervals import Interval, t_interval, wilson_interval
 from nbt.tuning.job_clock import PHASES, TRIALS, finals_share
 
 HERE = Path(__file__).resolve().parent
 ROWS, REPORT = HERE / "results" / "optimism.jsonl", HERE / "results" / "optimism.md"
-BACKBONE, WEIGHTS = "mobilenet_v2(width_mult=0.35)", "weights/mobilenet_v2_035-imagenet.pth"
-IMAGE_SIZE = 64
 TEST_SHARE, POOL_SHARE = 0.1, 0.4
 SEEDS = (0, 1, 2)
 Row = Mapping[str, Any]
@@ -83,17 +81,6 @@ def main() -> None:
             if "baseline_pool" not in rows[key]:
                 rows[key] |= train_baseline(name, seed, args)
                 write_rows(args.rows, rows.values())
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the stored searches."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Writes the stored searches."""
-    with atomic_file(path) as temporary:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def draw_parts(source: Path, folder: Path, seed: int) -> None:

@@ -30,7 +30,8 @@ from binary import ARMS, Row, interval
 from binary import ROWS as RUNS
 from machine import machine
 from scipy.stats import spearmanr
-from tuned_default import BACKBONE, EPOCHS, IMAGE_SIZE, Tasks, read, recipe
+from small_tasks import BACKBONE, EPOCHS, IMAGE_SIZE, Tasks, recipe
+from study_rows import latest_rows
 
 import nbt
 from nbt.task.summary import dataset_summary
@@ -82,7 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     by_dataset: dict[str, list[Row]] = {}
-    for row in read(RUNS):
+    for row in latest_rows(RUNS):
         by_dataset.setdefault(row["dataset"], []).append(row)
     tasks = Tasks(args.shared)
     found = {name: correlations(tasks.task(name), rows) for name, rows in sorted(by_dataset.items())}

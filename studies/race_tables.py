@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tuned_default import CURVE, EPOCHS, IMAGE_SIZE, ORDER, RACE, Row, Tasks, is_searched, read, recipe
+from small_tasks import CURVE, EPOCHS, IMAGE_SIZE, Tasks, recipe
+from study_rows import Row, latest_rows
+from tuned_default import ORDER, RACE, is_searched
 
 import nbt
 from nbt.api._record import make_table_header
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the tables")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for row in read(RACE) if "curve" in row and is_searched(row["changes"])]
+    rows = [row for row in latest_rows(RACE) if "curve" in row and is_searched(row["changes"])]
     space = varied_space(rows)
     for name in ORDER:
         task = Tasks(args.shared).task(name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from shards import start_shards
-from tuned_default import read
+from study_rows import latest_rows
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ def run_study(
         torch.set_num_threads(1)
         train_all(args)
         return
-    rows = read(args.rows)
+    rows = latest_rows(args.rows)
     report.write_text(summarise(rows), encoding="utf-8")
     draw_figure(rows, figure)
     print(report.read_text())

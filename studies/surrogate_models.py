@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tuned_default import BACKBONE
+from small_tasks import BACKBONE
 
 from nbt.settings import TransferSettings
 from nbt.tuning.experience.recorded_table import RecordedTable

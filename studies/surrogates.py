@@ -38,8 +38,9 @@ from binary import interval
 from machine import machine
 from numpy.typing import NDArray
 from scipy.stats import norm, spearmanr
+from small_tasks import BACKBONE, EPOCHS, Tasks, recipe
+from study_rows import latest_rows
 from surrogate_models import MODELS, Predict, is_own
-from tuned_default import BACKBONE, EPOCHS, Tasks, read, recipe
 
 import nbt
 from nbt.settings import TransferSettings
@@ -118,7 +119,7 @@ def of_table(table: RecordedTable) -> Evaluated:
 
 def judging(tasks: Tasks) -> list[Evaluated]:
     """Returns the runs of `binary.py` with their test accuracy."""
-    rows = read(RUNS)
+    rows = latest_rows(RUNS)
     found = []
     for name in dict.fromkeys(row["dataset"] for row in rows):
         task, own = tasks.task(name), [row for row in rows if row["dataset"] == name]

@@ -37,8 +37,8 @@ from machine import machine
 from numpy.typing import NDArray
 from shards import study_parser
 from study_command import run_study
+from study_rows import append_row, latest_rows
 from taskset_rivals import BUDGET, RIVALS
-from tuned_default import append, read
 
 from nbt.tuning.benchmark.curves.methods import CurveMethod, curve_methods
 from nbt.tuning.benchmark.curves.replay import search_regret
@@ -76,14 +76,14 @@ def run_all(args: argparse.Namespace) -> None:
     tasks, deadline = load_tasks(args.shared), time.monotonic() + 60 * args.minutes
     part, parts = map(int, args.shard.split("/"))
     keys = [(seed, task.name, name) for seed in range(args.seeds) for task in tasks for name in args.methods]
-    done = {(row["seed"], row["dataset"], row["arm"]) for row in read(args.rows)}
+    done = {(row["seed"], row["dataset"], row["arm"]) for row in latest_rows(args.rows)}
     for seed, task_name, name in keys[part::parts]:
         if (seed, task_name, name) in done:
             continue
         if time.monotonic() > deadline:
             return
         [task] = [task for task in tasks if task.name == task_name]
-        append(args.rows, search(name, task, [other for other in tasks if other is not task], seed))
+        append_row(args.rows, search(name, task, [other for other in tasks if other is not task], seed))
 
 
 def search(name: str, task: CurveTask, others: Sequence[CurveTask], seed: int) -> Row:

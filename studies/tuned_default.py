@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import fcntl
 import json
 import statistics
 import time
@@ -41,40 +40,25 @@ import numpy as np
 import torch
 import yaml
 from machine import machine
+from small_tasks import BACKBONE, EPOCHS, IMAGE_SIZE, Tasks, changed, recipe
+from study_rows import Row, append_row, latest_rows
 
-import nbt
 from nbt.seeds import derive_seed
-from nbt.settings import TransferSettings, repair
-from nbt.task.summary import dataset_summary
-from nbt.task.task import Task
-from nbt.training.evaluation import evaluate_model
-from nbt.training.fine_tune import fine_tune
-from nbt.training.worker.context import WorkerContext
-from nbt.tuning.baseline_recipes import default_recipe
-from nbt.tuning.experience.folder import load_experience
+from nbt.settings import TransferSettings
 from nbt.tuning.experience.informed_design import draw_params
 from nbt.tuning.intervals import t_interval
-from nbt.tuning.samplers.recommendation import recommend_settings
-from nbt.tuning.space.applicability import unconditional_space
 from nbt.tuning.space.sampling import mutate
 from nbt.tuning.space.space import Space
-from nbt.tuning.target import Target
-from nbt.tuning.transferred_priors import TransferredPriors
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 RACE, JUDGING = RESULTS / "tuned_default_race.jsonl", RESULTS / "tuned_default_judging.jsonl"
 REPORT, CHOSEN = RESULTS / "tuned_default.md", RESULTS / "tuned_default.json"
-BACKBONE, WEIGHTS = "mobilenet_v2(width_mult=0.35)", "weights/mobilenet_v2_035-imagenet.pth"
-IMAGE_SIZE, EPOCHS = 64, 12
 ORDER = ["sketch7", "esc10", "intel6", "corn4", "kmnist10", "neu6", "pokemon25", "dtd10", "digits", "CUB_200_2011"]
 EXCLUDED = ("epochs", "linearized", "target_scale", "zap_", "transfer_depth", "init", "blend", "frozen_top")
 """Beginnings of dimensions that are not varied: they are slow, or make sense for other tasks than these."""
 MAX_COST, FIRST_TEST, MARGIN, N_BEST, N_FULL = 1.0, 2, 5.0, 3, 10
-MAX_TEST_IMAGES = 750
-CURVE = ("train_loss", "val_loss", "val_accuracy", "seconds", "cpu_seconds")
 BASE, TUNED, PROFILE = "default recipe", "tuned default", "profile and experience"
-Row = dict[str, Any]
 
 STARTS: list[dict[str, Any]] = [
     {},
@@ -156,61 +140,9 @@ def main() -> None:
         judge(args, time.monotonic() + 60 * args.minutes)
     else:
         REPORT.write_text(report(), encoding="utf-8")
-        number = repeated(read(RACE))[0][0]
-        CHOSEN.write_text(json.dumps({"changes": changes_of(read(RACE), number)}) + "\n", encoding="utf-8")
+        number = repeated(latest_rows(RACE))[0][0]
+        CHOSEN.write_text(json.dumps({"changes": changes_of(latest_rows(RACE), number)}) + "\n", encoding="utf-8")
         print(REPORT.read_text())
-
-
-class Tasks:
-    """The tasks of the study, each loaded when it is first used."""
-
-    def __init__(self, shared: Path) -> None:
-        self._shared, self._contexts = shared, dict[tuple[str, int], WorkerContext]()
-
-    def train(self, name: str, settings: TransferSettings, seed: int, split_seed: int = 0) -> Row:
-        """Trains a recipe and returns its accuracies on validation and test images and its CPU time in seconds."""
-        context = self._context(name, split_seed)
-        task, started = context.task, time.process_time()
-        training = fine_tune(task, settings, seed, context=context)
-        try:
-            while True:
-                next(training)
-        except StopIteration as end:
-            result = end.value
-        seconds, last = time.process_time() - started, result.curve[-1]
-        test = task.split.test
-        if len(test) > MAX_TEST_IMAGES:
-            test = np.sort(np.random.default_rng(0).choice(test, MAX_TEST_IMAGES, replace=False))
-        accuracy = 0.0 if last.diverged else evaluate_model(context, result.model, test).accuracy
-        return {
-            "val": 0.0 if last.diverged else last.val_accuracy,
-            "test": accuracy,
-            "n_val": len(task.split.val),
-            "n_test": len(test),
-            "cpu_seconds": round(seconds, 2),
-            "curve": [[getattr(epoch, name) for name in CURVE] for epoch in result.curve],
-        }
-
-    def task(self, name: str, split_seed: int = 0) -> Task:
-        """Returns a task."""
-        return self._context(name, split_seed).task
-
-    def recommended(self, name: str, split_seed: int) -> TransferSettings:
-        """Returns the settings that profile and shipped tables suggest, which a search runs after the tuned default."""
-        task, space = self.task(name, split_seed), Space.load("non_binary").with_fixed_epochs()
-        target = Target.of(dataset_summary(task), nbt.profile_fit(task).to_dict(), EPOCHS)
-        searched = unconditional_space(space)
-        surrogate = TransferredPriors(load_experience(None, space)).surrogate(target, searched)
-        return recommend_settings(surrogate, searched)
-
-    def _context(self, name: str, split_seed: int) -> WorkerContext:
-        key = name, split_seed
-        if key not in self._contexts:
-            dataset = name if name == "digits" else self._shared / "data" / name
-            weights = self._shared / WEIGHTS
-            options: dict[str, Any] = {"backbone": BACKBONE, "weights": weights, "image_size": IMAGE_SIZE}
-            self._contexts[key] = WorkerContext(nbt.load_task(dataset, seed=split_seed, progress=False, **options))
-        return self._contexts[key]
 
 
 class Race:
@@ -227,13 +159,13 @@ class Race:
         """Trains recipes until the deadline; finishes the interrupted one of this process first."""
         for seed in (0, 1):
             for name in ORDER:  # the reference of all gains
-                known = any(r["recipe"] == 0 and (r["dataset"], r["seed"]) == (name, seed) for r in read(RACE))
+                known = any(r["recipe"] == 0 and (r["dataset"], r["seed"]) == (name, seed) for r in latest_rows(RACE))
                 if not known and ORDER.index(name) % self._workers == self._worker:
                     self._train(0, {}, name, seed)
-        while not ready(read(RACE)):
+        while not ready(latest_rows(RACE)):
             time.sleep(2.0)
         while time.monotonic() < deadline:
-            rows = read(RACE)
+            rows = latest_rows(RACE)
             number, seed = (self._repeat(rows), 1) if self._repeats else (self._next_number(rows), 0)
             if number is None:
                 return
@@ -245,7 +177,7 @@ class Race:
 
         Rows without a learning curve are trained again. Runs of one recipe follow each other.
         """
-        rows = read(RACE)
+        rows = latest_rows(RACE)
         numbers = {row["recipe"]: row["changes"] for row in rows if is_searched(row["changes"])}
         numbers |= {FIRST_AXIS + k: changes for k, changes in enumerate(AXES)}
         counts = {n: sum(row["recipe"] == n and "curve" in row for row in rows) for n in numbers}
@@ -253,23 +185,25 @@ class Race:
         order = [*order[:FIRST_RECIPES], *(n for n in order if FIRST_AXIS <= n < FIRST_DRAWN), *order[FIRST_RECIPES:]]
         for number in dict.fromkeys(order):
             for name in ORDER:
-                done = any(r["recipe"] == number and r.get("dataset") == name and "curve" in r for r in read(RACE))
+                done = any(
+                    r["recipe"] == number and r.get("dataset") == name and "curve" in r for r in latest_rows(RACE)
+                )
                 if time.monotonic() < deadline and not done and number % self._workers == self._worker:
                     self._train(number, numbers[number], name, 0)
 
     def _evaluate(self, number: int, changes: Mapping[str, Any], seed: int) -> None:
         for k, name in enumerate(ORDER):
-            rows = read(RACE)
+            rows = latest_rows(RACE)
             mine = gains(rows, seed).get(number, {})
             if seed == 0 and k >= FIRST_TEST and number >= N_FULL and self._is_behind(mine, rows, ORDER[:k]):
-                append(RACE, {"recipe": number, "changes": changes, "ended": k})
+                append_row(RACE, {"recipe": number, "changes": changes, "ended": k})
                 return
             if name not in mine:
                 self._train(number, changes, name, seed)
 
     def _train(self, number: int, changes: Mapping[str, Any], name: str, seed: int) -> None:
         result = self._tasks.train(name, recipe(changes), seed)
-        append(RACE, {"recipe": number, "dataset": name, "seed": seed, "changes": changes, **result})
+        append_row(RACE, {"recipe": number, "dataset": name, "seed": seed, "changes": changes, **result})
         print(f"recipe {number}, {name}, seed {seed}: {100 * pooled(result):.1f} %", flush=True)
 
     def _is_behind(self, mine: Mapping[str, float], rows: list[Row], names: list[str]) -> bool:
@@ -317,18 +251,6 @@ class Race:
         if rng.random() < 0.4:
             first = {name: (first if rng.random() < 0.5 else second)[name] for name in first}
         return mutate(self._space, first, fresh, rng)
-
-
-def recipe(changes: Mapping[str, Any]) -> TransferSettings:
-    """Returns the settings that differ from the default recipe by `changes`."""
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
-    return repair(default_recipe(EPOCHS).replace(**values))
-
-
-def changed(settings: TransferSettings) -> dict[str, Any]:
-    """Returns the settings that differ from the default recipe, in JSON types."""
-    default = default_recipe(EPOCHS).to_dict()
-    return {name: value for name, value in repair(settings).to_dict().items() if value != default[name]}
 
 
 def pooled(row: Mapping[str, Any]) -> float:
@@ -404,23 +326,23 @@ def repeated(rows: list[Row]) -> list[tuple[int, float]]:
 
 def judge(args: argparse.Namespace, deadline: float) -> None:
     """Trains the three recipes on the judging data sets, breadth first."""
-    tuned = changes_of(read(RACE), repeated(read(RACE))[0][0])
+    tuned = changes_of(latest_rows(RACE), repeated(latest_rows(RACE))[0][0])
     names = yaml.safe_load((args.shared / "data" / "tasks.yaml").read_text())["judging"]
     for seed in range(3):
         for name in names[args.worker :: args.workers]:
             tasks = Tasks(args.shared)
             for arm, changes in ((BASE, {}), (TUNED, tuned), (PROFILE, None)):
                 key = {"arm": arm, "dataset": name, "seed": seed, **({} if changes is None else {"changes": changes})}
-                if time.monotonic() < deadline and not any(key.items() <= row.items() for row in read(JUDGING)):
+                if time.monotonic() < deadline and not any(key.items() <= row.items() for row in latest_rows(JUDGING)):
                     settings = tasks.recommended(name, seed) if changes is None else recipe(changes)
                     result = tasks.train(name, settings, seed, seed)
-                    append(JUDGING, {**key, "changes": changed(settings), **result})
+                    append_row(JUDGING, {**key, "changes": changed(settings), **result})
                     print(arm, name, seed, flush=True)
 
 
 def report() -> str:
     """Returns the report."""
-    rows, judged = read(RACE), read(JUDGING)
+    rows, judged = latest_rows(RACE), latest_rows(JUDGING)
     number, mean = repeated(rows)[0]
     changes = changes_of(rows, number)
     complete = {n for n, values in gains(rows, 0).items() if len(values) == len(ORDER)}
@@ -485,20 +407,6 @@ def verdict(arm: str, found: list[Row]) -> str:
         f"{interval.high:+.2f}], worst {min(row['gain'] for row in found):+.1f}, CPU time {cost:.2f} of the default "
         f"recipe's: {'confirmed' if confirmed else 'not confirmed'}."
     )
-
-
-def read(path: Path) -> list[Row]:
-    """Returns the rows of a file, none if it does not exist; a run that was repeated replaces the earlier one."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    keys = [json.dumps([row.get(key) for key in ("arm", "recipe", "dataset", "seed", "changes")]) for row in rows]
-    return list(dict(zip(keys, rows, strict=True)).values())
-
-
-def append(path: Path, row: Row) -> None:
-    """Appends a row; several processes may do so."""
-    with path.open("a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from faults.inputs import INPUTS
 from faults.kinds import KINDS, NOT_BUILT
 from faults.search import PHASES
-
-
-def append_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Appends rows to a file of JSON lines."""
-    with file.open("a", encoding="utf-8") as opened:
-        opened.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replaces a file of JSON lines."""
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a file of JSON lines; none if it is missing."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
 
 
 def table(rows: Sequence[Mapping[str, Any]], skipped: Mapping[str, str]) -> str:

@@ -34,7 +34,7 @@ def rows_of(gain: dict[str, float], *, draws: int = 10, seconds: float = 1.0) ->
 
 def test_draws_vary_only_the_axis_of_their_arm() -> None:
     from binary import draw
-    from tuned_default import recipe
+    from small_tasks import recipe
 
     binary = [recipe(draw("binary", "d", n)) for n in range(40)]
     assert {settings.sp_mix for settings in binary} == {0.0, 1.0}

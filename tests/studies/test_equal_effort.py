@@ -58,7 +58,7 @@ def test_arms_are_searched_first_and_a_second_run_trains_nothing_again(tmp_path:
     from argparse import Namespace
 
     from equal_effort import SEARCH_SEED, Axis, edges_line, rows_of, train_arms
-    from tuned_default import read
+    from study_rows import latest_rows
 
     keys = [("set", "a"), ("set", "b"), ("set", "untuned")]
     axes = (Axis((0.01, 0.03, 0.1), 3.0, 1),)
@@ -74,7 +74,7 @@ def test_arms_are_searched_first_and_a_second_run_trains_nothing_again(tmp_path:
     for shard in ("0/2", "1/2", "0/2"):
         args = Namespace(shard=shard, minutes=1.0, rows=tmp_path / "rows.jsonl")
         train_arms(args, keys, axes_of, (0, 1), train)
-    rows = read(tmp_path / "rows.jsonl")
+    rows = latest_rows(tmp_path / "rows.jsonl")
     assert len(calls) == len(rows) == (4 + 2) + (3 + 2) + 2
     seeds_of_a = [seed for arm, _, seed in calls if arm == "a"]
     assert seeds_of_a == [SEARCH_SEED] * 4 + [0, 1]

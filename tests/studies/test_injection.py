@@ -48,12 +48,12 @@ def test_a_best_rate_at_the_edge_is_followed_twice() -> None:
 
 def test_stored_runs_that_differ_in_their_rate_are_all_read(tmp_path: Path) -> None:
     from injection import RATE_SEED, all_keys, name_of, next_rate
-    from tuned_default import append, read
+    from study_rows import append_row, latest_rows
 
     key, rows = all_keys()[0], tmp_path / "rows.jsonl"
     for row in rate_rows(name_of(key), r0_01=0.1, r0_03=0.5, r0_1=0.3):
-        append(rows, row)
-    assert next_rate(read(rows), key, RATE_SEED) is None
+        append_row(rows, row)
+    assert next_rate(latest_rows(rows), key, RATE_SEED) is None
 
 
 def rows_with(near: float, far: float) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def test_the_report_compares_runs_with_the_mean_of_the_arms_that_varied_the_axis
 
 def test_a_source_that_scores_all_runs_alike_does_not_count(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import prior_check
-    from tuned_default import Tasks
+    from small_tasks import Tasks
 
     runs = [run("depth", test, frozen_depth=share) for test, share in ((0.5, 0.4), (0.6, 0.6), (0.7, 0.8))]
     found = prior_check.correlations(Tasks(shared).task("trash6"), runs)
