@@ -25,7 +25,8 @@ of the three axes alone has a 98.3 % interval above 0; else *not confirmed*. Few
     python studies/binary.py run --shared ../shared                # resumable; --shard divides the data sets
     python studies/binary.py report
 
-Rows: `studies/results/binary.jsonl`; the report writes `binary.md` and `binary.svg`.
+Rows: `studies/results/binary.jsonl`, from draw 10 on with learning curves, of which `row_tables.py` makes recorded
+tables. The report writes `binary.md` and `binary.svg`.
 """
 
 from __future__ import annotations
@@ -83,7 +84,6 @@ def train_all(args: argparse.Namespace) -> None:
                     return
                 changes = draw(arm, name, number)
                 result = tasks.train(name, recipe(changes), number)
-                del result["curve"]
                 append_row(args.rows, {"arm": arm, "dataset": name, "seed": number, "changes": changes, **result})
                 print(f"draw {number}, {name}, {arm}: {100 * result['test']:.1f} %", flush=True)
 

@@ -62,7 +62,7 @@ class Tasks:
             "n_val": len(task.split.val),
             "n_test": len(test),
             "cpu_seconds": round(seconds, 2),
-            "curve": [[getattr(epoch, name) for name in CURVE] for epoch in result.curve],
+            "curve": [[_rounded(getattr(epoch, name)) for name in CURVE] for epoch in result.curve],
         }
 
     def task(self, name: str, split_seed: int = 0) -> Task:
@@ -85,6 +85,11 @@ class Tasks:
             options: dict[str, Any] = {"backbone": BACKBONE, "weights": weights, "image_size": IMAGE_SIZE}
             self._contexts[key] = WorkerContext(nbt.load_task(dataset, seed=split_seed, progress=False, **options))
         return self._contexts[key]
+
+
+def _rounded(value: float | None) -> float | None:
+    """Returns a number of a curve with five decimals, which is finer than its noise."""
+    return None if value is None else round(value, 5)
 
 
 def recipe(changes: Mapping[str, Any]) -> TransferSettings:
