@@ -11,7 +11,7 @@ over data sets is above 0, and its mean CPU time is at most that of the default 
   above that of the default recipe are not chosen. The best recipes get a second seed on all data sets.
 - `complete` (tuning data sets): recipes of the race that were given up after a few data sets, variations of the chosen
   recipe along one axis each, and rows without learning curves are trained on all tuning data sets, so that the rows are
-  recorded tables with equal settings (`race_tables.py`).
+  recorded tables with equal settings (`row_tables.py`).
 - `judge` (judging data sets): default recipe, tuned recipe, and what profile and shipped tables suggest for the task
   before any training (the settings that a search runs after the tuned default), with three seeds, each with its own
   split, order and new weights; test images only.

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from nbt.tuning.benchmark.curves.replay import CurveReplayResult
     from nbt.tuning.benchmark.results import ReplayResult
 
+SHIPPED = "shipped"
+"""Name of the recorded tables that come with nbt, as the experience of a replay."""
+
 
 def replay(
     tables: Sequence[str | Path],
@@ -21,11 +24,12 @@ def replay(
     seeds: int = 20,
     budget: int = 60,
     space: str | Path = "non_binary",
+    experience: str | Path | None = None,
     workers: int = 1,
     out: str | Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ReplayResult:
-    """Compares search methods on recorded tasks; a method sees only the tables of other datasets as experience.
+    """Compares search methods on recorded tasks; of the experience, a method sees only the tables of other datasets.
 
     Args:
         tables: Files of recorded tables, see `record`.
@@ -33,6 +37,8 @@ def replay(
         seeds: Number of searches per method and task.
         budget: Training epochs of a search in full trials; at most the number of settings of a table.
         space: Name or file of the search space.
+        experience: Folder of recorded tables from which methods may learn, or "shipped" for those that come with nbt;
+            `tables` when None.
         workers: Number of processes.
         out: Folder for the tables (CSV) and the figure; None writes no files.
         on_progress: Called as on_progress(finished searches, all searches).
@@ -42,6 +48,7 @@ def replay(
         NbtError: The folder cannot be written.
     """
     from nbt.tuning.benchmark.runner import replay as run
+    from nbt.tuning.experience.folder import load_experience
     from nbt.tuning.experience.recorded_table import RecordedTable
     from nbt.tuning.space.space import Space
 
@@ -49,9 +56,11 @@ def replay(
         check_writable_folder("--out", out)
         check_outside_class_folders("--out", out)
     searched = Space.load(space)
+    known = None if experience is None else load_experience(None if experience == SHIPPED else experience, searched)
     result = run(
         [RecordedTable.load(table) for table in tables],
         space=searched,
+        experience=known,
         methods=methods,
         seeds=seeds,
         budget=budget,

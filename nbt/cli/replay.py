@@ -61,6 +61,13 @@ CURVE_LEGEND = (
 )
 @config_option("space")
 @click.option(
+    "--experience",
+    metavar="shipped|DIR",
+    show_default="the tables given",
+    help="Recorded tables from which methods may learn: those that come with nbt, or those of a folder. Those of the "
+    "evaluated dataset are left out.",
+)
+@click.option(
     "--metric",
     metavar="COLUMN",
     show_default="none: tables of nbt record",
@@ -79,7 +86,7 @@ def command(
     """Compare search methods on recorded learning curves.
 
     Every method runs in the search controller of nbt search, with recorded curves in place of training. A method knows
-    the epochs that its own search has spent and the recorded tables of other datasets. It sees validation results only;
+    the epochs that its own search has spent and recorded tables of other datasets. It sees validation results only;
     the comparison uses the test accuracy.
     """
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
@@ -121,8 +128,9 @@ def _replay_curves(
     options: Mapping[str, Any],
 ) -> None:
     """Runs the replay of generic tables and prints its result."""
-    if folder is not None or ctx.get_parameter_source("space") is not ParameterSource.DEFAULT:
-        raise UsageError("--out and --space are for tables of nbt record: leave them out with --metric")
+    is_given = ctx.get_parameter_source("space") is not ParameterSource.DEFAULT
+    if folder is not None or is_given or options["experience"] is not None:
+        raise UsageError("--out, --space and --experience are for tables of nbt record: leave them out with --metric")
     from nbt import api
     from nbt.display.progress import Progress
 

@@ -42,11 +42,23 @@ def test_json_is_one_document(tables: list[str], capsys: pytest.CaptureFixture[s
     assert (out / "regret.svg").is_file()
 
 
+def test_experience_is_that_of_the_option(tables: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["--seeds", "1", "--methods", "random", "--budget", "3", "--json"]
+    found = {}
+    for option in ([], ["--experience", str(Path(tables[0]).parent)], ["--experience", "shipped"]):
+        assert run(["replay", tables[0], *args, *option]) == 0
+        found[len(found)] = json.loads(capsys.readouterr().out)["tasks"][0]["experience"]
+    assert found[0] == ""
+    assert found[1] == "fish · conv3"
+    assert "digits · conv3" in found[2]
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
         (["none.parquet"], "none.parquet: no such file"),
         (["TABLE", "--methods", "tpa"], "unknown method 'tpa'; did you mean"),
+        (["TABLE", "--experience", "none"], "--experience none: No such file or directory"),
         (["TABLE", "--space", "binary"], "but space binary has"),
         (["TABLE", "--space", "non_binry"], "unknown search space 'non_binry'"),
         ([], "missing TABLE.parquet"),
@@ -84,7 +96,8 @@ def test_generic_tables_are_replayed(curves: str, capsys: pytest.CaptureFixture[
     [
         (["--metric", "val_loss"], "--metric 'val_loss' is not a column of curves"),
         (["--metric", "valid_loss", "--judge", "rate"], "--judge 'rate' is not a column of curves"),
-        (["--metric", "valid_loss", "--space", "binary"], "--out and --space are for tables of nbt record"),
+        (["--metric", "valid_loss", "--space", "binary"], "--space and --experience are for tables of nbt record"),
+        (["--metric", "valid_loss", "--experience", "shipped"], "leave them out with --metric"),
         (["--judge", "test_loss"], "--judge needs --metric"),
         (["--minimize"], "--minimize needs --metric"),
         (["--metric", "valid_loss", "--methods", "portfolio"], "unknown method 'portfolio'"),

@@ -23,6 +23,7 @@ from nbt.tuning.storage.codec import VALIDATION_IMAGES
 from nbt.tuning.surrogate.task_similarity import target_from_header, task_similarity
 from nbt.tuning.target import Target
 from nbt.tuning.transferred_priors import TransferredPriors, make_sampler
+from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,7 +160,8 @@ def _bayesian(
 
     Args:
         heuristics: Whether the surrogate uses the priors.
-        tables: Whether the surrogate uses recorded tasks; the pruner uses them in any case.
+        tables: Whether the surrogate uses recorded tasks, and the search the tuned default, which was found on them;
+            the pruner uses them in any case.
         pruner: Whether the fit pruner stops trials.
         prior_scale: Factor on the weights of all sources; see `PriorSurrogate`.
         cost_floor: See `BayesianSampler`.
@@ -170,15 +172,29 @@ def _bayesian(
         transferred, assumed = _transferred_priors(tuple(context.experience)), target(context)
         priors = transferred if tables else TransferredPriors(())
         surrogate = priors.surrogate(assumed, context.space, heuristics=heuristics, prior_scale=prior_scale)
-        baselines = [settings for _, settings in baseline_recipes(assumed.epochs)]
+        tuned = _tuned_default(context) if tables else []
+        named = [settings for _, settings in (*baseline_recipes(assumed.epochs), *tuned)]
+        recommended = surrogate.recommend(context.settings, without=named)
         length, seed = context.header.epochs, context.seed
         return SearchComponents(
             sampler=lambda sampler_seed: make_sampler(surrogate, sampler_seed, cost_floor=cost_floor),
             pruner=transferred.pruner(assumed, length=length, seed=seed) if pruner else NoPruner(),
-            initial_settings=[(RECOMMENDATION_NAME, surrogate.recommend(context.settings, without=baselines))],
+            initial_settings=[*tuned, (RECOMMENDATION_NAME, recommended)],
         )
 
     return build
+
+
+def _tuned_default(context: SearchContext) -> list[tuple[str, TransferSettings]]:
+    """Returns the tuned default with its name; nothing if it was not recorded."""
+    settings = tuned_default(context.header.epochs)
+    return [(TUNED_DEFAULT, settings)] if settings in context.settings else []
+
+
+def _target_without_profile(context: SearchContext) -> Target:
+    """Returns the target without facts and fit profile, but for the number of validation images."""
+    images = {VALIDATION_IMAGES: context.target.validation_images}
+    return replace(context.target, facts=images, scalars={}, layers=())
 
 
 def _least_similar_target(context: SearchContext) -> Target:
@@ -263,6 +279,11 @@ for _method in (
             ("learned alone", "Guided with recorded tasks but without priors.", _bayesian(heuristics=False)),
             ("rules alone", "Guided with priors but without recorded tasks.", _bayesian(tables=False)),
             ("gain per cost", "Guided; proposals by expected improvement per cost.", _bayesian(cost_floor=0.5)),
+            (
+                "without profile",
+                "Guided without the facts and the profile of the task.",
+                _bayesian(target=_target_without_profile),
+            ),
             (
                 "wrong profile",
                 "Guided with the facts and the profile of the least similar task.",

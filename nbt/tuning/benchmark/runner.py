@@ -45,6 +45,7 @@ def replay(
     tables: Sequence[RecordedTable],
     *,
     space: Space,
+    experience: Sequence[RecordedTable] | None = None,
     methods: Sequence[str] = (),
     seeds: int = DEFAULT_SEEDS,
     budget: int = DEFAULT_BUDGET,
@@ -54,8 +55,10 @@ def replay(
     """Runs every method with every seed on every task; the same arguments give the same result.
 
     Args:
-        tables: Recorded tasks. On each task, a method may use the tables of other datasets (`leave_dataset_out`).
+        tables: Recorded tasks.
         space: Search space.
+        experience: Tables that methods may use; `tables` when None. On each task, those of its dataset are left out
+            (`leave_dataset_out`).
         methods: Names of the methods; if empty, all but the ablations.
         seeds: Number of searches of each method on each task.
         budget: Epochs of a search in full trials, at most the number of recorded settings.
@@ -71,7 +74,8 @@ def replay(
     if not tables:
         raise UsageError("no recorded tables to replay")
     require_positive(seeds=seeds, budget=budget, workers=workers)
-    tasks = [_make_task(table, tables, space, budget) for table in tables]
+    known = tables if experience is None else experience
+    tasks = [_make_task(table, known, space, budget) for table in tables]
     truths = [estimate_ground_truth(task.benchmark) for task in tasks]
     search_keys = list(product(range(len(tasks)), names, range(seeds)))
     trials_by_search: dict[_SearchKey, Sequence[ReplayedTrial]] = {}
@@ -136,9 +140,9 @@ def replay_search(
     return engine.trials
 
 
-def _make_task(table: RecordedTable, tables: Sequence[RecordedTable], space: Space, budget: int) -> _ReplayTask:
+def _make_task(table: RecordedTable, known: Sequence[RecordedTable], space: Space, budget: int) -> _ReplayTask:
     benchmark = TabularBenchmark(table, space)
-    return _ReplayTask(benchmark, leave_dataset_out(tables, table), min(budget, len(benchmark.settings)))
+    return _ReplayTask(benchmark, leave_dataset_out(known, table), min(budget, len(benchmark.settings)))
 
 
 def _run(

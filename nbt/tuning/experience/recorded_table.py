@@ -131,9 +131,10 @@ class TableHeader:
         seed: Seed of split, settings and runs.
         dimensions: Varied dimensions: name -> range or choices; see `describe_dimensions`.
         facts: Facts about the dataset; see `nbt.task.summary.dataset_summary`.
-        watched: Number of test images on which every epoch was evaluated; 0 for tables from studies.
+        watched: Number of test images on which every epoch, or the last one alone, was evaluated; 0 for tables from
+            studies.
         profile: Fit profile as returned by `FitProfile.to_dict`; None if it was not measured.
-        design: Design of the recording: "random", "informed", or "race" (`studies/race_tables.py`).
+        design: Design of the recording: "random", "informed", or "race" or "judging" (`studies/row_tables.py`).
         schema: Version of the file format.
     """
 

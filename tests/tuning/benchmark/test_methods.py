@@ -28,6 +28,7 @@ from nbt.tuning.pruners.base import AshaPruner, NoPruner
 from nbt.tuning.pruners.fit_pruner import FitPruner
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.surrogate.prior_surrogate import RECORDED_TASKS
+from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
 from tests.tuning.synthetic import (
     LENGTH,
     SPACE,
@@ -148,6 +149,24 @@ class TestComponents:
             [(_, settings)] = build(name, benchmark).initial_settings
             assert settings in benchmark.index
             assert settings not in [baseline for _, baseline in baseline_recipes(LENGTH)]
+
+    def test_a_recorded_tuned_default_runs_before_the_recommendation(self, benchmark: TabularBenchmark) -> None:
+        recorded = [setting.settings for setting in benchmark.settings]
+        for name, expected in (
+            ("guided", [TUNED_DEFAULT, RECOMMENDATION_NAME]),
+            ("rules alone", [RECOMMENDATION_NAME]),
+        ):
+            initial = build(name, benchmark, settings=[*recorded, tuned_default(LENGTH)]).initial_settings
+            assert [origin for origin, _ in initial] == expected
+            assert len({settings for _, settings in initial}) == len(initial)
+
+    def test_without_a_profile_the_target_has_its_validation_images_alone(self, benchmark: TabularBenchmark) -> None:
+        sampler = build("without profile", benchmark).sampler(0)
+        assert isinstance(sampler, BayesianSampler)
+        assumed, own = sampler._surrogate.target, make_context(benchmark).target
+        assert assumed.validation_images == own.validation_images
+        assert (assumed.probe, assumed.classes, assumed.layers) == (None, None, ())
+        assert own.probe is not None
 
     def test_models_of_the_same_tables_are_shared(self, benchmark: TabularBenchmark) -> None:
         first, second = (build("guided", benchmark, seed=seed) for seed in (0, 1))

@@ -153,6 +153,21 @@ class TestContext:
         ]
         assert contexts[1].header.profile == {"scalars": {"n": 1}}
 
+    def test_given_experience_replaces_the_other_tasks(self, registry: None) -> None:
+        experience: list[list[str]] = []
+
+        def build(context: SearchContext) -> SearchComponents:
+            experience.append([table.header.dataset for table in context.experience])
+            return get_method("random").build(context)
+
+        methods.register_method(SearchMethod(name="spy", description="", build=build))
+        tables, others = (
+            [make_table(12, seed=i, dataset=name, data_hash=name) for i, name in enumerate(names)]
+            for names in ("ab", "bcd")
+        )
+        replay(tables, space=SPACE, experience=others, methods=["spy"], seeds=1, budget=2)
+        assert experience == [["b", "c", "d"], ["c", "d"]]
+
     def test_tables_of_the_same_images_or_dataset_are_left_out(self) -> None:
         evaluated = make_table(3, dataset="a", data_hash="1")
         renamed = make_table(3, dataset="b", data_hash="1")
