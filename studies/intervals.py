@@ -12,7 +12,7 @@ parts:
 - image difficulty, the same in all runs, and image noise, new in every run. With new splits, each image is validated
   once, so that only their sum matters;
 - training noise, the same for all images of a run; its standard deviation on the scale of the accuracy is `noise` times
-  sqrt(p (1 - p)); the recorded tasks have .026 to .09 (`results/search_efficiency/tasks.csv`);
+  sqrt(p (1 - p)); the recorded tasks have .026 to .10 (`recorded/README.md`);
 - with new splits, the luck of the pool of images, the same for all runs, as overlapping training sets give.
 
 Between two recipes, the correctness on an image, the training noise and the luck each correlate by `agreement`, so that

@@ -25,16 +25,14 @@ Rows: `studies/results/taskset.jsonl`; the report writes `taskset.md` and `tasks
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from machine import machine
-from numpy.typing import NDArray
+from regrets import Regrets, difference, draw_regrets, mean_regrets
 from shards import study_parser
 from study_command import run_study
 from study_rows import append_row, latest_rows
@@ -43,16 +41,15 @@ from taskset_rivals import BUDGET, RIVALS
 from nbt.tuning.benchmark.curves.methods import CurveMethod, curve_methods
 from nbt.tuning.benchmark.curves.replay import search_regret
 from nbt.tuning.benchmark.curves.table import CurveTask, load_curve_task
-from nbt.tuning.intervals import t_interval
 
 RESULTS = Path(__file__).parent / "results"
 ROWS, REPORT, FIGURE = (RESULTS / f"taskset.{suffix}" for suffix in ("jsonl", "md", "svg"))
 SEEDS = 10
 AMOUNTS = (5, 10, 20)
 PAIRS = (("without tables", "tpe+asha"), ("guided", "priorband"))
+OURS = {ours for ours, _ in PAIRS}
 METHODS: dict[str, tuple[str, CurveMethod]] = {**curve_methods(), **RIVALS}
 Row = dict[str, Any]
-Regrets = dict[str, NDArray[np.float64]]  # mean over seeds, (tasks, full runs)
 
 
 def main() -> None:
@@ -101,29 +98,6 @@ def search(name: str, task: CurveTask, others: Sequence[CurveTask], seed: int) -
     }
 
 
-def mean_regrets(rows: Sequence[Row]) -> tuple[Regrets, int]:
-    """Returns the mean regret of every method that has all tasks, and the number of seeds that all of these have."""
-    tasks = sorted({row["dataset"] for row in rows})
-    found: dict[tuple[str, str], dict[int, list[float]]] = {}
-    for row in rows:
-        found.setdefault((row["arm"], row["dataset"]), {})[row["seed"]] = row["regret"]
-    names = [name for name in METHODS if tasks and all((name, task) in found for task in tasks)]
-    if not names:
-        return {}, 0
-    common = set.intersection(*(set(found[name, task]) for name in names for task in tasks))
-    return {
-        name: np.array([np.mean([found[name, task][seed] for seed in sorted(common)], axis=0) for task in tasks])
-        for name in names
-    }, len(common)
-
-
-def difference(regrets: Regrets, name: str, other: str, amount: int) -> tuple[float, float, float]:
-    """Returns the difference of two methods after some full runs, and the bounds of its interval over the tasks."""
-    found = t_interval((regrets[name] - regrets[other])[:, amount - 1].tolist())
-    low, high = (-math.inf, math.inf) if found.low is None or found.high is None else (found.low, found.high)
-    return found.mean, low, high
-
-
 def verdict(regrets: Regrets) -> str:
     """Returns the verdict by the rule of the docstring."""
     if any(name not in regrets for pair in PAIRS for name in pair):
@@ -138,7 +112,7 @@ def verdict(regrets: Regrets) -> str:
 
 def summarise(rows: Sequence[Row]) -> str:
     """Returns the report."""
-    regrets, seeds = mean_regrets(rows)
+    regrets, seeds = mean_regrets(rows, METHODS)
     if not regrets:
         return "# Search methods on TaskSet\n\nNo method has a search on every task yet.\n"
     machines = ", ".join(sorted({row["machine"] for row in rows}))
@@ -165,7 +139,7 @@ def summarise(rows: Sequence[Row]) -> str:
         "|---|" + "---|" * len(AMOUNTS),
     ]
     for ours, _ in PAIRS:
-        for other in (name for name in regrets if name not in {"guided", "without tables"}):
+        for other in (name for name in regrets if name not in OURS):
             if ours in regrets:
                 cells = [difference(regrets, ours, other, amount) for amount in AMOUNTS]
                 texts = [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in cells]
@@ -176,17 +150,7 @@ def summarise(rows: Sequence[Row]) -> str:
 
 def draw_figure(rows: Sequence[Row], path: Path) -> None:
     """Draws the mean regret of every method by the number of full runs."""
-    import matplotlib.pyplot as plt
-
-    regrets, _ = mean_regrets(rows)
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for name, values in regrets.items():
-        ours = name in {"guided", "without tables"}
-        axes.plot(range(1, BUDGET + 1), values.mean(axis=0), label=name, linewidth=2.5 if ours else 1.0)
-    axes.set(xlabel="epochs, in full runs", ylabel="regret", xlim=(1, BUDGET), ylim=(0, None))
-    axes.legend(fontsize="small", ncols=2)
-    figure.savefig(path)
-    plt.close(figure)
+    draw_regrets(mean_regrets(rows, METHODS)[0], OURS, "regret", path)
 
 
 if __name__ == "__main__":

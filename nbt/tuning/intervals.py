@@ -22,7 +22,7 @@ _Z_95 = NormalDist().inv_cdf(0.975)
 _RUN_NOISE, _RUN_NOISE_DEGREES = 0.041, 2.5
 # Standard deviation of the accuracy p over training runs, divided by sqrt(p (1 - p)), and the degrees of freedom of its
 # square: the prior by the moments of Smyth (2004) from the recorded tasks of
-# `studies/results/search_efficiency/tasks.csv`, which have .026 to .10.
+# `studies/recorded/README.md`, which have .026 to .10.
 
 _AGREEMENT = 0.5
 # Assumed correlation of the correctness of two recipes, and of two runs of a recipe, on an image, where it was not
