@@ -121,7 +121,7 @@ def replay_search(
     recorded = [setting.settings for setting in benchmark.settings]
     context = SearchContext(header=header, space=space, experience=experience, seed=seed, settings=recorded)
     components = method.build(context)
-    engine = ReplayEngine(pool, seed)
+    engine = ReplayEngine(pool, horizon=budget * benchmark.length, seed=seed)
     baselines = [
         (name, settings) for name, settings in baseline_recipes(benchmark.length) if settings in benchmark.index
     ]

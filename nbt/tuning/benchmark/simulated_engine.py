@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass, field
 
 from nbt.errors import NbtError
@@ -58,6 +59,11 @@ class _RunningTrial:
     curve: tuple[EpochResult, ...]
     replayed_epochs: int = 0
 
+    @property
+    def epochs_left(self) -> int:
+        """Epochs that have not been replayed."""
+        return len(self.curve) - self.replayed_epochs
+
 
 @dataclass(eq=False)
 class ReplayEngine:
@@ -67,6 +73,7 @@ class ReplayEngine:
 
     Attributes:
         pool: Pool of recorded settings; it must contain the settings of every trial specification.
+        horizon: Epochs of the search; it proposes no setting with a longer run than what is left of them.
         seed: Seed that selects the run of settings with several runs.
         workers: Number of simulated workers. Each run takes its recorded duration.
         clock: Simulated clock.
@@ -74,6 +81,7 @@ class ReplayEngine:
     """
 
     pool: CandidatePool
+    horizon: float = math.inf
     seed: int = 0
     workers: int = 1
     clock: SimulatedClock = field(default_factory=SimulatedClock)
@@ -102,7 +110,10 @@ class ReplayEngine:
 
     def _start_trials(self, source: TrialSource, event_queue: list[tuple[float, int, _RunningTrial]]) -> None:
         """Starts trials until all workers are busy; an event is the end of the next epoch of a trial."""
-        while len(event_queue) < self.workers and len(self.pool) and (spec := source.next_trial()) is not None:
+        while len(event_queue) < self.workers:
+            self.pool.max_epochs = self.horizon - self._epochs_spent - sum(r.epochs_left for _, _, r in event_queue)
+            if not len(self.pool) or (spec := source.next_trial()) is None:
+                return
             running, recorded = self._start(spec)
             run = recorded.runs[running.run]
             first_epoch_end = self.clock.now + run.setup_seconds + running.curve[0].seconds

@@ -86,6 +86,8 @@ class RecordedSetting:
 class TabularBenchmark:
     """The recorded settings of a table as points of a search space.
 
+    If the runs of the table differ in length, `epochs` is a dimension, as in a search that may choose the length.
+
     Args:
         table: Recorded table with at least one run.
         space: Search space. Dimensions that the table does not vary, such as those of techniques that were added after
@@ -99,13 +101,14 @@ class TabularBenchmark:
         index: Mapping from settings to their index in `settings`.
 
     Raises:
-        UsageError: The table is empty or of another space, its runs have different lengths, or a run has no validation
-            accuracy.
+        UsageError: The table is empty or of another space, or a run is incomplete or has no validation accuracy.
     """
 
     def __init__(self, table: RecordedTable, space: Space) -> None:
         table.check_space(space)
         space = space.without(d.name for d in space.dimensions if d.name not in table.header.dimensions)
+        if len({run.settings.epochs for run in table.runs}) > 1:
+            space = space.with_epochs(table.header.epochs)
         self.header, self.space = table.header, space
         self.settings = _recorded_settings(table, space)
         self.points = np.stack([space_coordinates(space, setting.settings) for setting in self.settings])
@@ -113,7 +116,7 @@ class TabularBenchmark:
 
     @property
     def length(self) -> int:
-        """Epochs of a full run."""
+        """Epochs of a full run, or of the default recipe if lengths differ."""
         return self.header.epochs
 
 
@@ -126,20 +129,28 @@ class CandidatePool:
     Attributes:
         distances: Mapping from the index of a used setting to its distance from the proposal; None for settings that no
             sampler proposed.
+        max_epochs: Settings with longer runs than this are not available, because the budget does not suffice for them.
     """
 
     def __init__(self, benchmark: TabularBenchmark) -> None:
         self.benchmark = benchmark
+        self._lengths = np.array([setting.settings.epochs for setting in benchmark.settings])
         self._unused = np.ones(len(benchmark.settings), dtype=bool)
         self.distances: dict[int, float | None] = {}
+        self.max_epochs = math.inf
 
     def __len__(self) -> int:
-        return int(self._unused.sum())
+        return int(self._is_available.sum())
 
     @property
     def unused(self) -> list[int]:
-        """Indices of the unused settings."""
-        return [int(i) for i in np.flatnonzero(self._unused)]
+        """Indices of the unused settings that the budget suffices for."""
+        return [int(i) for i in np.flatnonzero(self._is_available)]
+
+    @property
+    def _is_available(self) -> NDArray[np.bool_]:
+        """Whether each setting is unused and the budget suffices for it, (settings,)."""
+        return self._unused & (self._lengths <= self.max_epochs)
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Returns the Optuna distribution of every parameter."""
@@ -157,7 +168,7 @@ class CandidatePool:
         """Returns the index of the nearest unused setting (the lowest one on a tie) and its distance."""
         point = space_coordinates(self.benchmark.space, settings)
         distances = np.linalg.norm(self.benchmark.points - point, axis=1)
-        distances[~self._unused] = np.inf
+        distances[~self._is_available] = np.inf
         index = int(np.argmin(distances))
         return index, float(distances[index])
 
@@ -182,9 +193,9 @@ def _recorded_settings(table: RecordedTable, space: Space) -> list[RecordedSetti
 
 
 def _check_run(run: RecordedRun, table: RecordedTable) -> None:
-    """Raises UsageError if a run is not of full length or has no validation accuracy."""
+    """Raises UsageError if a run is incomplete or has no validation accuracy."""
     name = f"{table.source}: setting {run.setting}, seed {run.seed}"
-    if not run.diverged and len(run.curve) != table.header.epochs:
-        raise UsageError(f"{name}: {len(run.curve)} epochs, but the table's header has {table.header.epochs}")
+    if not run.diverged and len(run.curve) != run.settings.epochs:
+        raise UsageError(f"{name}: {len(run.curve)} epochs, but its settings have {run.settings.epochs}")
     if last_accuracy(run.curve) is None:
         raise UsageError(f"{name}: no validation accuracy, which a replay needs")

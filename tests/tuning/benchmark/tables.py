@@ -94,6 +94,15 @@ def make_table(
     return RecordedTable(header(seed=seed, **changes), runs, source)
 
 
+def halve_even(run: RecordedRun) -> RecordedRun:
+    """Returns a run with half the epochs if the number of its setting is even, as in tables of several lengths."""
+    if run.setting % 2:
+        return run
+    length = LENGTH // 2
+    curve = make_curve(run.val_accuracy, run.test_accuracy, length)
+    return dataclasses.replace(run, settings=run.settings.replace(epochs=length), curve=curve)
+
+
 def diverge(run: RecordedRun) -> RecordedRun:
     """Returns the run with a loss that becomes infinite in its second epoch."""
     last = EpochResult(2, math.inf, None, None, 1.0, diverged=True)

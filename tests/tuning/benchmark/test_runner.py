@@ -24,7 +24,7 @@ from nbt.tuning.benchmark.tabular import TabularBenchmark
 from nbt.tuning.experience.recorded_table import RecordedTable, describe_dimensions
 from nbt.tuning.pruners.base import TrialContext
 from nbt.tuning.space.space import Space
-from tests.tuning.benchmark.tables import LENGTH, SPACE, make_table, true_accuracy
+from tests.tuning.benchmark.tables import LENGTH, SPACE, halve_even, make_table, true_accuracy
 from tests.tuning.fakes import DATASET, FakeEngine, make_controller, open_fake_study
 
 
@@ -93,6 +93,18 @@ class TestSearch:
     def test_a_short_table_is_replayed_completely(self) -> None:
         trials = replay_search(TabularBenchmark(make_table(8), SPACE), get_method("tpe+asha"), budget=8)
         assert sorted(trial.setting for trial in trials) == list(range(8))
+
+    @pytest.mark.parametrize("name", ["random", "tpe+asha", "tpe+hyperband"])
+    def test_a_table_of_several_lengths_is_replayed_within_the_budget(self, name: str) -> None:
+        benchmark = TabularBenchmark(make_table(40, change=halve_even), SPACE)
+        trials = replay_search(benchmark, get_method(name), seed=2, budget=8)
+        lengths = [benchmark.settings[trial.setting].settings.epochs for trial in trials]
+        complete = [
+            (trial.epochs, length) for trial, length in zip(trials, lengths, strict=True) if trial.stopped is None
+        ]
+        assert {LENGTH // 2, LENGTH} == set(lengths)
+        assert all(epochs == length for epochs, length in complete)
+        assert 8 * LENGTH - LENGTH // 2 < trials[-1].cumulative_epochs <= 8 * LENGTH
 
     def test_a_pool_sampler_receives_the_unused_settings(self, benchmark: TabularBenchmark) -> None:
         samplers: list[BestFirstSampler] = []

@@ -115,6 +115,13 @@ def test_the_replay_ends_when_every_setting_was_used(pool: CandidatePool) -> Non
     assert len(source.pending) == 1
 
 
+def test_no_trial_starts_for_which_the_epochs_do_not_suffice(pool: CandidatePool) -> None:
+    source, engine = RecordingTrialSource(settings(pool, 0, 1, 2)), ReplayEngine(pool, horizon=2 * LENGTH + 1)
+    engine.run(source)
+    assert len(engine.trials) == 2
+    assert pool.max_epochs == 1
+
+
 def test_settings_that_were_not_recorded_are_an_error(pool: CandidatePool) -> None:
     with pytest.raises(NbtError, match="spec-1 has settings that were not recorded"):
         ReplayEngine(pool).run(RecordingTrialSource([TransferSettings(head_lr=0.77, epochs=LENGTH)]))

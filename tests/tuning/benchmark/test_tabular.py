@@ -9,7 +9,17 @@ from nbt.errors import UsageError
 from nbt.settings import TransferSettings, repair
 from nbt.tuning.benchmark.tabular import CandidatePool, TabularBenchmark, space_coordinates
 from nbt.tuning.experience.recorded_table import RecordedTable
-from tests.tuning.benchmark.tables import FULL_SPACE, LENGTH, SPACE, diverge, header, make_curve, make_table
+from nbt.tuning.space.space import EPOCHS
+from tests.tuning.benchmark.tables import (
+    FULL_SPACE,
+    LENGTH,
+    SPACE,
+    diverge,
+    halve_even,
+    header,
+    make_curve,
+    make_table,
+)
 
 PARAMETERS = len(SPACE.parameters)
 
@@ -73,7 +83,7 @@ class TestTabularBenchmark:
         with pytest.raises(UsageError, match=r"birds\.parquet: no runs"):
             TabularBenchmark(RecordedTable(header(), (), "birds.parquet"), SPACE)
         short = make_table(4, change=lambda run: dataclasses.replace(run, curve=run.curve[:3]))
-        with pytest.raises(UsageError, match="setting 0, seed 0: 3 epochs, but the table's header has 6"):
+        with pytest.raises(UsageError, match="setting 0, seed 0: 3 epochs, but its settings have 6"):
             TabularBenchmark(short, SPACE)
         without_validation = tuple(dataclasses.replace(result, val_accuracy=None) for result in make_curve(0.5, 0.5))
         with pytest.raises(UsageError, match="no validation accuracy"):
@@ -91,11 +101,29 @@ class TestTabularBenchmark:
         assert benchmark.space.parameters == SPACE.parameters
         assert "zap_period" in FULL_SPACE.parameters
 
+    def test_lengths_that_differ_are_a_dimension(self) -> None:
+        assert EPOCHS not in TabularBenchmark(make_table(), SPACE).space.parameters
+        benchmark = TabularBenchmark(make_table(change=halve_even), SPACE)
+        assert {setting.params[EPOCHS] for setting in benchmark.settings} == {LENGTH // 2, LENGTH}
+        assert all(len(curve) == s.params[EPOCHS] for s in benchmark.settings for curve in s.curves)
+        assert benchmark.length == LENGTH
+
     def test_a_diverged_run_is_shorter(self) -> None:
         assert len(TabularBenchmark(make_table(4, change=diverge), SPACE).settings[0].curves[0]) == 2
 
 
 class TestCandidatePool:
+    def test_settings_that_are_too_long_for_the_budget_are_not_available(self) -> None:
+        pool = CandidatePool(TabularBenchmark(make_table(20, change=halve_even), SPACE))
+        short = [i for i, setting in enumerate(pool.benchmark.settings) if setting.settings.epochs < LENGTH]
+        assert len(pool) == len(pool.benchmark.settings) > len(short)
+        pool.max_epochs = LENGTH - 1
+        assert pool.unused == short and len(pool) == len(short)
+        long = pool.benchmark.settings[next(i for i in range(20) if i not in short)].settings
+        assert pool.nearest(long)[0] in short
+        pool.max_epochs = 1
+        assert not len(pool)
+
     def test_the_nearest_unused_setting_is_found(self) -> None:
         pool = CandidatePool(TabularBenchmark(make_table(20), SPACE))
         expected = pool.benchmark.settings[7].settings
