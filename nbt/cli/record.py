@@ -20,6 +20,7 @@ from nbt.cli.options.common import (
 )
 from nbt.errors import UsageError
 from nbt.paths import check_outside, check_writable_file
+from nbt.report.formatting import pluralise
 
 if TYPE_CHECKING:
     from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable
@@ -164,9 +165,9 @@ def summary_text(file: str, table: RecordedTable) -> str:
     """Returns the facts of a recorded table, see `summary`, as one line of text."""
     facts = summary(table)
     lengths = sorted({run.settings.epochs for run in table.runs}) or [facts["epochs"]]
-    epochs = str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
+    epochs = pluralise(lengths[0], "epoch") if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} epochs"
     return (
-        f"{file}: {facts['settings']} settings, {facts['runs']} runs of {epochs} epochs, "
+        f"{file}: {pluralise(facts['settings'], 'setting')}, {pluralise(facts['runs'], 'run')} of {epochs}, "
         f"{facts['diverged']} diverged; best validation accuracy {percent(facts['best'])}"
     )
 

@@ -233,7 +233,8 @@ def _training(card: Mapping[str, Any]) -> str:
         f"- `{name}`: {_setting_text(name, settings)} (default {_setting_text(name, default)})" for name in changed
     ]
     text = "\n".join(lines) if lines else "Those of the default recipe: plain full fine-tuning."
-    return f"## Training\n\n{settings.epochs} epochs. Settings that differ from the default recipe:\n\n{text}\n"
+    epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
+    return f"## Training\n\n{epochs}. Settings that differ from the default recipe:\n\n{text}\n"
 
 
 def _setting_text(name: str, settings: TransferSettings) -> str:

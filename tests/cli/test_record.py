@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import types
@@ -79,6 +80,15 @@ def test_prints_one_line_on_the_table(calls: Calls, table: RecordedTable, capsys
         f"t.parquet: 3 settings, 4 runs of 6 epochs, 1 diverged; best validation accuracy {100 * best:.1f} %\n"
     )
     assert "recording t.parquet" in captured.err
+
+
+def test_a_single_run_is_singular(table: RecordedTable) -> None:
+    from nbt.cli.record import summary_text
+
+    run = table.runs[0]
+    short = dataclasses.replace(run, settings=run.settings.replace(epochs=1), curve=run.curve[:1])
+    text = summary_text("t.parquet", dataclasses.replace(table, runs=[short]))
+    assert text.startswith("t.parquet: 1 setting, 1 run of 1 epoch, 0 diverged")
 
 
 def test_json_is_one_document(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:

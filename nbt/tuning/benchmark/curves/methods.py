@@ -111,10 +111,10 @@ _METHODS: Mapping[str, tuple[str, CurveMethod]] = {
     ),
     **{
         f"{n}-epoch": (
-            f"Random settings for {n} epochs each; half of the epochs train the best to their end.",
+            f"Random settings for {length} each; half of the epochs train the best to their end.",
             _i_epoch(n),
         )
-        for n in (1, 2, 4)
+        for n, length in ((1, "1 epoch"), (2, "2 epochs"), (4, "4 epochs"))
     },
     "guided": (
         "Bayesian optimisation with the other tables in the mean; curve forecasts learned from them stop trials.",
