@@ -143,15 +143,17 @@ def _load_all(
     check_task_options(config.dataset, image_size=config.image_size, source_data=config.source_data, **options)
     loaded: list[tuple[Candidate, Task]] = []
     errors: dict[str, NbtError] = {}
-    for item in listed:
-        if _label(item) in skipped:
+    for item, label in zip(listed, _labels(listed), strict=True):
+        if label in skipped:
             continue
         size = item.image_size or config.image_size
         try:
             if bounds is not None:
                 check_parameters(parse_backbone(item.name), size, bounds)  # before weights are fetched
             if loaded:
-                task = load_candidate(loaded[0][1], item.name, item.weights, size, progress)
+                # Images of one size are decoded once.
+                base = next((other for _, other in loaded if other.image_size == size), loaded[0][1])
+                task = load_candidate(base, item.name, item.weights, size, progress)
             else:
                 source: dict[str, Any] = {"backbone": item.name, "weights": item.weights, "image_size": size}
                 task = load_silently(config.dataset, progress=progress, **source, **options)
@@ -159,10 +161,10 @@ def _load_all(
             if bounds is not None:
                 check_latency(task, bounds)
         except NbtError as error:
-            errors[_label(item)] = error
+            errors[label] = error
         else:
             if any(_identity(task) == _identity(other) for _, other in loaded):
-                raise UsageError(f"--backbones: {_label(item)} is given twice")
+                raise UsageError(f"--backbones: {label} is given twice")
             loaded.append((item, task))
     reasons = {
         name: error.reason if isinstance(error, _BoundError) else one_line_message(error, _MAX_REASON_LENGTH)
@@ -188,11 +190,12 @@ def _with_source_data(
     found: list[tuple[Candidate, Task]] = []
     shared: dict[int, ImageStore] = {}  # image size -> decoded images
     errors: dict[str, str] = {}
-    for item, task in loaded:
+    labels = _labels([item for item, _ in loaded])
+    for label, (item, task) in zip(labels, loaded, strict=True):
         try:
             task = with_source_data(task, path, progress)
         except UsageError as error:
-            errors[_label(item)] = one_line_message(error, _MAX_REASON_LENGTH)
+            errors[label] = one_line_message(error, _MAX_REASON_LENGTH)
         if task.source_data is not None:
             if not shared:
                 task.source_data.warn_of_copies()  # once: the images of the others are the same
@@ -269,8 +272,18 @@ def _identity(task: Task) -> tuple[str, str, int]:
     return task.backbone.text, task.weights_hash, task.image_size
 
 
-def _label(item: Candidate) -> str:
-    return item.name if item.weights == "default" else f"{item.name} with weights {Path(item.weights).name}"
+def _labels(items: Sequence[Candidate]) -> list[str]:
+    """Returns a name for each entry of a list: where weights are not enough, with its image size or its place."""
+    texts, sizes = [], []
+    for item in items:
+        weights = "" if item.weights == "default" else f" with weights {Path(item.weights).name}"
+        texts.append(item.name + weights)
+        sizes.append(texts[-1] + (f" at {item.image_size} px" if item.image_size else ""))
+    counts, sized = Counter(texts), Counter(sizes)
+    return [
+        text if counts[text] == 1 else size if sized[size] == 1 else f"{size}, entry {place}"
+        for place, (text, size) in enumerate(zip(texts, sizes, strict=True), start=1)
+    ]
 
 
 def _names(tasks: Sequence[Task]) -> list[str]:

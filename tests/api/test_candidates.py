@@ -20,7 +20,7 @@ from nbt.api import _candidates
 from nbt.errors import NbtError, UsageError
 from nbt.models.backbone_spec import BackboneSpec
 from nbt.settings import TransferSettings
-from nbt.settings.candidate import parse_candidates
+from nbt.settings.candidate import Candidate, parse_candidates
 from nbt.training.export.model_folder import read_card, was_trained_with
 from nbt.training.results import TrialSpec
 from nbt.tuning.engines.worker import TrialRunner
@@ -245,6 +245,38 @@ def test_bounds_leave_backbones_out_by_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(again.trials) >= 3 and again.config.candidates == record.config.candidates
     with pytest.raises(UsageError, match=r"none of the backbones can be used: .*longer than the 5 ms of max_latency"):
         nbt.search("digits", budget=2, fresh=True, **QUICK, **bounds)
+
+
+def test_a_backbone_at_two_sizes_is_left_out_at_one_of_them_on_resume_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.models import size
+
+    monkeypatch.setattr(size, "measure_latency", lambda model, image_size: float(image_size))
+    listed = [{"name": "conv3(width=8)", "weights": "none", "image_size": pixels} for pixels in (24, 28)]
+    options = {**QUICK, "backbones": listed, "max_latency": 26.0}
+    record = nbt.search("digits", budget=2, **options).record
+    assert list(record.left_out) == ["conv3(width=8) with weights none at 28 px"]
+    again = nbt.search("digits", budget=3, **options).record
+    assert again.config.candidates == record.config.candidates
+    assert len(again.trials) >= 3
+
+
+def test_entries_of_a_list_have_different_names() -> None:
+    from nbt.api._candidates import _labels
+
+    items = [
+        Candidate(name="conv3", weights="a/w.pth"),
+        Candidate(name="conv3", weights="b/w.pth"),
+        Candidate(name="conv3", weights="none", image_size=32),
+        Candidate(name="conv3", weights="none"),
+        Candidate(name="conv4", weights="default", image_size=32),
+    ]
+    assert _labels(items) == [
+        "conv3 with weights w.pth, entry 1",
+        "conv3 with weights w.pth, entry 2",
+        "conv3 with weights none at 32 px",
+        "conv3 with weights none",
+        "conv4",
+    ]
 
 
 def test_weights_of_a_backbone_that_is_too_large_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

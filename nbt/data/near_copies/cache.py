@@ -17,7 +17,7 @@ from nbt.paths import cache_folder
 
 logger = logging.getLogger("nbt")
 
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 """Part of the name of a cache file; incremented when other images are found."""
 
 

@@ -34,8 +34,9 @@ CROPS = np.array(
 
 _GRID = 16
 _DIMENSIONS = 128
-# Of few images, the components of small variance are noise.
-_MIN_DIMENSIONS, _IMAGES_PER_DIMENSION = 8, 4
+_IMAGES_PER_DIMENSION = 4
+# Of fewer images, the components hold what compression changes, or are arbitrary where nothing varies.
+_MIN_IMAGES = 32
 _BASIS_IMAGES = 4096
 _IMAGES_PER_CHUNK, _PAIRS_PER_CHUNK = 512, 4096
 # Variance in grey levels squared that compression and sampling add to a cell of the grid.
@@ -93,7 +94,8 @@ def find_candidates(described: Descriptions, mirrored: bool = False) -> Candidat
 def describe(images: npt.NDArray[np.uint8], index: Index) -> Descriptions:
     """Describes images by the principal components of 16 x 16 grey values, scaled to unit variance over the dataset.
 
-    What the images have in common has no weight, as in a set of hand signs before one wall.
+    What the images have in common has no weight, as in a set of hand signs before one wall. Fewer than 32 images are
+    described by the grey values themselves, without their mean.
 
     Args:
         images: RGB images, uint8 (M, H, H, 3).
@@ -103,16 +105,28 @@ def describe(images: npt.NDArray[np.uint8], index: Index) -> Descriptions:
     grey = empty_array(n, 2 * _GRID, 2 * _GRID)
     for chunk in _chunks(n, _IMAGES_PER_CHUNK):
         grey[chunk] = _grey(images[index[chunk]])
-    values = _grid(grey[:: max(1, n // _BASIS_IMAGES)])
-    mean = values.mean(0)
-    variances, basis = np.linalg.eigh(np.cov(values - mean, rowvar=False))
-    kept = slice(-min(_DIMENSIONS, max(_MIN_DIMENSIONS, n // _IMAGES_PER_DIMENSION)), None)
-    projection = (basis[:, kept] / np.sqrt(variances[kept].clip(0) + _NOISE)).astype(np.float32)
+    mean, projection = _components(_grid(grey[:: max(1, n // _BASIS_IMAGES)]), n)
     described = empty_array(len(CROPS) + 1, n, projection.shape[1])
     for chunk in _chunks(n, _IMAGES_PER_CHUNK):
         for view, rows in zip(_views(grey[chunk]), described, strict=True):
-            rows[chunk] = _unit((_grid(view) - mean) @ projection)
+            rows[chunk] = _unit(((_grid(view) - mean) @ projection).astype(np.float32))
     return Descriptions(grey, described[:-1], described[-1])
+
+
+def _components(values: Floats, n: int) -> tuple[Floats, Floats]:
+    """Returns the values that all images have in common, (256,), and the projection on the components, (256, D).
+
+    Args:
+        values: Grey values of images, (m, 256).
+        n: Number of all images.
+    """
+    if n < _MIN_IMAGES:
+        cells = values.shape[1]
+        return np.zeros(cells, dtype=np.float32), np.eye(cells, dtype=np.float32) - np.float32(1 / cells)
+    mean = values.mean(0)
+    variances, basis = np.linalg.eigh(np.cov(values - mean, rowvar=False))
+    kept = slice(-min(_DIMENSIONS, n // _IMAGES_PER_DIMENSION), None)
+    return mean, (basis[:, kept] / np.sqrt(variances[kept].clip(0) + _NOISE)).astype(np.float32)
 
 
 def _views(grey: Floats) -> list[Floats]:

@@ -53,11 +53,14 @@ class MeasureCorrelation:
 
 
 def comparable_trials(record: StudyRecord) -> list[TrialRecord]:
-    """Returns the full-length trials that did not diverge."""
+    """Returns the full-length trials of the reference, whose profile the record has, that did not diverge."""
     return [
         trial
         for trial in record.trials
-        if trial.state == "complete" and not trial.diverged and trial.val_accuracy is not None
+        if trial.state == "complete"
+        and not trial.diverged
+        and trial.val_accuracy is not None
+        and not trial.settings.backbone
     ]
 
 

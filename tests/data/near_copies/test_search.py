@@ -56,6 +56,16 @@ def test_every_copy_and_nothing_else_is_found(kind: str, contrast: float) -> Non
     assert groups == [[i, 40 + i] for i in range(8)]
 
 
+@pytest.mark.parametrize("kind", COPIES)
+@pytest.mark.parametrize("n", [1, 3, 6, 11, 27, 28])
+def test_copies_among_few_images_are_found(kind: str, n: int) -> None:
+    """Few images have no principal components to tell them apart, and yet every copy and nothing else is found."""
+    originals = textures(n)
+    images = squares([*originals, *(COPIES[kind](image) for image in originals[:4])])
+    groups = [group.tolist() for group in find_near_copies(images).groups]
+    assert groups == [[i, n + i] for i in range(min(n, 4))]
+
+
 def test_equal_images_are_one_group() -> None:
     """Equal pixels are copies, even without any contrast; other images without contrast are not."""
     blank = np.full((3, 32, 32, 3), 100, dtype=np.uint8)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from nbt.report.fit.correlation import MIN_TRIALS, chance_level, measure_correlations, unit_count
+from nbt.report.fit.correlation import MIN_TRIALS, chance_level, comparable_trials, measure_correlations, unit_count
 from nbt.settings import TransferSettings
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import profile_dict
@@ -74,6 +74,12 @@ def test_diverged_pruned_and_running_trials_do_not_count() -> None:
         trial(22, "running", curve=curve(0.9, epochs=3)),
     )
     assert measure_correlations(replace(record, trials=(*record.trials, *others))) == measure_correlations(record)
+
+
+def test_trials_of_other_backbones_than_that_of_the_profile_do_not_count() -> None:
+    record = depths(10)
+    other = replace(record.trials[0], number=20, settings=record.trials[0].settings.replace(backbone="conv4"))
+    assert comparable_trials(replace(record, trials=(*record.trials, other))) == list(record.trials)
 
 
 def test_missing_measures_have_no_rows() -> None:
