@@ -77,8 +77,14 @@ def test_a_right_belief_helps_and_a_wrong_one_costs_little() -> None:
     means = {text: np.mean([search(text, seed)[2] for seed in range(4)]) for text in (None, RIGHT, WRONG)}
     assert means[RIGHT] > means[None]
     assert means[None] - means[WRONG] < 2 * (means[RIGHT] - means[None])
-    late = [search(text, 0, 30)[1][-1].score("accuracy") for text in (RIGHT, WRONG)]
-    assert late[1] is not None and late[0] is not None and abs(late[0] - late[1]) < 0.1
+
+
+def test_trials_overcome_a_wrong_belief() -> None:
+    def best(text: str | None, seed: int) -> float:
+        return max(trial.score("accuracy") or 0.0 for trial in search(text, seed, 30)[1])
+
+    without, wrong = (np.mean([best(text, seed) for seed in range(4)]) for text in (None, WRONG))
+    assert without - wrong < 0.2, "it costs something, but the search finds good settings in spite of it"
 
 
 def weight_after(text: str, seed: int) -> float:
