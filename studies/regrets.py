@@ -19,6 +19,8 @@ Regrets = dict[str, NDArray[np.float64]]  # mean over seeds, (tasks, full runs)
 def mean_regrets(rows: Sequence[Row], methods: Collection[str]) -> tuple[Regrets, int]:
     """Returns the mean regret of every method that has all tasks, and the number of seeds that all of these have.
 
+    Without a common seed, there is none.
+
     Args:
         rows: Rows of searches, with `arm`, `dataset`, `seed`, and `regret` after 1, 2, ... full runs.
         methods: Names of the methods, in their order.
@@ -31,6 +33,8 @@ def mean_regrets(rows: Sequence[Row], methods: Collection[str]) -> tuple[Regrets
     if not names:
         return {}, 0
     common = set.intersection(*(set(found[name, task]) for name in names for task in tasks))
+    if not common:
+        return {}, 0
     return {
         name: np.array([np.mean([found[name, task][seed] for seed in sorted(common)], axis=0) for task in tasks])
         for name in names
