@@ -87,6 +87,15 @@ def test_one_data_set_without_the_mark_is_enough_against_confirmation() -> None:
     assert verdict(regrets) == "confirmed in part"
 
 
+def test_a_search_that_leaves_the_mark_again_is_not_at_it() -> None:
+    from regrets import mean_regrets
+    from search_efficiency import GENERAL, GUIDED, shares_to_mark
+
+    for guided, expected in (([1.0] * 10 + [3.0] * 10, math.inf), ([1.0] * 5 + [3.0] * 5 + [1.0] * 10, 11 / 20)):
+        regrets, _ = mean_regrets(rows_with(guided), (*GENERAL, GUIDED))
+        assert shares_to_mark(regrets) == [expected] * 6
+
+
 def test_without_every_general_method_there_is_no_verdict() -> None:
     from regrets import mean_regrets
     from search_efficiency import GENERAL, GUIDED, summarise, verdict
