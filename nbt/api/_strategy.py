@@ -46,19 +46,18 @@ class SearchStrategy:
         """
         from nbt.tuning.samplers.recommendation import recommend_settings
         from nbt.tuning.transferred_priors import make_sampler
-        from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
+        from nbt.tuning.tuned_recipes import TUNED_DEFAULT, searched_tuned_default
 
         if self.surrogate is None:
             return {"pruner": self.pruner, "cost_model": cost_model}
         surrogate = self.surrogate
-        # Where lengths are searched, the tuned default has its own, relative to the default recipe.
-        length = surrogate.target.epochs if space.epochs is None else 2 * surrogate.target.epochs
+        tuned = searched_tuned_default(surrogate.target.epochs, equal_lengths=space.epochs is None)
         return {
             "pruner": self.pruner,
             "cost_model": cost_model,
             "sampler": lambda seed: make_sampler(surrogate, seed, cost_model=cost_model),
             "recommended": [
-                (TUNED_DEFAULT, tuned_default(length)),
+                (TUNED_DEFAULT, tuned),
                 ("profile and experience", recommend_settings(surrogate, space)),
             ],
         }

@@ -19,6 +19,8 @@ TUNED_CHANGES: Mapping[str, Any] = {"frozen_depth": 0.4, "label_smoothing": 0.1,
 """Settings that differ from the default recipe. Frozen units halve the cost of an epoch, so that twice the epochs cost
 as much as the default recipe."""
 
+_RELATIVE_LENGTH = 2
+
 
 def tuned_default(epochs: int | None = None) -> TransferSettings:
     """Returns the settings of the tuned default.
@@ -28,3 +30,13 @@ def tuned_default(epochs: int | None = None) -> TransferSettings:
     """
     changes = {**TUNED_CHANGES, **({} if epochs is None else {"epochs": epochs})}
     return repair(TransferSettings().replace(**changes))
+
+
+def searched_tuned_default(epochs: int, *, equal_lengths: bool) -> TransferSettings:
+    """Returns the tuned default as one of the first trials of a search.
+
+    Args:
+        epochs: Length of the default recipe.
+        equal_lengths: Whether all trials have this length; else the tuned default has its own, relative to it.
+    """
+    return tuned_default(epochs if equal_lengths else _RELATIVE_LENGTH * epochs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from nbt.errors import UsageError
 from nbt.tuning.benchmark.tabular import FloatArray, TabularBenchmark
-from nbt.tuning.space.encoding import encode
+from nbt.tuning.space.encoding import encode, encode_with_length
 from nbt.tuning.storage.codec import VALIDATION_IMAGES
 from nbt.tuning.surrogate.gaussian_process import GaussianProcess, Kernel
 from nbt.tuning.surrogate.kernel import default_kernel
@@ -59,8 +60,7 @@ def estimate_ground_truth(benchmark: TabularBenchmark) -> GroundTruth:
     seed_std, pairs = run_noise(accuracies, float(np.median(test)))
     image_std = image_noise(test, benchmark)
     variance = (seed_std or 0.0) ** 2 / counts + image_std**2
-    points = encode([setting.settings for setting in benchmark.settings])
-    smoothed = denoise_accuracies(test, variance, points, default_kernel())
+    smoothed = denoise_accuracies(test, variance, *_points_and_kernel(benchmark))
     return GroundTruth(
         test=test,
         smoothed=smoothed,
@@ -70,6 +70,15 @@ def estimate_ground_truth(benchmark: TabularBenchmark) -> GroundTruth:
         pairs=pairs,
         image_noise=image_std,
     )
+
+
+def _points_and_kernel(benchmark: TabularBenchmark) -> tuple[FloatArray, Kernel]:
+    """Returns the encoded settings, with their length if the runs differ in it, and the mode of the kernel's prior."""
+    settings, kernel = [setting.settings for setting in benchmark.settings], default_kernel()
+    if benchmark.space.epochs is None:
+        return encode(settings), kernel
+    scales = np.r_[kernel.length_scales, kernel.length_scales[:1]]
+    return encode_with_length(settings), dataclasses.replace(kernel, length_scales=scales)
 
 
 def run_noise(accuracies: list[FloatArray], floor: float) -> tuple[float | None, int]:

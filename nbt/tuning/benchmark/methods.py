@@ -14,7 +14,7 @@ from nbt.settings import TransferSettings
 from nbt.tuning.baseline_recipes import baseline_recipes
 from nbt.tuning.controller import SamplerFactory, tpe
 from nbt.tuning.experience.recorded_table import RecordedTable, TableHeader
-from nbt.tuning.pruners.base import AshaPruner, NoPruner, Pruner
+from nbt.tuning.pruners.base import NoPruner, Pruner, make_pruner
 from nbt.tuning.pruners.curve_forecast import expected_scores
 from nbt.tuning.pruners.optuna_pruners import hyperband_pruner, median_pruner
 from nbt.tuning.space.dimension import ParamValue
@@ -23,7 +23,7 @@ from nbt.tuning.storage.codec import VALIDATION_IMAGES
 from nbt.tuning.surrogate.task_similarity import target_from_header, task_similarity
 from nbt.tuning.target import Target
 from nbt.tuning.transferred_priors import TransferredPriors, make_sampler
-from nbt.tuning.tuned_recipes import TUNED_DEFAULT, tuned_default
+from nbt.tuning.tuned_recipes import TUNED_DEFAULT, searched_tuned_default
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +43,9 @@ class SearchComponents:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchContext:
-    """The information that a method has before a search; it includes no result of training on the task.
+    """The information that a method has before a search; it includes no recorded result of training on the task.
+
+    The tuned default, which some methods run first, was found on the datasets of `studies/tuned_default.py`.
 
     Attributes:
         header: Header of the task's table: facts of the dataset, backbone, fit profile, epochs of a trial.
@@ -63,6 +65,11 @@ class SearchContext:
     def target(self) -> Target:
         """Target with the facts and the profile of the task."""
         return target_from_header(self.header)
+
+    @property
+    def equal_lengths(self) -> bool:
+        """Whether all runs of the table have the same length."""
+        return self.space.epochs is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +122,8 @@ def get_method(name: str) -> SearchMethod:
 def leave_dataset_out(tables: Sequence[RecordedTable], evaluated: RecordedTable) -> list[RecordedTable]:
     """Returns the tables that a method may use when it is evaluated on one of them.
 
-    The evaluated table is left out, and so is every other table with the same images or the same dataset name: tables
-    of another backbone, other shots or another recording still hold information on the same dataset.
+    The evaluated table is left out, and so is every other table with the same images and split or with the same name of
+    the dataset: tables of another backbone, other shots or another recording still hold information on it.
 
     Args:
         tables: All recorded tables.
@@ -160,8 +167,8 @@ def _bayesian(
 
     Args:
         heuristics: Whether the surrogate uses the priors.
-        tables: Whether the surrogate uses recorded tasks, and the search the tuned default, which was found on them;
-            the pruner uses them in any case.
+        tables: Whether surrogate and pruner use recorded tasks, and the search the tuned default, which was found on
+            such tasks.
         pruner: Whether the fit pruner stops trials.
         prior_scale: Factor on the weights of all sources; see `PriorSurrogate`.
         cost_floor: See `BayesianSampler`.
@@ -169,16 +176,15 @@ def _bayesian(
     """
 
     def build(context: SearchContext) -> SearchComponents:
-        transferred, assumed = _transferred_priors(tuple(context.experience)), target(context)
-        priors = transferred if tables else TransferredPriors(())
+        priors = _transferred_priors(tuple(context.experience) if tables else ())
+        assumed = target(context)
         surrogate = priors.surrogate(assumed, context.space, heuristics=heuristics, prior_scale=prior_scale)
         tuned = _tuned_default(context) if tables else []
         named = [settings for _, settings in (*baseline_recipes(assumed.epochs), *tuned)]
         recommended = surrogate.recommend(context.settings, without=named)
-        length, seed = context.header.epochs, context.seed
         return SearchComponents(
             sampler=lambda sampler_seed: make_sampler(surrogate, sampler_seed, cost_floor=cost_floor),
-            pruner=transferred.pruner(assumed, length=length, seed=seed) if pruner else NoPruner(),
+            pruner=_fit_pruner(context, priors, assumed) if pruner else NoPruner(),
             initial_settings=[*tuned, (RECOMMENDATION_NAME, recommended)],
         )
 
@@ -187,7 +193,7 @@ def _bayesian(
 
 def _tuned_default(context: SearchContext) -> list[tuple[str, TransferSettings]]:
     """Returns the tuned default with its name; nothing if it was not recorded."""
-    settings = tuned_default(context.header.epochs)
+    settings = searched_tuned_default(context.header.epochs, equal_lengths=context.equal_lengths)
     return [(TUNED_DEFAULT, settings)] if settings in context.settings else []
 
 
@@ -233,9 +239,23 @@ def _transferred_priors(tables: tuple[RecordedTable, ...]) -> TransferredPriors:
 
 
 def _tpe_with_fit_pruner(context: SearchContext) -> SearchComponents:
-    transferred = _transferred_priors(tuple(context.experience))
-    pruner = transferred.pruner(context.target, length=context.header.epochs, seed=context.seed)
-    return SearchComponents(sampler=tpe, pruner=pruner)
+    priors = _transferred_priors(tuple(context.experience))
+    return SearchComponents(sampler=tpe, pruner=_fit_pruner(context, priors, context.target))
+
+
+def _fit_pruner(context: SearchContext, priors: TransferredPriors, target: Target) -> Pruner:
+    """Returns the fit pruner of a search, or ASHA if the priors have no recorded curves."""
+    length, seed = context.header.epochs, context.seed
+    return priors.pruner(target, length=length, seed=seed, equal_lengths=context.equal_lengths)
+
+
+def _asha(context: SearchContext) -> Pruner:
+    return make_pruner("asha", context.header.epochs, equal_lengths=context.equal_lengths)
+
+
+def _longest(context: SearchContext) -> int:
+    """Returns the number of epochs of the longest recorded run."""
+    return max(settings.epochs for settings in context.settings)
 
 
 for _method in (
@@ -248,7 +268,7 @@ for _method in (
     SearchMethod(
         name="asha",
         description="Random settings; the lower half of the trials is stopped at one third and at two thirds.",
-        build=lambda context: SearchComponents(sampler=_UniformPoolSampler, pruner=AshaPruner(context.header.epochs)),
+        build=lambda context: SearchComponents(sampler=_UniformPoolSampler, pruner=_asha(context)),
     ),
     SearchMethod(name="tpe", description="TPE; no pruning.", build=lambda context: SearchComponents(sampler=tpe)),
     SearchMethod(
@@ -259,12 +279,12 @@ for _method in (
     SearchMethod(
         name="tpe+hyperband",
         description="TPE; Hyperband with a minimum resource of one epoch.",
-        build=lambda context: SearchComponents(sampler=tpe, pruner=hyperband_pruner(context.header.epochs)),
+        build=lambda context: SearchComponents(sampler=tpe, pruner=hyperband_pruner(_longest(context))),
     ),
     SearchMethod(
         name="tpe+asha",
         description="TPE; the lower half of the trials is stopped at one third and at two thirds.",
-        build=lambda context: SearchComponents(sampler=tpe, pruner=AshaPruner(context.header.epochs)),
+        build=lambda context: SearchComponents(sampler=tpe, pruner=_asha(context)),
     ),
     SearchMethod(
         name="guided",
@@ -277,7 +297,11 @@ for _method in (
             ("priors alone", "Guided without pruning.", _bayesian(pruner=False)),
             ("pruner alone", "TPE with the fit pruner.", _tpe_with_fit_pruner),
             ("learned alone", "Guided with recorded tasks but without priors.", _bayesian(heuristics=False)),
-            ("rules alone", "Guided with priors but without recorded tasks.", _bayesian(tables=False)),
+            (
+                "rules alone",
+                "Guided with priors but without recorded tasks and tuned default; as ASHA, it stops the lower half.",
+                _bayesian(tables=False),
+            ),
             ("gain per cost", "Guided; proposals by expected improvement per cost.", _bayesian(cost_floor=0.5)),
             (
                 "without profile",

@@ -31,7 +31,7 @@ _ADAMW_OFFSET = 2.0
 _ONE_HOT_VALUE = math.sqrt(0.5)
 _DEPTH_GRID = np.linspace(0.0, 1.0, 21)
 _KNOT_DEPTHS = np.linspace(0.0, 1.0, len(LAYER_LR_KNOTS))
-_REFERENCE_BATCH = 32
+_REFERENCE_BATCH, _REFERENCE_EPOCHS = 32, 12
 _MIN_DECAY = 1e-7
 _MIN_PENALTY = 1e-4
 # One coordinate would put every fifth pair of teachers within a tenth of its range.
@@ -80,6 +80,20 @@ def encode(settings: Sequence[TransferSettings]) -> FloatArray:
         for recipe, mean in zip(settings, _mean_log_multipliers(settings), strict=True)
     ]
     return np.array(rows).reshape(len(settings), len(coordinate_names()))
+
+
+def encode_with_length(settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
+    """Returns settings as points of `encode` with a last coordinate for the length of the training.
+
+    It is 0 for 12 epochs, and grows by .5 where the length doubles.
+
+    Args:
+        settings: The settings.
+        points: `encode` of the settings, if already computed.
+    """
+    points = encode(settings) if points is None else points
+    lengths = [math.log2(recipe.epochs / _REFERENCE_EPOCHS) / 2 for recipe in settings]
+    return np.asarray(np.c_[points, np.array(lengths).reshape(-1, 1)])
 
 
 def _mean_log_multipliers(settings: Sequence[TransferSettings]) -> list[float]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nbt.settings import TransferSettings
 from nbt.tuning.experience.recorded_table import RecordedTable, TableHeader
-from nbt.tuning.space.encoding import coordinate_names, encode
+from nbt.tuning.space.encoding import coordinate_names, encode_with_length
 from nbt.tuning.surrogate.gaussian_process import Kernel
 from nbt.tuning.surrogate.kernel import default_kernel
 from nbt.tuning.surrogate.logit_score import MAX_GAP_TO_BEST, logit_score, logit_score_variance
@@ -48,7 +48,6 @@ _OTHER_ARCHITECTURE = 0.1
 _REFERENCE_QUANTILE = 0.95
 # Share of the settings of a table that are candidates of proposals, and their number at most.
 _BEST_SHARE, _MAX_BEST = 0.3, 12
-_REFERENCE_EPOCHS = 12
 # The model's time grows with the third power of the number of settings, its memory with the second.
 _MAX_SETTINGS = 3000
 
@@ -86,7 +85,7 @@ class ExperienceModel:
             return None
         tasks = tuple(target_from_header(found.header) for found in recorded)
         table = np.repeat(np.arange(len(recorded)), counts)
-        points = np.concatenate([_points(found.settings) for found in recorded])
+        points = np.concatenate([encode_with_length(found.settings) for found in recorded])
         scores = np.concatenate([found.scores for found in recorded])
         noise = np.concatenate([found.noise for found in recorded]) + _NOISE_VARIANCE
         covariance = _kernel().covariance_between(points, points)
@@ -129,7 +128,7 @@ class TaskExperience:
             settings: Settings to predict.
             points: `encode` of the settings, if already computed.
         """
-        return self._predict(_points(settings, points)) - self._median
+        return self._predict(encode_with_length(settings, points)) - self._median
 
     @property
     def similarities(self) -> dict[str, float]:
@@ -205,13 +204,6 @@ class _RecordedScores:
         kept = np.sort(np.concatenate([order[: count // 2], spread]))
         settings = tuple(self.settings[i] for i in kept)
         return _RecordedScores(self.header, settings, self.scores[kept], self.noise[kept])
-
-
-def _points(settings: Sequence[TransferSettings], points: FloatArray | None = None) -> FloatArray:
-    """Returns encoded settings with a coordinate for the length of the training."""
-    points = encode(settings) if points is None else points
-    lengths = [math.log2(recipe.epochs / _REFERENCE_EPOCHS) / 2 for recipe in settings]
-    return np.asarray(np.c_[points, np.array(lengths).reshape(-1, 1)])
 
 
 def _kernel() -> Kernel:

@@ -11,7 +11,7 @@ from nbt.tuning.benchmark.ground_truth import denoise_accuracies, estimate_groun
 from nbt.tuning.benchmark.tabular import FloatArray, TabularBenchmark
 from nbt.tuning.experience.recorded_table import RecordedRun
 from nbt.tuning.space.encoding import encode
-from tests.tuning.benchmark.tables import SPACE, make_curve, make_table, true_accuracy
+from tests.tuning.benchmark.tables import LENGTH, SPACE, make_curve, make_table, true_accuracy
 
 
 def test_the_test_accuracy_is_the_mean_over_seeds() -> None:
@@ -181,3 +181,21 @@ def test_tables_without_test_accuracies_are_rejected() -> None:
     )
     with pytest.raises(UsageError, match="without test accuracies"):
         estimate_ground_truth(TabularBenchmark(unwatched, SPACE))
+
+
+def test_settings_that_differ_in_length_alone_are_not_smoothed_together() -> None:
+    long = make_table(40, noise=0.03)
+    short = [
+        dataclasses.replace(
+            run,
+            setting=run.setting + 100,
+            settings=run.settings.replace(epochs=LENGTH // 2),
+            curve=make_curve(run.val_accuracy - 0.2, (run.test_accuracy or 0.0) - 0.2, LENGTH // 2),
+        )
+        for run in long.runs
+    ]
+    benchmark = TabularBenchmark(dataclasses.replace(long, runs=[*long.runs, *short]), SPACE)
+    smoothed = estimate_ground_truth(benchmark).smoothed
+    is_long = np.array([setting.settings.epochs == LENGTH for setting in benchmark.settings])
+    best = [np.sort(smoothed[mask])[-8:].mean() for mask in (is_long, ~is_long)]
+    assert best[0] - best[1] == pytest.approx(0.2, abs=0.05)

@@ -24,7 +24,7 @@ from nbt.tuning.benchmark.nearest_sampler import PoolSampler
 from nbt.tuning.benchmark.runner import replay_search
 from nbt.tuning.benchmark.tabular import TabularBenchmark
 from nbt.tuning.experience.recorded_table import RecordedTable
-from nbt.tuning.pruners.base import AshaPruner, NoPruner
+from nbt.tuning.pruners.base import AshaPruner, NoPruner, PositionHalvingPruner
 from nbt.tuning.pruners.fit_pruner import FitPruner
 from nbt.tuning.samplers.bayesian import BayesianSampler
 from nbt.tuning.surrogate.prior_surrogate import RECORDED_TASKS
@@ -105,7 +105,7 @@ class TestComponents:
             ("priors alone", True, NoPruner),
             ("pruner alone", False, FitPruner),
             ("learned alone", True, FitPruner),
-            ("rules alone", True, FitPruner),
+            ("rules alone", True, AshaPruner),
         ],
     )
     def test_sampler_and_pruner(self, benchmark: TabularBenchmark, name: str, guided: bool, pruner: type) -> None:
@@ -159,6 +159,19 @@ class TestComponents:
             initial = build(name, benchmark, settings=[*recorded, tuned_default(LENGTH)]).initial_settings
             assert [origin for origin, _ in initial] == expected
             assert len({settings for _, settings in initial}) == len(initial)
+
+    def test_lengths_that_differ_have_their_own_tuned_default_and_pruners(self) -> None:
+        halves = [
+            dataclasses.replace(run, settings=run.settings.replace(epochs=LENGTH // 2), curve=run.curve[: LENGTH // 2])
+            for run in target_table().runs[:20]
+        ]
+        mixed = TabularBenchmark(dataclasses.replace(target_table(), runs=[*halves, *target_table().runs[20:]]), SPACE)
+        recorded = [setting.settings for setting in mixed.settings]
+        for length, expected in ((2 * LENGTH, [TUNED_DEFAULT, RECOMMENDATION_NAME]), (LENGTH, [RECOMMENDATION_NAME])):
+            components = build("guided", mixed, space=mixed.space, settings=[*recorded, tuned_default(length)])
+            assert [origin for origin, _ in components.initial_settings] == expected
+        for name in ("asha", "tpe+asha", "rules alone"):
+            assert isinstance(build(name, mixed, space=mixed.space).pruner, PositionHalvingPruner)
 
     def test_without_a_profile_the_target_has_its_validation_images_alone(self, benchmark: TabularBenchmark) -> None:
         sampler = build("without profile", benchmark).sampler(0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbt.settings import SETTINGS, FieldRule, TransferSettings
-from nbt.tuning.space.encoding import coordinate_names, encode, log_effective_lr
+from nbt.tuning.space.encoding import coordinate_names, encode, encode_with_length, log_effective_lr
 from nbt.tuning.space.sampling import sample_params
 from nbt.tuning.space.space import Space, space_names
 from nbt.tuning.surrogate.kernel import default_kernel
@@ -172,3 +172,11 @@ class TestTechniques:
         """A new technique must not change the models of recorded tables."""
         assert np.allclose(default_kernel().length_scales, 0.7 * np.sqrt(22))
         assert len(default_kernel().length_scales) == len(coordinate_names()) > 22
+
+
+def test_length_is_the_last_coordinate_on_a_logarithmic_scale() -> None:
+    settings = [TransferSettings(epochs=epochs) for epochs in (6, 12, 24)]
+    points = encode_with_length(settings)
+    np.testing.assert_array_equal(points[:, :-1], encode(settings))
+    assert points[:, -1].tolist() == [-0.5, 0.0, 0.5]
+    np.testing.assert_array_equal(encode_with_length(settings, encode(settings)), points)
