@@ -128,7 +128,6 @@ def _search(
             config = config.replace(study=_study_name(config, search_space))
         else:
             loaded = _load_task(task, config, progress)
-            check_latency(loaded, config)
         for folder in (loaded.dataset, config.source_data):
             check_outside("--out", config.out, folder)
         _check_metric(config.metric, loaded)
@@ -297,8 +296,10 @@ def _open_search(
     facts = _describe_data(task)
     url, fresh = resolve_storage(prepared.options.storage), prepared.options.fresh
     _check_output_folders(prepared, fresh_name(url, prepared.config.name) if fresh else prepared.config.name)
-    engine = prepared.engine.make(task, prepared.progress)
     found = None if fresh else find_study(url, prepared.config.name)
+    if prepared.candidates is None:
+        check_latency(task, prepared.options, found)
+    engine = prepared.engine.make(task, prepared.progress)
     source = None if found is None else found.source
     if source is None:
         source = _measure_source(task)

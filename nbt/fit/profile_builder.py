@@ -39,7 +39,7 @@ from nbt.fit.profile_cache import profile_path, read_profile, write_profile
 from nbt.fit.ridge import ridge_accuracy_from_spectrum, ridge_head
 from nbt.fit.sampling import draw_sample
 from nbt.fit.similarity import label_similarity, relative_emd_similarity
-from nbt.fit.source_means import class_means
+from nbt.fit.source_means import class_means, means_of_source_data
 from nbt.fit.spectrum import Spectrum, one_hot
 from nbt.fit.transrate import transrate_from_spectrum
 from nbt.fit.validation import IntArray, check_labels
@@ -91,7 +91,8 @@ def profile_fit(
         samples: Maximum number of images; None is 1000, or two per class if that is more.
         seed: Seed of the sample, the random weights and N-LEEP, 0 or more.
         device: Device of the computation; the first GPU, else the CPU, when None.
-        source_means: Mean features of the source classes (`nbt.fit.source_class_means`); the task's when None.
+        source_means: Mean features of the source classes (`nbt.fit.source_class_means`); when None the task's, or those
+            of its source images.
         progress: Called as progress(description, done, total) after every step.
         cache: Whether to read and write the cache.
 
@@ -112,8 +113,8 @@ def profile_fit(
         0 ...
     """
     index = draw_sample(task.labels, task.split.train, samples, seed)
-    means = source_means or task.source_means
     torch_device = pick_device(None if device is None else str(device))
+    means = source_means or task.source_means or means_of_source_data(task, torch_device, seed=seed)
     path = profile_path(_cache_identity(task, index, seed, torch_device, means)) if cache else None
     profile = None if path is None else read_profile(path)
     if profile is None:

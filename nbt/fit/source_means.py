@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nbt.data.image_store import decode_images
+from nbt.data.image_store import ImageStore, decode_images
 from nbt.data.listing import listing_from_files
 from nbt.data.readers.image_folder import read_image_folder
 from nbt.devices import pick_device
@@ -57,11 +57,34 @@ def source_class_means(
     sample = listing.take(_draw_per_class(listing.labels, per_class, seed))
     images, kept = decode_images(sample.items, task.image_size, progress=progress)
     torch_device = pick_device(None if device is None else str(device))
-    model = task.build_model(device=torch_device)
-    features = compute_features(model, dataclasses.replace(task, images=images), np.arange(len(kept)), torch_device)
-    means, present = class_means(features, sample.labels[kept])
+    means, present = _means_of(task, images, np.arange(len(kept)), sample.labels[kept], torch_device)
     counts = np.bincount(listing.labels, minlength=len(listing.class_names))[present]
     return SourceClassMeans(means, counts.astype(np.int64), tuple(listing.class_names[i] for i in present))
+
+
+def means_of_source_data(task: Task, device: torch.device, *, seed: int = 0) -> SourceClassMeans | None:
+    """Computes the mean features of the classes of a task's source images; None for a task without them.
+
+    Args:
+        task: The task.
+        device: Device of the computation.
+        seed: Seed of the draw of at most `IMAGES_PER_CLASS` images per class, 0 or more.
+    """
+    source = task.source_data
+    if source is None:
+        return None
+    index = _draw_per_class(source.labels, IMAGES_PER_CLASS, seed)
+    means, present = _means_of(task, source.images, index, source.labels[index], device)
+    counts = np.bincount(source.labels)[present]
+    return SourceClassMeans(means, counts.astype(np.int64), tuple(f"output {i}" for i in present))
+
+
+def _means_of(
+    task: Task, images: ImageStore, index: IntArray, labels: IntArray, device: torch.device
+) -> tuple[npt.NDArray[np.float32], IntArray]:
+    """Returns `class_means` of some images through the pretrained weights of a task."""
+    model = task.build_model(device=device)
+    return class_means(compute_features(model, dataclasses.replace(task, images=images), index, device), labels)
 
 
 def class_means(features: npt.NDArray[np.float32], labels: IntArray) -> tuple[npt.NDArray[np.float32], IntArray]:

@@ -247,6 +247,24 @@ def test_bounds_leave_backbones_out_by_name(monkeypatch: pytest.MonkeyPatch) -> 
         nbt.search("digits", budget=2, fresh=True, **QUICK, **bounds)
 
 
+def test_a_latency_that_is_measured_again_does_not_refuse_a_stored_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.models import size
+
+    latencies = [2.0]
+    monkeypatch.setattr(size, "measure_latency", lambda model, image_size: latencies[-1])
+    options = {name: value for name, value in QUICK.items() if name != "backbones"}
+    options |= {"backbone": "conv3(width=8)", "weights": "none", "max_latency": 5.0}
+    nbt.search("digits", budget=2, **options)
+    latencies.append(9.0)
+    assert len(nbt.search("digits", budget=3, **options).record.trials) >= 3
+    message = "takes 9 ms for an image of 28 px on this device, longer than the 5 ms"
+    with pytest.raises(UsageError, match=message):
+        nbt.search("digits", budget=2, fresh=True, **options)
+    with pytest.raises(UsageError, match="longer than the 4 ms"):
+        nbt.search("digits", budget=3, **{**options, "max_latency": 4.0})
+    assert len(list_studies(resolve_storage(None))) == 1
+
+
 def test_a_backbone_at_two_sizes_is_left_out_at_one_of_them_on_resume_too(monkeypatch: pytest.MonkeyPatch) -> None:
     from nbt.models import size
 

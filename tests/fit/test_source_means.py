@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ from nbt.data.readers.digits import read_digits
 from nbt.devices import pick_device
 from nbt.errors import UsageError
 from nbt.fit.activations import compute_features
-from nbt.fit.source_means import class_means, source_class_means
+from nbt.fit.profile_builder import profile_fit
+from nbt.fit.source_means import class_means, means_of_source_data, source_class_means
 from nbt.models.weights import load_pretrained_weights
 from nbt.paths import cache_folder
+from nbt.task.load import load_task
 from nbt.task.task import Task
 from nbt.training.digits_source import _make_source_task
 from nbt.training.pretrain.scheme_sources import SourceRecipe
 from nbt.training.pretrain.source_cache import read_source
+from tests.source_images import BACKBONE, PER_CLASS, save_source_images, save_source_weights
 
 
 def write_images(folder: Path, n: int, level: int) -> None:
@@ -53,6 +57,20 @@ def test_test_images_of_a_source_are_ignored(encoder: Task, tmp_path: Path) -> N
         for name in ("a", "b"):
             write_images(tmp_path / role / name, n, 100)
     assert source_class_means(encoder, tmp_path, device="cpu").counts.tolist() == [3, 3]
+
+
+def test_source_images_of_a_task_give_the_means_and_the_similarity(tmp_path: Path) -> None:
+    weights, images = save_source_weights(tmp_path / "weights.safetensors"), save_source_images(tmp_path / "images")
+    task = load_task("digits", backbone=BACKBONE, weights=weights, shots=24, source_data=images)
+    device = pick_device("cpu")
+    found, of_folder = means_of_source_data(task, device), source_class_means(task, images, device="cpu")
+    assert found is not None
+    np.testing.assert_allclose(found.means, of_folder.means, atol=1e-5)
+    assert found.counts.tolist() == of_folder.counts.tolist() == [PER_CLASS] * 5
+    with_images, without = (profile_fit(t, samples=60, cache=False) for t in (task, replace(task, source_data=None)))
+    assert with_images.scalars["emd_similarity"] > 0
+    assert "emd_similarity" not in without.scalars
+    assert means_of_source_data(replace(task, source_data=None), device) is None
 
 
 def test_a_folder_without_classes_is_refused(encoder: Task, tmp_path: Path) -> None:
