@@ -85,7 +85,9 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
     """
     listed = check_candidates(config.backbones)
     skipped = {} if stored is None else stored.left_out
-    is_known = stored is not None and _bounds(stored.search_config()) == _bounds(config)
+    # A study that was killed while it began may lack what is known of its backbones.
+    is_measured = stored is not None and bool(stored.candidates)
+    is_known = stored is not None and is_measured and _bounds(stored.search_config()) == _bounds(config)
     loaded, left_out = _load_all(listed, config, skipped, None if is_known else config, progress)
     if config.source_data is not None:
         loaded = _with_source_data(loaded, config.source_data, progress)
@@ -104,17 +106,17 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
         entries.append((found, item, task))
     records: dict[str, CandidateRecord] = {}
     profiles: dict[str, dict[str, Any]] = {}
-    if known:
-        places = {identity: place for place, identity in enumerate(known)}
-        entries.sort(key=lambda entry: places.get(entry[0].identity, len(places)))
-    else:
+    if not is_measured:
         for found, item, task in entries:
             profile = _measure(task, progress)
             if profile is not None:
                 profiles[found.name] = profile
             records[found.name] = _record(found, item, task, profile)
-        if config.heuristics:
-            entries.sort(key=lambda entry: -_expected(records[entry[0].name]))
+    if known:
+        places = {identity: place for place, identity in enumerate(known)}
+        entries.sort(key=lambda entry: places.get(entry[0].identity, len(places)))
+    elif config.heuristics:
+        entries.sort(key=lambda entry: -_expected(records[entry[0].name]))
     (_, _, reference), *others = entries
     configs = tuple(found for found, _, _ in entries)
     costs = _relative_costs(configs)

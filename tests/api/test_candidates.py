@@ -247,6 +247,22 @@ def test_bounds_leave_backbones_out_by_name(monkeypatch: pytest.MonkeyPatch) -> 
         nbt.search("digits", budget=2, fresh=True, **QUICK, **bounds)
 
 
+def test_a_study_that_was_killed_before_its_backbones_were_stored_is_resumed_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def kill(*args: Any) -> None:
+        raise NbtError("killed")
+
+    bounds = {"max_parameters": 5000}
+    with monkeypatch.context() as context, pytest.raises(NbtError, match="killed"):
+        context.setattr("nbt.tuning.storage.study_store.StudyStore.put_candidates", kill)
+        nbt.search("digits", budget=2, **QUICK, **bounds)
+    record = nbt.search("digits", budget=2, **QUICK, **bounds).record
+    assert [found.name for found in record.candidates] == [found.name for found in record.config.candidates]
+    assert all(found.probe is not None for found in record.candidates)
+    assert "conv3(width=16) with weights none" in record.left_out
+
+
 def test_a_latency_that_is_measured_again_does_not_refuse_a_stored_study(monkeypatch: pytest.MonkeyPatch) -> None:
     from nbt.models import size
 
