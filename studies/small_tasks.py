@@ -1,4 +1,4 @@
-"""The data sets of `tasks.yaml` with one small backbone, and trainings of recipes on them."""
+"""The data sets of `tasks.yaml` with one backbone, by default a small one, and trainings of recipes on them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import nbt
 from nbt.settings import TransferSettings, repair
 from nbt.task.summary import dataset_summary
 from nbt.task.task import Task
 from nbt.training.evaluation import evaluate_model
-from nbt.training.fine_tune import fine_tune
+from nbt.training.fine_tune import FineTuneResult, fine_tune
 from nbt.training.worker.context import WorkerContext
 from nbt.tuning.baseline_recipes import default_recipe
 from nbt.tuning.experience.folder import load_experience
@@ -36,21 +37,19 @@ class Tasks:
 
     Args:
         shared: Folder with data/ and weights/.
+        backbone: Name of the backbone.
+        weights: File of its weights, or "none"; when None those of the small backbone in `shared`.
     """
 
-    def __init__(self, shared: Path) -> None:
+    def __init__(self, shared: Path, backbone: str = BACKBONE, weights: Path | str | None = None) -> None:
         self._shared, self._contexts = shared, dict[tuple[str, int], WorkerContext]()
+        self._backbone, self._weights = backbone, shared / WEIGHTS if weights is None else weights
 
     def train(self, name: str, settings: TransferSettings, seed: int, split_seed: int = 0) -> dict[str, Any]:
         """Trains a recipe and returns its accuracies on validation and test images and its CPU time in seconds."""
         context = self._context(name, split_seed)
         task, started = context.task, time.process_time()
-        training = fine_tune(task, settings, seed, context=context)
-        try:
-            while True:
-                next(training)
-        except StopIteration as end:
-            result = end.value
+        result = _fine_tuned(context, settings, seed)
         seconds, last = time.process_time() - started, result.curve[-1]
         test = task.split.test
         if len(test) > MAX_TEST_IMAGES:
@@ -64,6 +63,11 @@ class Tasks:
             "cpu_seconds": round(seconds, 2),
             "curve": [[_rounded(getattr(epoch, name)) for name in CURVE] for epoch in result.curve],
         }
+
+    def trained_state(self, name: str, settings: TransferSettings, seed: int) -> dict[str, torch.Tensor]:
+        """Trains a recipe and returns the weights of units and head, which can be saved as weights of a task."""
+        state = _fine_tuned(self._context(name, 0), settings, seed).model.state_dict()
+        return {key: tensor.clone() for key, tensor in state.items() if key.startswith(("units.", "head."))}
 
     def task(self, name: str, split_seed: int = 0) -> Task:
         """Returns a task."""
@@ -81,10 +85,24 @@ class Tasks:
         key = name, split_seed
         if key not in self._contexts:
             dataset = name if name == "digits" else self._shared / "data" / name
-            weights = self._shared / WEIGHTS
-            options: dict[str, Any] = {"backbone": BACKBONE, "weights": weights, "image_size": IMAGE_SIZE}
+            options: dict[str, Any] = {
+                "backbone": self._backbone,
+                "weights": self._weights,
+                "image_size": IMAGE_SIZE,
+            }
             self._contexts[key] = WorkerContext(nbt.load_task(dataset, seed=split_seed, progress=False, **options))
         return self._contexts[key]
+
+
+def _fine_tuned(context: WorkerContext, settings: TransferSettings, seed: int) -> FineTuneResult:
+    """Returns the result of a complete training."""
+    training = fine_tune(context.task, settings, seed, context=context)
+    try:
+        while True:
+            next(training)
+    except StopIteration as end:
+        result: FineTuneResult = end.value
+        return result
 
 
 def _rounded(value: float | None) -> float | None:
