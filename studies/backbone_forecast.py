@@ -5,8 +5,8 @@ with the data set left out. A row is a data set and a backbone with its weights:
 profile, and the test accuracy of the settings with the best validation accuracy
 
 - among the 27 to 220 settings of a recorded table, or
-- among three learning rates of plain fine-tuning, from the runs of `studies/fit_validity.py` at several numbers of
-  pretrained units. Only backbones with BatchNorm are used: these rates do not train the others.
+- among three learning rates of plain fine-tuning at several numbers of pretrained units, from the runs of an older
+  design of `studies/fit_validity.py`. Only backbones with BatchNorm are used: these rates do not train the others.
 
     python studies/backbone_forecast.py     # seconds; writes studies/recorded/backbones.csv, studies/results/*.md
 """
@@ -41,7 +41,7 @@ def table_rows() -> list[dict[str, object]]:
 
 
 def fit_validity_rows() -> list[dict[str, object]]:
-    """Returns a row per starting point of `studies/fit_validity.py`."""
+    """Returns a row per starting point of the older design of `studies/fit_validity.py`."""
     items = [
         {json.dumps(line["item"]): line for line in map(json.loads, path.read_text().splitlines())}
         for path in (HERE / "results" / f"fit_validity_{kind}.jsonl" for kind in ("profiles", "runs"))

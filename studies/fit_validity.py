@@ -1,351 +1,297 @@
-"""Study: do the fit measures predict the accuracy after fine-tuning?
+"""Study: do the fit measures and the forecast rank candidates as fine-tuning does, and how many points is it off?
 
-Fine-tunes real backbones on real images and computes, for every measure of `nbt fit`, the weighted Kendall tau between
-the measure and the fine-tuned test accuracy
+Claim: the calibrated forecast (`nbt.tuning.experience.backbone_forecast`), by which a search judges its backbones
+before the first trial, ranks pretrained candidates on a new data set better than size and ImageNet accuracy do, and
+tells their accuracy with a smaller error than a constant does.
 
-- across *backbones* for one target: ImageNet weights and random initialisations of the same architectures;
-- across *transfer depths* for one backbone: the number of units, counted from the input, that are pretrained.
+16 candidates on each of the ten judging data sets, at 64 px:
 
-The tables include the trivial baselines: model size, the share of units that are pretrained (for backbones: whether
-they are pretrained), and the ridge probe of the last unit. Targets are small: 64 px, 15 images per class of CUB-50.
-Every accuracy is the mean over the seeds, for the recipe with the best validation accuracy: SGD with a learning rate of
-.0003, .003 or .03, and AdamW for squeezenet, which has no BatchNorm and does not train with SGD at these rates.
+- the four shared networks with ImageNet weights;
+- the same four with random weights;
+- `mobilenet_v2(width_mult=0.35)`, further trained from the ImageNet weights with the default recipe on each of eight
+  tuning data sets, none of which is a target. These have one size and one ImageNet accuracy, that of their network.
 
-    python studies/fit_validity.py run --shared ../shared        # resumable; 1 to 2 hours on one core
-    python studies/fit_validity.py run --shared ../shared      # resumable; one process per core
-    python studies/fit_validity.py profile --shared ../shared    # measures the same starting points; minutes
-    python studies/fit_validity.py report                        # writes studies/results/fit_validity.{json,md}
+Every candidate has a fit profile of the target's training images and is fine-tuned with two recipes of 12 epochs: the
+default recipe, and a rate of .03, which suits random weights; the network without BatchNorm, which does not learn at
+these rates, has one with AdamW. Its accuracy is that on the test images after the last epoch, mean over seeds, of the
+recipe with the better validation accuracy. The forecast is calibrated on the best of more recipes and may lie above.
 
-Runs and profiles are stored in `studies/results/fit_validity_{runs,profiles}*.jsonl`, one line per starting point.
+Results: the weighted Kendall tau of every measure with these accuracies per target, mean over targets, for all
+candidates, the pretrained ones (all but random weights), and the further trained ones. Measures for which lower is
+better are negated; one that some candidates lack (LEEP needs the classifier of the source) ranks the others; one that
+is the same for all has tau 0. The error is the mean absolute one in points, beside that of a constant (the mean
+accuracy on the other targets) and of the last layer's ridge probe, taken as a forecast. Intervals are 95 % of a
+bootstrap over targets, which is somewhat too narrow for ten.
+
+Rule, on the forecast: *confirmed* if its tau among the pretrained candidates has an interval above 0, so have its
+differences from size and from ImageNet accuracy there, its error over all candidates is smaller than that of the
+constant (interval of the difference below 0), and its 80 % interval covers 70 to 90 % of the accuracies; *confirmed in
+part* if that tau or that difference of errors alone is clear; else *not confirmed*. The forecast is a function of
+ridge probe and kNN; its difference from the probe is reported and decides nothing. There is no verdict before all rows
+of the first seed exist. All other measures are exploratory, some 20 at once.
+
+Cut for time (two cores): depths of transfer, which the study had before; four recipes per candidate; two of the ten
+tuning data sets (digits, of another kind, and corn4, the smallest); more than two seeds.
+
+    python studies/fit_validity.py run --shared ../shared      # resumable; 2 to 2.5 hours on two idle cores
+    python studies/fit_validity.py report                      # writes studies/results/fit_validity.{json,md,svg}
+
+Rows: `studies/results/fit_candidates.jsonl`, made by `fit_candidates.py`; the further trained weights are in the cache
+of nbt. On the rows of the former design, `fit_validity_{runs,profiles}.jsonl`, `backbone_forecast.py` calibrates the
+forecast; none of them is of a target.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import functools
 import json
 import math
-import platform
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shards import add_shard_option, start_shards
+from fit_candidates import (
+    ALL,
+    CANDIDATES,
+    PRETRAINED,
+    PROFILE,
+    SEEDS,
+    SUBSETS,
+    TARGETS,
+    Candidate,
+    all_keys,
+    key_of,
+    train_all,
+)
+from machine import machine
+from scipy.stats import weightedtau
+from shards import study_parser
+from small_tasks import EPOCHS, IMAGE_SIZE
+from study_command import run_study
+from study_rows import Row, latest_rows
 
-RESULTS = Path(__file__).parent / "results"
-SEEDS = (0, 1)
-# AdamW is for networks without BatchNorm, whose features are not scaled and which SGD does not train at these rates.
-RECIPES: dict[str, dict[str, Any]] = {
-    "sgd .0003": {"body_lr": 0.0003, "head_lr": 0.003},
-    "sgd .003": {"body_lr": 0.003, "head_lr": 0.003},
-    "sgd .03": {"body_lr": 0.03, "head_lr": 0.03},
-    "adamw .0003": {"body_lr": 0.0003, "head_lr": 0.001, "optimizer": "adamw"},
-}
-WITHOUT_NORM = ("squeezenet1_0",)
-EPOCHS = 8
-SMALL = "mobilenet_v2(width_mult=0.35)"
-WEIGHTS = {
-    SMALL: "weights/mobilenet_v2_035-imagenet.pth",
-    "mobilenet_v2": "weights/mobilenet_v2-imagenet.pth",
-    "squeezenet1_0": "weights/squeezenet1_0-imagenet.pth",
-}
-TARGETS: dict[str, dict[str, Any]] = {
-    "digits": {"dataset": "digits"},
-    "sketch7": {"dataset": "data/sketch7", "image_size": 64},
-    "dtd10": {"dataset": "data/dtd10", "image_size": 64},
-    "cub50": {"dataset": "cub", "data_dir": "data", "shots": 15, "image_size": 64},
-}
-UNITS = {"conv3": 3, SMALL: 19, "squeezenet1_0": 9, "mobilenet_v2": 19}
-DEPTHS = {SMALL: 7, "squeezenet1_0": 5, "conv3": 4}
-BOOTSTRAP = 2000
-# Higher is better for all other measures.
+from nbt.tuning.experience.backbone_forecast import forecaster_without
+
+RESULTS = Path(__file__).resolve().parent / "results"
+ROWS = RESULTS / "fit_candidates.jsonl"
+REPORT, FIGURE, VALUES = (RESULTS / f"fit_validity.{suffix}" for suffix in ("md", "svg", "json"))
+BOOTSTRAP = 10_000
+SIZE, TOP_1, PROBE, FORECAST = "parameters", "ImageNet accuracy", "ridge_accuracy", "forecast"
+ABOVE, CONSTANT, COVERAGE, DIFFERENCE = "ridge above random", "constant", "coverage", "forecast minus constant"
+LABELS = {SIZE: "size", PROBE: "ridge probe of the last layer", COVERAGE: "80 % interval covers, %"}
 LOWER_IS_BETTER = ("mean_shift", "variance_shift", "dead_channels")
 FACTS = (
     *("classes", "train_images", "images_per_class", "smallest_class", "imbalance", "samples"),
     *("image_size", "units", "feature_dim"),
 )
-TRIVIAL = ("pretrained_share", "parameters", "ridge_accuracy")
+Interval = tuple[float | None, float | None, float | None]  # mean, lower and upper bound
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One starting point of fine-tuning: a backbone whose first `kept` units are pretrained.
+@dataclass(frozen=True)
+class Point:
+    """What is known of a candidate on a target.
 
     Attributes:
-        target: Key of `TARGETS`.
-        backbone: Key of `UNITS`.
-        kept: Number of units, counted from the input, that keep pretrained weights.
+        target: The target.
+        candidate: The candidate.
+        accuracy: Test accuracy after fine-tuning, 0 ... 1.
+        measures: Name -> value, greater for a better candidate.
+        interval: The 80 % interval of the forecast.
     """
 
     target: str
-    backbone: str
-    kept: int
-
-    def groups(self) -> Iterator[tuple[str, str, str]]:
-        """Yields the groups in which it is ranked: kind, target, backbone."""
-        if self.kept in (0, UNITS[self.backbone]):
-            yield "backbone", self.target, "all"
-        if self.kept in depths(self.target, self.backbone):
-            yield "depth", self.target, self.backbone
-
-
-def items() -> Iterator[Item]:
-    """Yields all starting points."""
-    for target in TARGETS:
-        for backbone in UNITS if target == "digits" else WEIGHTS:
-            for kept in sorted({0, UNITS[backbone], *depths(target, backbone)}):
-                yield Item(target, backbone, kept)
-
-
-def depths(target: str, backbone: str) -> set[int]:
-    """Returns the numbers of pretrained units that are compared for a backbone; empty for some backbones."""
-    steps = DEPTHS.get(backbone, 0) if (backbone == "conv3") == (target == "digits") else 0
-    return {round(UNITS[backbone] * step / (steps - 1)) for step in range(steps)}
-
-
-@functools.lru_cache(maxsize=1)
-def load(target: str, backbone: str, shared: str) -> Any:
-    """Returns the task of a target with a backbone and its pretrained weights."""
-    import nbt
-
-    options = dict(TARGETS[target])
-    if target != "digits":
-        root = Path(shared)
-        options["data_dir"] = str(root / options["data_dir"]) if "data_dir" in options else None
-        if options["dataset"].startswith("data/"):
-            options["dataset"] = str(root / options["dataset"])
-    if backbone in WEIGHTS:
-        options |= {"weights": str(Path(shared) / WEIGHTS[backbone]), "image_size": 64}
-    return nbt.load_task(backbone=backbone, **options)
-
-
-def starting_task(item: Item, shared: str) -> Any:
-    """Returns the task of an item; its w0 are the weights that fine-tuning starts from."""
-    from nbt.models.weights import random_unit_state
-
-    task = load(item.target, item.backbone, shared)
-    random_state = random_unit_state(task.backbone, task.image_size, 0)
-    mixed = {n: tensor if int(n.split(".")[1]) < item.kept else random_state[n] for n, tensor in task.w0.items()}
-    return dataclasses.replace(task, w0=mixed, weights=f"first {item.kept} of {UNITS[item.backbone]} units pretrained")
-
-
-def fine_tune_item(item: Item, shared: str) -> dict[str, Any]:
-    """Fine-tunes from one starting point, and returns [validation, test] accuracy by recipe and seed."""
-    from nbt.settings import TransferSettings
-    from nbt.training.results import TrialSpec
-    from nbt.training.run_trial import run_trial
-    from nbt.training.worker.context import WorkerContext
-
-    task = starting_task(item, shared)
-    context = WorkerContext(task)
-    accuracies: dict[str, list[list[float | None]]] = {}
-    for name, recipe in RECIPES.items():
-        if name.startswith("adamw") and item.backbone not in WITHOUT_NORM:
-            continue
-        settings = TransferSettings(epochs=EPOCHS, **recipe)
-        specs = [TrialSpec(key="one", settings=settings, seed=seed, evaluate_test=True) for seed in SEEDS]
-        results = [run_trial(spec, context, no_stop) for spec in specs]
-        accuracies[name] = [
-            [0.0, 0.0] if result.diverged else [result.curve[-1].val_accuracy, result.test_accuracy]
-            for result in results
-        ]
-    context.close()
-    return accuracies
-
-
-def profile_item(item: Item, shared: str) -> dict[str, Any]:
-    """Returns the fit profile of one starting point."""
-    from nbt.fit import profile_fit
-
-    profile = profile_fit(starting_task(item, shared), cache=False)
-    return profile.with_facts(dataset=item.target).to_dict()  # the name instead of a path on this machine
-
-
-def no_stop(result: Any) -> None:
-    """Receives a result of a run, and never stops the run."""
-
-
-def collect(kind: str, args: argparse.Namespace, *, compute: Callable[[Item, str], dict[str, Any]]) -> None:
-    """Computes and stores the missing items of this shard, one line per item.
-
-    Args:
-        kind: "runs" or "profiles", which is part of the file name and the key of the result.
-        args: `shard`, "I/N", and `shared`, the folder with data/ and weights/.
-        compute: Returns the result of an item.
-    """
-    start_shards(args)
-    part, parts = (int(number) for number in args.shard.split("/"))
-    path = RESULTS / f"fit_validity_{kind}{'' if parts == 1 else part}.jsonl"
-    done = read(kind)
-    missing = [item for index, item in enumerate(items()) if index % parts == part and item not in done]
-    for count, item in enumerate(missing, start=1):
-        value = compute(item, args.shared)
-        with path.open("a") as file:
-            file.write(json.dumps({"item": dataclasses.asdict(item), kind: value}) + "\n")
-        print(f"{count} of {len(missing)}: {item}", flush=True)
-
-
-def read(kind: str) -> dict[Item, Any]:
-    """Returns the stored results of all shards by item."""
-    lines = [json.loads(line) for path in sorted(RESULTS.glob(f"fit_validity_{kind}*.jsonl")) for line in path.open()]
-    return {Item(**line["item"]): line[kind] for line in lines}
-
-
-def read_both() -> list[tuple[Item, dict[str, Any]]]:
-    """Returns accuracies and measures of every item that is both fine-tuned and profiled."""
-    profiles = read("profiles")
-    return [
-        (item, {"accuracies": accuracies, "measures": measures_of(item, profiles[item])})
-        for item, accuracies in read("runs").items()
-        if item in profiles
-    ]
-
-
-def measures_of(item: Item, profile: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the measures of one item; those for which lower is better are negated."""
-    values = {name: value for name, value in profile["scalars"].items() if value is not None}
-    values["gain_of_last_unit"] = values["ridge_accuracy"] - values["ridge_accuracy_random"]
-    values["pretrained_share"] = item.kept / UNITS[item.backbone]
-    return {
-        name: -value if name in LOWER_IS_BETTER else value
-        for name, value in values.items()
-        if name not in FACTS and not name.endswith("_random")
-    }
-
-
-def fine_tuned_accuracy(line: Mapping[str, Any], seeds: Sequence[int]) -> float:
-    """Returns the mean test accuracy over seeds of the recipe with the best mean validation accuracy."""
-    means = [np.mean([runs[seed] for seed in seeds], axis=0) for runs in line["accuracies"].values()]
-    return float(max(means, key=lambda mean: mean[0])[1])
-
-
-def weighted_tau(measure: Sequence[float], accuracy: Sequence[float]) -> float:
-    """Returns the weighted Kendall tau, which weights exchanges among the best items most; 0 for a constant measure."""
-    from scipy.stats import weightedtau
-
-    if len(set(measure)) < 2 or len(set(accuracy)) < 2:
-        return 0.0
-    return float(weightedtau(measure, accuracy).statistic)
-
-
-Group = list[tuple[Item, dict[str, Any]]]
-
-
-def tau_of(name: str, group: Group, seeds: Sequence[int]) -> float:
-    """Returns the tau of a measure over the items of a group that have it; NaN for fewer than three items."""
-    lines = [line for _, line in group if math.isfinite(line["measures"].get(name, math.nan))]
-    if len(lines) < 3:
-        return math.nan
-    return weighted_tau(
-        [line["measures"][name] for line in lines], [fine_tuned_accuracy(line, seeds) for line in lines]
-    )
-
-
-def summarise(
-    name: str, groups: Mapping[tuple[str, str, str], Group], rng: np.random.Generator
-) -> dict[str, Any] | None:
-    """Returns the mean tau over groups with its 95 % bootstrap interval over groups, their items, and seeds."""
-    taus = {key: tau_of(name, group, SEEDS) for key, group in groups.items()}
-    usable = [groups[key] for key, tau in taus.items() if not math.isnan(tau)]
-    if not usable:
-        return None
-    means = []
-    for _ in range(BOOTSTRAP):
-        sample = [usable[i] for i in rng.integers(len(usable), size=len(usable))]
-        seeds = tuple(rng.integers(len(SEEDS), size=len(SEEDS)))
-        values = [tau_of(name, resample(group, rng), seeds) for group in sample]
-        values = [value for value in values if not math.isnan(value)]
-        if values:
-            means.append(np.mean(values))
-    low, high = np.percentile(means, [2.5, 97.5])
-    return {
-        "tau": float(np.nanmean(list(taus.values()))),
-        "low": float(low),
-        "high": float(high),
-        "groups": len(usable),
-        "by_group": {" ".join(key[1:]): tau for key, tau in taus.items() if not math.isnan(tau)},
-    }
-
-
-def resample(group: Group, rng: np.random.Generator) -> Group:
-    """Returns the distinct items of a bootstrap sample of a group, at least three where the group has as many."""
-    while True:
-        sample = rng.integers(len(group), size=len(group))
-        if len(set(sample)) >= min(3, len(group)):
-            return [group[i] for i in sorted(set(sample))]
-
-
-def report(args: argparse.Namespace) -> None:
-    """Writes the tables of the stored items as JSON and Markdown."""
-    import torch
-
-    runs = read_both()
-    by_kind: dict[str, dict[tuple[str, str, str], Group]] = defaultdict(lambda: defaultdict(list))
-    for item, line in runs:
-        for group in item.groups():
-            by_kind[group[0]][group].append((item, line))
-    rng = np.random.default_rng(0)
-    result: dict[str, Any] = {"machine": platform.machine(), "torch": torch.__version__, "runs": len(runs)}
-    for kind, groups in by_kind.items():
-        names = sorted({name for group in groups.values() for _, line in group for name in line["measures"]})
-        rows = {name: summarise(name, groups, rng) for name in names}
-        result[kind] = dict(sorted(((n, r) for n, r in rows.items() if r), key=lambda pair: -pair[1]["tau"]))
-    result["accuracies"] = [
-        {**dataclasses.asdict(item), "accuracy": round(fine_tuned_accuracy(line, SEEDS), 4)} for item, line in runs
-    ]
-    (RESULTS / "fit_validity.json").write_text(json.dumps(result, indent=1) + "\n")
-    (RESULTS / "fit_validity.md").write_text(markdown(result))
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """Returns the tables as Markdown."""
-    lines = [
-        "# Fit measures against fine-tuned accuracy",
-        "",
-        "Weighted Kendall tau with the test accuracy after fine-tuning, mean over groups, with the 95 % bootstrap",
-        "interval over groups, items and seeds. Measures for which lower is better are negated. A measure has *skill*",
-        "if its interval is above 0.",
-        "",
-    ]
-    for kind, title in (("backbone", "Across backbones of one target"), ("depth", "Across transfer depths")):
-        rows = result.get(kind, {})
-        groups = sorted({group for row in rows.values() for group in row["by_group"]})
-        lines += [f"## {title}", "", "| measure | tau | 95 % | skill | " + " | ".join(groups) + " |"]
-        lines += ["|---|---|---|---|" + "---|" * len(groups)]
-        for name, row in rows.items():
-            label = f"**{name}** (trivial)" if name in TRIVIAL else name
-            cells = [tau_text(row["by_group"].get(group, math.nan)) for group in groups]
-            skill = "yes" if row["low"] > 0 else "no"
-            interval = f"{row['low']:.2f} ... {row['high']:.2f}"
-            lines.append(f"| {label} | {row['tau']:.2f} | {interval} | {skill} | " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def tau_text(value: float) -> str:
-    """Returns a tau with two decimals, or a dash for NaN."""
-    return "-" if math.isnan(value) else f"{value:.2f}"
+    candidate: Candidate
+    accuracy: float
+    measures: Mapping[str, float]
+    interval: tuple[float, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    for name, kind, compute, text in (
-        ("run", "runs", fine_tune_item, "fine-tune from the starting points that are not stored yet"),
-        ("profile", "profiles", profile_item, "measure the starting points that are not stored yet"),
-    ):
-        collector = commands.add_parser(name, help=text)
-        collector.add_argument("--shared", default="../shared", help="folder with data/ and weights/")
-        add_shard_option(collector, "item")
-        collector.set_defaults(do=functools.partial(collect, kind, compute=compute))
-    reporter = commands.add_parser("report", help="write the tables of the stored items")
-    reporter.set_defaults(do=report)
-    args = parser.parse_args()
-    do: Callable[[argparse.Namespace], None] = args.do
-    do(args)
+    """Runs the study or writes its report."""
+    args = study_parser(__doc__, ROWS, "target")[0].parse_args()
+    if args.command == "report" and not args.rows.exists():
+        raise SystemExit(f"{args.rows} does not exist: run the study first")
+    run_study(args, train_all, summarise, draw_figure, REPORT, FIGURE)
+    if args.command == "report":
+        VALUES.write_text(json.dumps(values_of(latest_rows(args.rows)), indent=1) + "\n", encoding="utf-8")
+
+
+def points(rows: Sequence[Row]) -> list[Point]:
+    """Returns the candidates and targets that have a profile and a seed with all recipes."""
+    found, by_key = list[Point](), {key_of(row): row for row in rows}
+    for target in TARGETS:
+        forecaster = forecaster_without(target)
+        for candidate in CANDIDATES:
+            name = candidate.name
+            seeds = [s for s in SEEDS if all((target, name, r, s) in by_key for r in candidate.recipes)]
+            profile = by_key.get((target, name, PROFILE, 0))
+            if not seeds or profile is None:
+                continue
+            runs = [[by_key[target, name, r, s] for s in seeds] for r in candidate.recipes]
+            best = max(runs, key=lambda of_recipe: np.mean([row["val"] for row in of_recipe]))
+            scalars = profile["scalars"]
+            forecast = forecaster.forecast(scalars[PROBE], scalars.get("knn_accuracy"))
+            measures = {**measures_of(scalars), TOP_1: candidate.top_1, FORECAST: forecast.mean}
+            accuracy = float(np.mean([row["test"] for row in best]))
+            found.append(Point(target, candidate, accuracy, measures, (forecast.low, forecast.high)))
+    return found
+
+
+def measures_of(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Returns the measures of a profile, negated where lower is better."""
+    kept = {name: value for name, value in scalars.items() if name not in FACTS and not name.endswith("_random")}
+    signed = {name: -value if name in LOWER_IS_BETTER else value for name, value in kept.items()}
+    return signed | {ABOVE: scalars[PROBE] - scalars["ridge_accuracy_random"]}
+
+
+def tau(name: str, of_target: Sequence[Point]) -> float:
+    """Returns the weighted tau of a measure; NaN for fewer than three candidates that have it, 0 if it is constant."""
+    pairs = [(point.measures[name], point.accuracy) for point in of_target if name in point.measures]
+    if len(pairs) < 3:
+        return math.nan
+    values, accuracies = zip(*pairs, strict=True)
+    if len(set(values)) < 2 or len(set(accuracies)) < 2:
+        return 0.0
+    return float(weightedtau(values, accuracies).statistic)
+
+
+def by_target(found: Sequence[Point], subset: str) -> dict[str, list[Point]]:
+    """Returns target -> its points of a subset of the candidates."""
+    groups = defaultdict[str, list[Point]](list)
+    for point in found:
+        if point.candidate.kind in SUBSETS[subset]:
+            groups[point.target].append(point)
+    return dict(groups)
+
+
+def errors(groups: Mapping[str, Sequence[Point]]) -> dict[str, list[float]]:
+    """Returns the mean absolute errors in points and the coverage in per cent, each per target; two or more targets."""
+    means = {target: float(np.mean([point.accuracy for point in group])) for target, group in groups.items()}
+    result = defaultdict[str, list[float]](list)
+    for target, group in groups.items():
+        constant = float(np.mean([mean for other, mean in means.items() if other != target]))
+        for name, value in ((FORECAST, None), (PROBE, None), (CONSTANT, constant)):
+            off = [abs((point.measures[name] if value is None else value) - point.accuracy) for point in group]
+            result[name].append(100 * float(np.mean(off)))
+        covered = [point.interval[0] <= point.accuracy <= point.interval[1] for point in group]
+        result[COVERAGE].append(100 * float(np.mean(covered)))
+    result[DIFFERENCE] = [a - b for a, b in zip(result[FORECAST], result[CONSTANT], strict=True)]
+    return dict(result)
+
+
+def bootstrap(values: Sequence[float]) -> Interval:
+    """Returns mean and 95 % interval over targets; NaN are left out, and fewer than two targets have no interval."""
+    usable = np.array([value for value in values if not math.isnan(value)])
+    if len(usable) < 2:
+        return (float(usable.mean()) if len(usable) else None), None, None
+    drawn = np.random.default_rng(0).integers(len(usable), size=(BOOTSTRAP, len(usable)))
+    low, high = np.percentile(usable[drawn].mean(axis=1), [2.5, 97.5])
+    return float(usable.mean()), float(low), float(high)
+
+
+def values_of(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns all results in JSON types: taus, differences from the forecast, errors, and accuracies."""
+    found, done = points(rows), set(map(key_of, rows))
+    result: dict[str, Any] = {"rows": {}, "verdict": "", "tau": {}, "forecast minus": {}, "errors": {}}
+    for seed in SEEDS:
+        keys = [key for target in TARGETS for candidate in CANDIDATES for key in all_keys(seed, target, candidate)]
+        result["rows"][str(seed)] = [sum(key in done for key in keys), len(keys)]
+    for subset in SUBSETS:
+        groups = by_target(found, subset)
+        names = sorted({name for group in groups.values() for point in group for name in point.measures})
+        taus = {name: [tau(name, group) for group in groups.values()] for name in names}
+        result["tau"][subset] = {name: bootstrap(values) for name, values in taus.items()}
+        result["forecast minus"][subset] = {
+            name: bootstrap(np.subtract(taus[FORECAST], taus[name]).tolist())
+            for name in (SIZE, TOP_1, PROBE)
+            if name in taus
+        }
+        of_errors = errors(groups) if len(groups) > 1 else {}
+        result["errors"][subset] = {name: bootstrap(values) for name, values in of_errors.items()}
+    result["accuracies"] = [
+        {"target": p.target, "candidate": p.candidate.name, "accuracy": p.accuracy, FORECAST: p.measures[FORECAST]}
+        for p in found
+    ]
+    result["verdict"] = verdict(result)
+    return result
+
+
+def verdict(values: Mapping[str, Any]) -> str:
+    """Returns the verdict by the rule of the docstring, of the results of `values_of`."""
+    n_rows, n_all = values["rows"][str(SEEDS[0])]
+    if n_rows < n_all:
+        return f"no verdict: {n_rows} of {n_all} rows of the first seed exist"
+    ranks = values["tau"][PRETRAINED][FORECAST][1] > 0
+    better = all(values["forecast minus"][PRETRAINED][name][1] > 0 for name in (SIZE, TOP_1))
+    of_errors = values["errors"][ALL]
+    smaller, covers = of_errors[DIFFERENCE][2] < 0, 70 <= of_errors[COVERAGE][0] <= 90
+    if ranks and better and smaller and covers:
+        return "confirmed"
+    return "confirmed in part" if ranks or smaller else "not confirmed"
+
+
+def summarise(rows: Sequence[Row]) -> str:
+    """Returns the report."""
+    values = values_of(rows)
+    counts = "; ".join(f"seed {seed}: {n} of {n_all} rows" for seed, (n, n_all) in values["rows"].items())
+    means = {name: -2.0 if found[0] is None else found[0] for name, found in values["tau"][ALL].items()}
+    ranked = sorted(means, key=lambda name: -means[name])
+    of_errors = (FORECAST, PROBE, CONSTANT, DIFFERENCE, COVERAGE)
+    accuracies = {(line["target"], line["candidate"]): f"{100 * line['accuracy']:.1f}" for line in values["accuracies"]}
+
+    def by_subset(part: str, names: Iterable[str], form: str, bold: bool = True) -> dict[str, list[str]]:
+        return {name: [cell(values[part][subset].get(name), form, bold) for subset in SUBSETS] for name in names}
+
+    text = [
+        "# Fit measures and forecast against fine-tuned accuracy",
+        "",
+        f"{len(CANDIDATES)} candidates on {len(TARGETS)} judging data sets, {IMAGE_SIZE} px, {EPOCHS} epochs; "
+        f"{counts}; {machine()}. Design and rule: `studies/fit_validity.py`. Verdict: {values['verdict']}.",
+        "",
+        "Weighted Kendall tau with the test accuracy, mean over targets [95 %]; bold where the interval is above 0.",
+        *table("measure", SUBSETS, by_subset("tau", ranked, "{:.2f}")),
+        *table("forecast minus", SUBSETS, by_subset("forecast minus", (SIZE, TOP_1, PROBE), "{:+.2f}")),
+        *table("absolute error, points", SUBSETS, by_subset("errors", of_errors, "{:.1f}", bold=False)),
+    ]
+    lines = {c.name: [accuracies.get((target, c.name), "-") for target in TARGETS] for c in CANDIDATES}
+    return "\n".join([*text, *table("test accuracy, %", TARGETS, lines), ""])
+
+
+def table(title: str, columns: Iterable[str], lines: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns the lines of a table, after an empty one."""
+    header = [title, *columns]
+    cells = [[LABELS.get(name, name), *values] for name, values in lines.items()]
+    return ["", *(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *cells))]
+
+
+def cell(found: Interval | None, form: str, bold: bool) -> str:
+    """Returns a mean with its interval as text, a dash without a value."""
+    if found is None or found[0] is None:
+        return "-"
+    mean, low, high = found
+    if low is None or high is None:
+        return form.format(mean)
+    text = f"{form.format(mean)} [{form.format(low)}, {form.format(high)}]"
+    return f"**{text}**" if bold and low > 0 else text
+
+
+def draw_figure(rows: Sequence[Row], path: Path) -> None:
+    """Draws the accuracies against the forecasts."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    found = points(rows)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fit_validity", "font.size": 9}):
+        axes = (figure := Figure(figsize=(4.2, 4), layout="constrained")).subplots()
+        axes.plot([0, 100], [0, 100], color="grey", linewidth=0.8)
+        for kind in SUBSETS[ALL]:
+            pairs = [(p.measures[FORECAST], p.accuracy) for p in found if p.candidate.kind == kind]
+            axes.plot(*(100 * np.array(pairs).reshape(-1, 2).T), "o", markersize=3, label=kind)
+        axes.set(xlabel="forecast, %", ylabel="test accuracy after fine-tuning, %")
+        axes.legend(frameon=False)
+        figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
