@@ -88,7 +88,7 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
     # A study that was killed while it began may lack what is known of its backbones.
     is_measured = stored is not None and bool(stored.candidates)
     is_known = stored is not None and is_measured and _bounds(stored.search_config()) == _bounds(config)
-    loaded, left_out = _load_all(listed, config, skipped, None if is_known else config, progress)
+    loaded, latencies, left_out = _load_all(listed, config, skipped, None if is_known else config, progress)
     if config.source_data is not None:
         loaded = _with_source_data(loaded, config.source_data, progress)
     of_study = () if stored is None else stored.config.candidates
@@ -111,7 +111,8 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
             profile = _measure(task, progress)
             if profile is not None:
                 profiles[found.name] = profile
-            records[found.name] = _record(found, item, task, profile)
+            latency = latencies.get(found.identity)
+            records[found.name] = replace(_record(found, item, task, profile), latency=latency)
     if known:
         places = {identity: place for place, identity in enumerate(known)}
         entries.sort(key=lambda entry: places.get(entry[0].identity, len(places)))
@@ -136,14 +137,16 @@ def _load_all(
     skipped: Mapping[str, str],
     bounds: SearchConfig | None,
     progress: Progress | None,
-) -> tuple[list[tuple[Candidate, Task]], dict[str, str]]:
-    """Returns the tasks of the backbones that can be used, and why the others cannot, `skipped` included.
+) -> tuple[list[tuple[Candidate, Task]], dict[tuple[str, str, int], float], dict[str, str]]:
+    """Returns the backbones that can be used with their tasks, their latencies, and why others cannot be used.
 
-    Those of a stored study met its `bounds`, which are None then; a latency that is measured again may differ.
+    The latencies are by identity, in milliseconds. The reasons are by label and include `skipped`. The backbones of a
+    stored study met its `bounds`, which are None then, and their latency is stored.
     """
     options = {name: getattr(config, name) for name in _DATA_FIELDS}
     check_task_options(config.dataset, image_size=config.image_size, source_data=config.source_data, **options)
     loaded: list[tuple[Candidate, Task]] = []
+    latencies: dict[tuple[str, str, int], float] = {}
     errors: dict[str, NbtError] = {}
     for item, label in zip(listed, _labels(listed), strict=True):
         if label in skipped:
@@ -161,7 +164,7 @@ def _load_all(
                 task = load_silently(config.dataset, progress=progress, **source, **options)
             _check_memory(task)
             if bounds is not None:
-                check_latency(task, bounds)
+                latencies[_identity(task)] = _latency_within(task, bounds)
         except NbtError as error:
             errors[label] = error
         else:
@@ -178,7 +181,7 @@ def _load_all(
         raise kind(f"none of the backbones can be used: {shown}")
     for name, reason in reasons.items():
         _log.warning("the backbone %s is left out: %s", name, reason)
-    return loaded, {**skipped, **reasons}
+    return loaded, latencies, {**skipped, **reasons}
 
 
 def _with_source_data(
@@ -258,17 +261,27 @@ def check_latency(task: Task, config: SearchConfig, stored: StudyRecord | None =
     Raises:
         UsageError: It takes longer than `max_latency` for an image.
     """
-    from nbt.models.size import measure_latency
-
     if config.max_latency is None or (stored is not None and _bounds(stored.search_config()) == _bounds(config)):
         return
+    _latency_within(task, config)
+
+
+def _latency_within(task: Task, config: SearchConfig) -> float:
+    """Returns the time in milliseconds in which the backbone of a task classifies one image on this device.
+
+    Raises:
+        UsageError: It takes longer than `max_latency`.
+    """
+    from nbt.models.size import measure_latency
+
     latency, size = measure_latency(task.build_model(), task.image_size), task.image_size
-    if latency > config.max_latency:
+    if config.max_latency is not None and latency > config.max_latency:
         raise _BoundError(
             task.backbone.text,
             f"takes {latency:.3g} ms for an image of {size} px on this device, longer than the {config.max_latency:g} "
             "ms of --max-latency",
         )
+    return latency
 
 
 def _bounds(config: SearchConfig) -> tuple[int | None, float | None]:

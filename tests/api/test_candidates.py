@@ -240,9 +240,11 @@ def test_bounds_leave_backbones_out_by_name(monkeypatch: pytest.MonkeyPatch) -> 
             "it takes 9 ms for an image of 32 px on this device, longer than the 5 ms of --max-latency"
         ),
     }
+    assert [found.latency for found in record.candidates] == [2.0]
     latencies[28] = 6.0  # measured again, it may be longer by chance
     again = nbt.search("digits", budget=3, **QUICK, **bounds).record
     assert len(again.trials) >= 3 and again.config.candidates == record.config.candidates
+    assert again.candidates == record.candidates
     with pytest.raises(UsageError, match=r"none of the backbones can be used: .*longer than the 5 ms of max_latency"):
         nbt.search("digits", budget=2, fresh=True, **QUICK, **bounds)
 
@@ -259,7 +261,7 @@ def test_a_study_that_was_killed_before_its_backbones_were_stored_is_resumed_who
         nbt.search("digits", budget=2, **QUICK, **bounds)
     record = nbt.search("digits", budget=2, **QUICK, **bounds).record
     assert [found.name for found in record.candidates] == [found.name for found in record.config.candidates]
-    assert all(found.probe is not None for found in record.candidates)
+    assert all(found.probe is not None and found.latency is not None for found in record.candidates)
     assert "conv3(width=16) with weights none" in record.left_out
 
 

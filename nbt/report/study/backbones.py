@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +45,21 @@ class CandidateResult:
         n_epochs = sum(len(trial.curve) for trial in self.trials)
         return sum(trial.seconds for trial in self.trials) / n_epochs if n_epochs else None
 
+    @property
+    def reached(self) -> float | None:
+        """Mean validation score of the best finalist; without one, that of the best full-length trial, or None."""
+        return self.best if self.final is None else self.final.validation.mean
+
+    @property
+    def latency(self) -> float | None:
+        """Time for one image on the device of the search in milliseconds; None if it is unknown."""
+        return None if self.known is None else self.known.latency
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of parameters without the head; None if it is unknown."""
+        return None if self.known is None else self.known.parameters
+
 
 def candidate_results(record: StudyRecord) -> tuple[CandidateResult, ...]:
     """Returns the backbones of a study, the reference first; none for a study of one backbone."""
@@ -67,11 +84,40 @@ def candidate_results(record: StudyRecord) -> tuple[CandidateResult, ...]:
     return tuple(results)
 
 
+def latency_front(results: Iterable[CandidateResult]) -> list[CandidateResult]:
+    """Returns the backbones than which no other is faster and reached as much, the fastest first."""
+    return _front(results, lambda result: result.latency)
+
+
+def parameters_front(results: Iterable[CandidateResult]) -> list[CandidateResult]:
+    """Returns the backbones than which no other is smaller and reached as much, the smallest first."""
+    return _front(results, lambda result: result.parameters)
+
+
+def _front(
+    results: Iterable[CandidateResult], quantity: Callable[[CandidateResult], float | None]
+) -> list[CandidateResult]:
+    """Returns the Pareto front of what was reached and a quantity, by the quantity; unknown values are left out."""
+    known = [
+        (value, reached, result)
+        for result in results
+        if (value := quantity(result)) is not None and (reached := result.reached) is not None
+    ]
+    front: list[CandidateResult] = []
+    highest = -math.inf
+    for _, reached, result in sorted(known, key=lambda item: (item[0], -item[1])):
+        if reached > highest:
+            front.append(result)
+            highest = reached
+    return front
+
+
 def candidates_json(record: StudyRecord) -> list[dict[str, Any]]:
     """Returns the backbones of a study in JSON types, the reference first; none for a study of one backbone."""
-    metric = METRICS[record.config.metric]
+    metric, results = METRICS[record.config.metric], candidate_results(record)
+    fastest, smallest = latency_front(results), parameters_front(results)
     documents = []
-    for result in candidate_results(record):
+    for result in results:
         known = result.known
         forecast = None if known is None else known.forecast
         documents.append(
@@ -80,7 +126,8 @@ def candidates_json(record: StudyRecord) -> list[dict[str, Any]]:
                 "backbone": result.config.backbone,
                 "weights": result.config.weights,
                 "image_size": result.config.image_size,
-                "parameters": None if known is None else known.parameters,
+                "parameters": result.parameters,
+                "latency": result.latency,
                 "relative_cost": None if known is None else known.cost,
                 "expected_accuracy": None
                 if forecast is None
@@ -93,6 +140,8 @@ def candidates_json(record: StudyRecord) -> list[dict[str, Any]]:
                 if result.final is None
                 else interval_json(value_interval(result.final.validation, metric)),
                 "recommended": result.is_recommended,
+                "on_latency_front": result in fastest,
+                "on_parameters_front": result in smallest,
                 "licence": "" if known is None else known.licence,
                 "text": "" if known is None else known.text,
             }

@@ -61,6 +61,8 @@ class CandidateRecord:
         probe: Accuracy of the ridge probe on its features, 0 ... 1; None if its fit could not be measured.
         forecast: What it is expected to reach; None without a fit profile.
         seconds: Duration of the measurement of its fit.
+        latency: Time in milliseconds in which it classifies one image on the device of the search; None in studies of
+            earlier versions.
         licence: Licence of the weights, "" if it is not given.
         text: The user's remark.
     """
@@ -71,6 +73,7 @@ class CandidateRecord:
     probe: float | None = None
     forecast: BackboneForecast | None = None
     seconds: float | None = None
+    latency: float | None = None
     licence: str = ""
     text: str = ""
 

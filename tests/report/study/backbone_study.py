@@ -27,6 +27,7 @@ def backbone_study(**changes: Any) -> StudyRecord:
             cost=float(i + 1),
             probe=mean,
             forecast=BackboneForecast(mean=mean, low=mean / 2, high=mean + 0.1, log_odds=odds, spread=0.4),
+            latency=(8.0, 2.5, 30.0)[i],
             licence="MIT" if i == 1 else "",
         )
         for i, (candidate, (mean, odds)) in enumerate(zip(candidates, expected, strict=True))

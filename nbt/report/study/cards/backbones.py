@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from nbt.report.formatting import DASH, TemplateData, duration, one_line, percent, pluralise, score_text
-from nbt.report.study.backbones import CandidateResult, candidate_results
+from nbt.report.formatting import (
+    DASH,
+    TemplateData,
+    duration,
+    format_number,
+    join_words,
+    one_line,
+    percent,
+    pluralise,
+    score_text,
+)
+from nbt.report.study.backbone_plots import latency_drawing, parameters_drawing
+from nbt.report.study.backbones import CandidateResult, candidate_results, latency_front, parameters_front
 from nbt.report.study.cards.card import Card, NotApplicable, StudyView
 from nbt.report.table import Cell, Column, Row, row, table
 from nbt.tuning.storage.records import StudyRecord
@@ -20,7 +31,7 @@ class Backbones(Card):
         return bool(record.config.candidates)
 
     def content(self, study: StudyView) -> TemplateData | NotApplicable:
-        """Returns a table of the backbones, and those that were left out."""
+        """Returns a table of the backbones, the fronts of score against latency and size, and those left out."""
         results = candidate_results(study.record)
         if not results:
             return NotApplicable("the search has one backbone")
@@ -33,11 +44,16 @@ class Backbones(Card):
             Column(f"best {study.metric.label}", "n"),
             Column("final runs", "n"),
             Column("parameters", "n wide"),
+            Column("ms per image", "n wide"),
             Column("seconds per epoch", "n wide"),
         )
         return TemplateData(
             sentence=_sentence(study.record, results),
             table=table("Backbones", columns, [_row(study, result) for result in results], n_shown=len(results)),
+            fronts=_fronts(study, results),
+            latency=latency_drawing(results, study.metric),
+            parameters=parameters_drawing(results, study.metric),
+            label=study.metric.label,
             left_out=tuple(f"{one_line(name)}: {one_line(reason)}" for name, reason in study.record.left_out.items()),
         )
 
@@ -51,6 +67,32 @@ def _sentence(record: StudyRecord, results: tuple[CandidateResult, ...]) -> str:
         f"any training, and spent its {pluralise(len(record.trials), 'trial')} where a trial was expected to gain most "
         f"for its cost{rest}. The default recipe, with which results are compared, trains {reference}."
     )
+
+
+def _fronts(study: StudyView, results: tuple[CandidateResult, ...]) -> str:
+    """Returns in words which backbones are on the fronts of score against latency and size."""
+    fronts = {
+        "faster": [(result, f"{format_number(result.latency or 0.0)} ms") for result in latency_front(results)],
+        "smaller": [(result, _millions(result.parameters or 0)) for result in parameters_front(results)],
+    }
+    sentences = []
+    for word, front in fronts.items():
+        names = [
+            f"{one_line(result.config.name)} ({score_text(result.reached, study.metric)}, {value})"
+            for result, value in front
+        ]
+        if names:
+            sentences.append(f"No {word} backbone reached as much as {join_words(names)}.")
+    if sentences:
+        sentences.append(
+            "That is the mean of the final runs where a backbone has some, else its best full-length trial, which is "
+            "optimistic. The time is that of one image on the device of the search."
+        )
+    return " ".join(sentences)
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.2g} M"
 
 
 def _row(study: StudyView, result: CandidateResult) -> Row:
@@ -71,7 +113,8 @@ def _row(study: StudyView, result: CandidateResult) -> Row:
         result.epochs,
         score_text(result.best, metric),
         DASH if result.final is None else score_text(result.final.validation.mean, metric),
-        DASH if known is None else f"{known.parameters / 1e6:.2g} M",
+        DASH if known is None else _millions(known.parameters),
+        DASH if result.latency is None else format_number(result.latency),
         DASH if seconds is None else duration(seconds),
         chosen=result.is_recommended,
     )

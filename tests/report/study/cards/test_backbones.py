@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 from nbt.report.formatting import DASH
@@ -25,6 +26,34 @@ def test_the_recommended_backbone_is_marked_and_others_left_out_are_named() -> N
         assert "Left out: broken: no such weights." in text
         assert "1 of the backbones got none" in text
         assert f"trains {REFERENCE}" in text
+
+
+def test_fronts_are_in_words_and_drawn() -> None:
+    record = backbone_study()
+    shown = content(Backbones(), record)
+    for drawing in (shown.latency, shown.parameters):
+        assert drawing.count("<title>") == 2, "the backbone without a trial has no point"
+        assert "Pareto front" in drawing
+    assert OTHER in shown.latency
+    for kind in ("html", "md"):
+        text = rendered(Backbones(), record, kind).replace("\N{NO-BREAK SPACE}", " ")
+        assert f"No faster backbone reached as much as {OTHER} (" in text
+        assert "2.5 ms)" in text
+        assert f"No smaller backbone reached as much as {REFERENCE} (" in text
+
+
+def test_studies_without_latency_have_the_front_of_size_alone() -> None:
+    record = backbone_study()
+    older = replace(record, candidates=tuple(replace(known, latency=None) for known in record.candidates))
+    shown = content(Backbones(), older)
+    assert (shown.latency, shown.parameters is None) == (None, False)
+    assert "faster" not in shown.fronts
+    assert [texts(row)[8] for row in shown.table.rows] == [DASH, DASH, DASH]
+
+
+def test_before_the_first_full_trial_there_is_no_front() -> None:
+    shown = content(Backbones(), replace(backbone_study(), trials=(), finals=(), recommended=None, test=()))
+    assert (shown.fronts, shown.latency, shown.parameters) == ("", None, None)
 
 
 def test_reports_of_one_backbone_do_not_have_the_card() -> None:
