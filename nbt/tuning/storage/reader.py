@@ -159,6 +159,7 @@ def study_record(
         left_out={str(k): str(v) for k, v in _get_mapping(attributes, codec.CANDIDATES).get("left_out", {}).items()},
         source=_read_source(attributes),
         load_predictions=load_predictions,
+        load_profile=cache(lambda backbone: read_profile(attributes, codec.profile_key(backbone))),
     )
 
 

@@ -40,11 +40,17 @@ PRIOR_ORIGIN_PREFIX = "recommended: "
 
 
 LoadPredictions = Callable[[str], Predictions | None]
+LoadProfile = Callable[[str], Mapping[str, Any] | None]
 LoadBounds = Callable[[], Mapping[str, tuple[float, float]]]
 
 
 def no_predictions(run: str) -> None:
     """Returns None, for records without stored predictions."""
+    return
+
+
+def no_profile(backbone: str) -> None:
+    """Returns None, for records without stored fit profiles of several backbones."""
     return
 
 
@@ -396,6 +402,8 @@ class StudyRecord:
         source: Source accuracy of the pretrained weights; None without `--source-data`.
         load_predictions: Returns the predictions of a run by its key, or None; see `final_predictions` and
             `test_predictions`. They are read from the storage when they are first used.
+        load_profile: Returns the fit profile of a backbone other than the reference by its name, or None; see
+            `profile_of`.
         load_importance_bounds: Returns the interval of each importance, see
             `nbt.tuning.importance.Importance.bounds`. They are computed when they are first used.
     """
@@ -430,12 +438,21 @@ class StudyRecord:
     left_out: Mapping[str, str] = field(default_factory=dict)
     source: SourceRecord | None = None
     load_predictions: LoadPredictions = field(default=no_predictions, repr=False, compare=False)
+    load_profile: LoadProfile = field(default=no_profile, repr=False, compare=False)
     load_importance_bounds: LoadBounds = field(default=no_bounds, repr=False, compare=False)
 
     def __repr__(self) -> str:
         counts = counts_text(self.trials)
         facts = [self.config.name, f"{len(self.trials)} trials", counts, f"recommended {self.recommended}"]
         return short_repr("StudyRecord", facts)
+
+    def profile_of(self, backbone: str) -> Mapping[str, Any] | None:
+        """Returns the fit profile of a backbone; None if it was not measured.
+
+        Args:
+            backbone: The setting `backbone`: "" for the reference, else a name of `StudyConfig.candidates`.
+        """
+        return self.load_profile(backbone) if backbone else self.profile
 
     def search_config(self) -> SearchConfig:
         """Returns the options of the last session; derived from the rest of the record if they are not stored."""

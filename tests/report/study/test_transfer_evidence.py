@@ -11,6 +11,7 @@ from nbt.report.study.transfer_evidence import is_transfer_advised, transfer_evi
 from nbt.tuning.baseline_recipes import from_scratch_recipe
 from nbt.tuning.storage.records import StudyRecord
 from tests.fit_profiles import profile_dict
+from tests.report.study.backbone_study import BAD, OTHER, REFERENCE, backbone_study
 from tests.sample_study import EPOCHS, curve, final, finals, sample_study, trial, trials, unfinished_study, with_config
 
 SCRATCH = from_scratch_recipe(EPOCHS)
@@ -60,14 +61,64 @@ def test_training_from_scratch_that_is_only_as_good_is_not_called_better() -> No
 
 
 def test_a_profile_without_advantage_is_named() -> None:
-    profile = profile_dict()
-    for row in profile["layers"]:
-        row |= {"ridge_accuracy": 0.31, "ridge_accuracy_random": 0.3}
-    [probe, _] = evidence(scratch_study(profile=profile))
+    [probe, _] = evidence(scratch_study(profile=useless_profile()))
     assert probe == (
         "A ridge probe classifies 31.0 % of the training images of the fit profile correctly by the best of the "
         "pretrained units, and 30.0 % by the best of the same units with random weights: no clear advantage."
     )
+
+
+def useless_profile() -> dict[str, Any]:
+    profile = profile_dict()
+    for row in profile["layers"]:
+        row |= {"ridge_accuracy": 0.31, "ridge_accuracy_random": 0.3}
+    return profile
+
+
+def scratch_study_of_backbones(profiles: dict[str, Any], backbone: str = OTHER) -> StudyRecord:
+    """Returns a study of three backbones that recommends to train one of them from scratch in trial 18."""
+    record = scratch_study(profile=profiles.get(REFERENCE))
+    settings = SCRATCH.replace(backbone="" if backbone == REFERENCE else backbone)
+    moved = [replace(item, settings=settings) for item in (record.finals[0], scratch_trial())]
+    return replace(
+        record,
+        config=backbone_study().config,
+        finals=(moved[0], *record.finals[1:]),
+        trials=(*trials(), moved[1]),
+        load_profile=profiles.get,
+    )
+
+
+def test_the_evidence_of_several_backbones_names_them() -> None:
+    profiles = {REFERENCE: useless_profile(), OTHER: useless_profile(), BAD: useless_profile()}
+    probe, others, comparison = evidence(scratch_study_of_backbones(profiles))
+    assert f"by the best of the pretrained units of {OTHER}, and 30.0 % by the best of the same units" in probe
+    assert probe.endswith(": no clear advantage.")
+    assert others == f"By the ridge probe, the weights of {REFERENCE} and {BAD} have no clear advantage."
+    assert f" by trial 18 with {OTHER}, and the pretrained weights " in comparison
+    assert comparison.endswith(f" by trial 14 with {REFERENCE}.")
+
+
+def test_backbones_whose_weights_have_an_advantage_are_named_too() -> None:
+    profiles = {REFERENCE: profile_dict(), BAD: useless_profile()}
+    others, _ = evidence(scratch_study_of_backbones(profiles))
+    assert others == (
+        f"By the ridge probe, the weights of {REFERENCE} have a clear advantage, and the weights of {BAD} have no "
+        "clear advantage."
+    )
+    probe, others, _ = evidence(scratch_study_of_backbones(profiles, REFERENCE))
+    assert f"of the pretrained units of {REFERENCE}, and" in probe
+    assert others == f"By the ridge probe, the weights of {BAD} have no clear advantage."
+    [comparison] = evidence(scratch_study_of_backbones({}))
+    assert comparison.startswith("In the final runs, training from scratch reaches ")
+
+
+def test_trials_of_random_weights_are_no_transfer() -> None:
+    """The default recipe and all trials but trial 18 train the reference, here with random weights."""
+    record = scratch_study_of_backbones({OTHER: useless_profile()})
+    reference, *others = record.config.candidates
+    random = replace(record.config, candidates=(replace(reference, weights="none"), *others))
+    assert evidence(replace(record, config=random)) == []
 
 
 def test_a_transfer_that_is_recommended_is_compared_with_training_from_scratch() -> None:

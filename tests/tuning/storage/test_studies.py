@@ -171,6 +171,14 @@ class TestOpen:
             assert store.record().profile == profile_dict()
         assert read_study(resolve_storage(None, tmp_path), "fake").profile == profile_dict()
 
+    def test_each_backbone_has_its_stored_fit_profile(self, tmp_path: Path) -> None:
+        reference, other = profile_dict(), profile_dict(backbone="squeezenet1_0")
+        with open_fake_study(tmp_path) as store:
+            store.put_profile(reference)
+            store.put_profile(other, "squeezenet1_0")
+        record = read_study(resolve_storage(None, tmp_path), "fake")
+        assert [record.profile_of(name) for name in ("", "squeezenet1_0", "vgg11")] == [reference, other, None]
+
     def test_the_profile_of_a_deep_backbone_fits_into_64_kb(self) -> None:
         deep = profile_dict(pretrained=[0.123456789012] * 100, random=[1 / 3] * 100)
         stored = codec.encode_profile(deep)
