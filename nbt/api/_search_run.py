@@ -127,7 +127,7 @@ class SearchRun:
         from nbt.tuning.controller import BASELINE_ORIGIN_PREFIX
         from nbt.tuning.engines.cpu_threads import single_threaded
         from nbt.tuning.relative_cost import cost_model
-        from nbt.tuning.samplers.without_transfer import starts_without_transfer
+        from nbt.tuning.samplers.without_transfer import starts_without_transfer, tries_from_scratch
 
         record = self.store.record()
         with single_threaded():
@@ -137,9 +137,9 @@ class SearchRun:
             # A study that has gone on without training from scratch is continued as it began.
             from_scratch_early = len(began) < 2 or BASELINE_ORIGIN_PREFIX + FROM_SCRATCH in began
             without_transfer = from_scratch_early and starts_without_transfer(self.strategy.surrogate)
-            has_clear_advantage = self.strategy.surrogate.target.has_clear_advantage
             arguments["baselines"] = self._baselines(
-                from_scratch=from_scratch_early and has_clear_advantage is False, only_default=without_transfer
+                from_scratch=from_scratch_early and tries_from_scratch(self.strategy.surrogate),
+                only_default=without_transfer,
             )
             if without_transfer:
                 arguments["recommended"] = []  # they transfer

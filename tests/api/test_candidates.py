@@ -122,6 +122,40 @@ def test_an_interrupted_search_resumes_with_its_backbones(monkeypatch: pytest.Mo
         nbt.search("digits", budget=6, study=summary.name, **{**QUICK, "backbones": CANDIDATES[:2]})
 
 
+def noise_weights(folder: Path, *backbones: str) -> list[tuple[str, str]]:
+    """Returns backbones with weights of noise that has the standard deviation of each random weight tensor."""
+    generator, listed = torch.Generator().manual_seed(0), []
+    for i, backbone in enumerate(backbones):
+        state = nbt.load_task("digits", backbone=backbone, weights="none", shots=24, image_size=28).w0
+        noise = {name: torch.randn(value.shape, generator=generator) * value.std() for name, value in state.items()}
+        torch.save(noise, folder / f"noise{i}.pth")
+        listed.append((backbone, str(folder / f"noise{i}.pth")))
+    return listed
+
+
+def test_backbones_without_an_advantage_are_compared_with_training_from_scratch_first(
+    own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search resumes from the stored profiles."""
+    options = {**QUICK, "backbones": noise_weights(own_folder, "conv3(width=8)", "conv3(width=16)")}
+    with pytest.raises(KeyboardInterrupt):
+        nbt.search("digits", budget=3, observers=[StopAfter(1)], **options)
+    monkeypatch.setattr(_candidates, "_measure", lambda *_: pytest.fail("a stored study has its profiles"))
+    result = nbt.search("digits", budget=3, **options)
+    trials = result.record.trials
+    assert [t.origin for t in trials][:3] == ["anchor: default recipe", "anchor: training from scratch", "sampler"]
+    assert [t.settings.transfer_depth for t in trials] == [1.0] + [0.0] * (len(trials) - 1)
+    assert [t.settings.backbone for t in trials][:2] == ["", ""]
+    document = result.to_json()["transfer"]
+    assert document["advised"] == (result.recommended.transfer_depth > 0.0)
+    chosen = result.record.config.with_backbone_of(result.record.final(result.record.recommended).settings)
+    [other] = {known.name for known in result.record.candidates} - {chosen.backbone}
+    probe, others, comparison = document["evidence"]
+    assert f"of the pretrained units of {chosen.backbone}" in probe and "no clear advantage." in probe
+    assert others == f"By the ridge probe, the weights of {other} have no clear advantage."
+    assert "In the final runs, training from scratch reaches" in comparison
+
+
 def test_a_backbone_that_promises_nothing_gets_no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = _candidates._measure
 

@@ -39,8 +39,9 @@ class BayesianSampler(optuna.samplers.BaseSampler):
 
     The model is a `PriorSurrogate`. Pruned trials enter it with their forecast, and running trials with their posterior
     mean (the "kriging believer" of Ginsbourger, Le Riche, Carraro 2010), so that parallel workers receive different
-    settings. Where the pretrained weights have no advantage over random ones (`Target.has_no_advantage`), it proposes
-    trainings from scratch until a trial that transfers is clearly better than all of them.
+    settings. Where the pretrained weights of no backbone have an advantage over random ones
+    (`Target.has_no_advantage`), it proposes trainings from scratch until a trial that transfers is clearly better than
+    all of them.
 
     Args:
         surrogate: Model of the logit score.

@@ -16,19 +16,35 @@ _OTHER_STARTS = {"init", "pretrain_scheme"}
 _CLEAR = 2.0  # standard errors
 
 
-def starts_without_transfer(surrogate: PriorSurrogate) -> bool:
-    """Returns whether a search begins with trainings from scratch, because the weights have no advantage.
+def tries_from_scratch(surrogate: PriorSurrogate) -> bool:
+    """Returns whether training the reference from scratch is one of the first trials of a search.
 
-    A search over several backbones leaves the choice to what is expected of each, and one with injections or several
-    pretraining schemes has other weights, too. A user who has a belief about the transfer depth is followed.
+    It is where the weights of the reference have no clear advantage over random ones, and where the probe cannot tell,
+    because the reference was not measured or has random weights, but those of no other backbone have a clear one.
 
     Args:
         surrogate: Model of the search.
     """
-    target, space = surrogate.target, surrogate.space
+    reference, *others = (target.has_clear_advantage for target in surrogate.targets.values())
+    if reference is not None:
+        return not reference
+    return False in others and True not in others
+
+
+def starts_without_transfer(surrogate: PriorSurrogate) -> bool:
+    """Returns whether a search begins with trainings from scratch, because the weights have no advantage.
+
+    Of several backbones, none may have one: where the weights of one of them may help, were not measured or are random,
+    what is expected of each backbone decides, and its trials. A search with injections or several pretraining schemes
+    has other weights, too. A user who has a belief about the transfer depth is followed.
+
+    Args:
+        surrogate: Model of the search.
+    """
+    target, space, targets = surrogate.target, surrogate.space, surrogate.targets
     return (
-        target.has_no_advantage
-        and not space.has_backbones
+        all(each.has_no_advantage for each in targets.values())
+        and not (space.has_backbones and len(targets) == 1)  # what was known of the others was lost
         and not any(dimension.name in _OTHER_STARTS for dimension in space.dimensions)
         and not any(_TRANSFER_DEPTH in belief.dimensions for belief in surrogate.beliefs)
         and space.can_express(from_scratch_recipe(target.epochs))

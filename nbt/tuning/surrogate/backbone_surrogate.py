@@ -64,6 +64,11 @@ class BackboneSurrogate(PriorSurrogate):
         self._candidates = dict(zip(targets, candidates, strict=True))
         self.backbone_costs = {name: candidate.cost for name, candidate in self._candidates.items()}
 
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """As in `PriorSurrogate`."""
+        return {name: member.target for name, member in self._members.items()}
+
     @cached_property
     def sources(self) -> tuple[PriorSource, ...]:
         """Sources of the prior mean: priors and recorded tasks of any backbone, then the offset of each backbone.

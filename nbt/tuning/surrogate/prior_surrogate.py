@@ -9,7 +9,7 @@ with the number of trials.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -108,6 +108,11 @@ class PriorSurrogate:
         self._shares = [self._rules_share] * n_rules + [1.0] * (len(self._active) - n_rules)
         self._prior_scale = prior_scale
         self.backbone_costs: dict[str, float] = {}
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """The target with each backbone, by the setting `backbone`, that of the reference, "", first."""
+        return {"": self.target}
 
     @cached_property
     def sources(self) -> tuple[PriorSource, ...]:

@@ -15,10 +15,12 @@ from nbt.tuning.run_scores import RunScore, paired_difference
 from nbt.tuning.space.applicability import unconditional_space
 from nbt.tuning.space.space import Space
 from nbt.tuning.storage import codec
+from nbt.tuning.storage.candidates import CandidateRecord
 from nbt.tuning.storage.codec import final_key
 from nbt.tuning.storage.reader import validation_design
 from nbt.tuning.storage.records import StudyRecord
 from nbt.tuning.storage.studies import read_study, resolve_storage
+from nbt.tuning.surrogate.backbone_surrogate import BackboneSurrogate
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from nbt.tuning.target import Target
 from tests.tuning.fakes import (
@@ -135,6 +137,27 @@ class TestRuns:
             record = store.record()
         assert str(record.recommended).startswith("trial ")
         assert record.verdict.endswith("the pretrained weights have no advantage over random ones.")
+
+    @pytest.mark.parametrize(("other", "is_preferred"), [(0.1, True), (0.6, False)])
+    def test_training_from_scratch_is_preferred_if_no_backbone_has_an_advantage(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: float, is_preferred: bool
+    ) -> None:
+        """As above, with a second backbone whose probe has the accuracy `other`."""
+        numbers = [trial.number for trial in copy_searched_study(tmp_path, "5").ranked()]
+        default = default_recipe(EPOCHS)
+        monkeypatch.setattr(finals_module, "is_from_scratch", lambda settings: settings != default)
+        targets = {
+            name: Target.of({}, profile(accuracy, 0.1, samples=500), EPOCHS)
+            for name, accuracy in (("", 0.1), ("other", other))
+        }
+        records = [CandidateRecord(name=name, parameters=1000, cost=1.0) for name in ("net", "other net")]
+        space = unconditional_space(Space.load("non_binary")).with_backbones(["other"])
+        simulate = levels(default=0.5, **{f"t{number:04d}": 0.499 for number in numbers})
+        with open_fake_study(tmp_path, "5") as store:
+            FakeEngine(simulate=simulate).run(Finals(store, surrogate=BackboneSurrogate(targets, records, space)))
+            record = store.record()
+        assert (record.recommended != DEFAULT_RECIPE) is is_preferred
+        assert ("have no advantage over random ones" in record.verdict) is is_preferred
 
     def test_finalists_that_cannot_be_distinguished_run_all_seeds(self, tmp_path: Path) -> None:
         copy_searched_study(tmp_path, "60")

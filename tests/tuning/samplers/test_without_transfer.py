@@ -12,9 +12,10 @@ from nbt.settings.belief import parse_beliefs
 from nbt.training.results import EpochResult
 from nbt.tuning.baseline_recipes import default_recipe, from_scratch_recipe
 from nbt.tuning.priors.beliefs import belief_priors
-from nbt.tuning.samplers.without_transfer import is_transfer_better, starts_without_transfer
+from nbt.tuning.samplers.without_transfer import is_transfer_better, starts_without_transfer, tries_from_scratch
 from nbt.tuning.space.applicability import unconditional_space
 from nbt.tuning.space.space import Space
+from nbt.tuning.storage.candidates import CandidateRecord
 from nbt.tuning.surrogate.observation import Observation
 from nbt.tuning.surrogate.prior_surrogate import PriorSurrogate
 from nbt.tuning.target import Target
@@ -25,6 +26,10 @@ from tests.tuning.synthetic import LENGTH, add, facts, make_study, profile
 SPACE = unconditional_space(Space.load("non_binary"))
 DEFAULT, SCRATCH = default_recipe(LENGTH), from_scratch_recipe(LENGTH)
 USELESS = Target.of(facts(), profile(0.1, 0.1, samples=500), LENGTH)
+UNCLEAR = Target.of(facts(), profile(0.6, 0.55, samples=500), LENGTH)
+CLEAR = Target.of(facts(), profile(0.6, 0.1, samples=500), LENGTH)
+UNKNOWN = Target(epochs=LENGTH)
+RANDOM = Target.of(facts(), {**profile(0.1, 0.1, samples=500), "facts": {"weights": "none"}}, LENGTH)
 
 
 def curve_of(accuracy: float) -> list[EpochResult]:
@@ -41,9 +46,50 @@ def make_surrogate(target: Target = USELESS, space: Space = SPACE, **options: An
 
 def test_only_weights_without_an_advantage_are_left_out_at_first() -> None:
     assert starts_without_transfer(make_surrogate())
-    unclear = Target.of(facts(), profile(0.6, 0.55, samples=500), LENGTH)
-    assert not starts_without_transfer(make_surrogate(unclear))
-    assert not starts_without_transfer(make_surrogate(Target(epochs=LENGTH)))
+    assert not starts_without_transfer(make_surrogate(UNCLEAR))
+    assert not starts_without_transfer(make_surrogate(UNKNOWN))
+
+
+def make_backbone_surrogate(reference: Target, other: Target, **options: Any) -> PriorSurrogate:
+    records = [CandidateRecord(name=name, parameters=1000, cost=1.0) for name in ("net", "other net")]
+    space = SPACE.with_backbones(["other"])
+    return TransferredPriors(()).backbone_surrogate({"": reference, "other": other}, records, space, **options)
+
+
+@pytest.mark.parametrize(
+    ("reference", "other", "tries", "starts"),
+    [
+        (USELESS, USELESS, True, True),
+        (USELESS, UNCLEAR, True, False),
+        (UNCLEAR, UNCLEAR, True, False),
+        (USELESS, CLEAR, True, False),
+        (CLEAR, USELESS, False, False),
+        (UNKNOWN, USELESS, True, False),
+        (UNKNOWN, CLEAR, False, False),
+        (UNKNOWN, UNKNOWN, False, False),
+        (USELESS, UNKNOWN, True, False),
+        (RANDOM, USELESS, True, False),
+        (RANDOM, CLEAR, False, False),
+        (RANDOM, RANDOM, False, False),
+    ],
+)
+def test_of_several_backbones_none_may_have_an_advantage(
+    reference: Target, other: Target, tries: bool, starts: bool
+) -> None:
+    surrogate = make_backbone_surrogate(reference, other)
+    assert tries_from_scratch(surrogate) is tries
+    assert starts_without_transfer(surrogate) is starts
+
+
+@pytest.mark.parametrize(("target", "tries"), [(USELESS, True), (UNCLEAR, True), (CLEAR, False), (UNKNOWN, False)])
+def test_weights_without_a_clear_advantage_are_compared_with_training_from_scratch(target: Target, tries: bool) -> None:
+    assert tries_from_scratch(make_surrogate(target)) is tries
+
+
+def test_a_belief_about_the_transfer_depth_is_followed_with_every_backbone() -> None:
+    document = [{"dimension": "transfer_depth", "from": 0.6, "to": 1.0, "certainty": 0.9}]
+    beliefs = belief_priors(parse_beliefs(document), SPACE)
+    assert not starts_without_transfer(make_backbone_surrogate(USELESS, USELESS, beliefs=beliefs))
 
 
 @pytest.mark.parametrize(
@@ -142,3 +188,32 @@ def test_proposals_transfer_nothing_until_a_transfer_is_clearly_better(
         depths.append(settings.transfer_depth)
         add(study, settings, curve_of(scratch), space=SPACE)
     assert (max(depths) == 0.0) is is_without
+
+
+def proposals(study: optuna.Study, surrogate: PriorSurrogate, count: int) -> list[TransferSettings]:
+    """Returns so many proposals, each after the score of the one before."""
+    sampler, proposed = make_sampler(surrogate, 0), []
+    for _ in range(count):
+        proposed.append(surrogate.space.settings(propose(sampler, study), LENGTH))
+        add(study, proposed[-1], curve_of(0.5), space=surrogate.space)
+    return proposed
+
+
+@pytest.mark.parametrize("other", [USELESS, CLEAR])
+def test_proposals_of_several_backbones_without_an_advantage_transfer_nothing(other: Target) -> None:
+    surrogate, found = make_backbone_surrogate(USELESS, other), []
+    for _ in range(2):
+        study = make_study()
+        for settings in (DEFAULT, SCRATCH):
+            add(study, settings, curve_of(0.5), space=surrogate.space)
+        found.append(proposals(study, surrogate, 6))
+    assert found[0] == found[1], "the sampler is deterministic"
+    assert (max(settings.transfer_depth for settings in found[0]) == 0.0) is (other is USELESS)
+    assert {settings.backbone for settings in found[0]} == {"", "other"}
+
+
+def test_a_transfer_of_any_backbone_can_be_better() -> None:
+    surrogate, study = make_backbone_surrogate(USELESS, USELESS), make_study()
+    for settings, accuracy in ((DEFAULT, 0.3), (SCRATCH, 0.3), (DEFAULT.replace(backbone="other"), 0.9)):
+        add(study, settings, curve_of(accuracy), space=surrogate.space)
+    assert max(settings.transfer_depth for settings in proposals(study, surrogate, 4)) > 0.0

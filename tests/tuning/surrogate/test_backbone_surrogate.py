@@ -42,6 +42,13 @@ def test_the_forecasts_give_the_offsets_in_logit_scores() -> None:
     assert make().backbone_costs == {"": 1.0, "other": 0.5}
 
 
+def test_each_backbone_has_its_target() -> None:
+    surrogate = make()
+    assert [(name, target.probe) for name, target in surrogate.targets.items()] == [("", 0.6), ("other", 0.3)]
+    single = PriorSurrogate(target(0.6, 0.1), SPACE)
+    assert single.targets == {"": single.target}
+
+
 def test_each_backbone_has_the_priors_of_its_own_profile() -> None:
     surrogate = make()
     names = [source.name for source in surrogate.sources]
