@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbt.api._bounds import BoundError, bounds_of, check_parameters, latency_within
 from nbt.api._load_task import load_candidate, load_silently
 from nbt.errors import NbtError, UsageError, one_line_message
-from nbt.models.backbone_spec import BackboneSpec, parse_backbone
+from nbt.models.backbone_spec import parse_backbone
 from nbt.progress import Progress
 from nbt.search_config import SearchConfig
 from nbt.settings.candidate import Candidate, candidates_text
@@ -28,18 +29,6 @@ _log = logging.getLogger("nbt")
 
 _MAX_REASON_LENGTH = 400
 _DATA_FIELDS = ("data_dir", "classes", "shots", "resize", "seed")
-
-
-class _BoundError(UsageError):
-    """A backbone exceeds a bound of the search.
-
-    Attributes:
-        reason: The message without the name of the backbone.
-    """
-
-    def __init__(self, backbone: str, reason: str) -> None:
-        super().__init__(f"{backbone} {reason}")
-        self.reason = f"it {reason}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +76,7 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
     skipped = {} if stored is None else stored.left_out
     # A study that was killed while it began may lack what is known of its backbones.
     is_measured = stored is not None and bool(stored.candidates)
-    is_known = stored is not None and is_measured and _bounds(stored.search_config()) == _bounds(config)
+    is_known = stored is not None and is_measured and bounds_of(stored.search_config()) == bounds_of(config)
     loaded, latencies, left_out = _load_all(listed, config, skipped, None if is_known else config, progress)
     if config.source_data is not None:
         loaded = _with_source_data(loaded, config.source_data, progress)
@@ -164,7 +153,7 @@ def _load_all(
                 task = load_silently(config.dataset, progress=progress, **source, **options)
             _check_memory(task)
             if bounds is not None:
-                latencies[_identity(task)] = _latency_within(task, bounds)
+                latencies[_identity(task)] = latency_within(task, bounds)
         except NbtError as error:
             errors[label] = error
         else:
@@ -172,7 +161,7 @@ def _load_all(
                 raise UsageError(f"--backbones: {label} is given twice")
             loaded.append((item, task))
     reasons = {
-        name: error.reason if isinstance(error, _BoundError) else one_line_message(error, _MAX_REASON_LENGTH)
+        name: error.reason if isinstance(error, BoundError) else one_line_message(error, _MAX_REASON_LENGTH)
         for name, error in errors.items()
     }
     if not loaded:
@@ -229,63 +218,6 @@ def _check_memory(task: Task) -> None:
             f"a training needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are available; give a "
             "smaller --image-size"
         )
-
-
-def check_parameters(backbone: BackboneSpec, image_size: int | None, config: SearchConfig) -> None:
-    """Checks the size of a backbone, without its weights.
-
-    Raises:
-        UsageError: It has more parameters than `max_parameters`.
-    """
-    from nbt.models.backbone import build_backbone, default_image_size
-    from nbt.models.size import parameter_count
-
-    if config.max_parameters is None:
-        return
-    size = image_size or default_image_size(backbone)
-    parameters = parameter_count(build_backbone(backbone, 2, image_size=size))
-    if parameters > config.max_parameters:
-        raise _BoundError(
-            backbone.text, f"has {parameters:,} parameters, more than the {config.max_parameters:,} of --max-parameters"
-        )
-
-
-def check_latency(task: Task, config: SearchConfig, stored: StudyRecord | None = None) -> None:
-    """Checks the latency of the backbone of a task on this device.
-
-    Args:
-        task: The task.
-        config: The configuration of the search.
-        stored: The stored study, which met its bounds: a latency that is measured again may differ.
-
-    Raises:
-        UsageError: It takes longer than `max_latency` for an image.
-    """
-    if config.max_latency is None or (stored is not None and _bounds(stored.search_config()) == _bounds(config)):
-        return
-    _latency_within(task, config)
-
-
-def _latency_within(task: Task, config: SearchConfig) -> float:
-    """Returns the time in milliseconds in which the backbone of a task classifies one image on this device.
-
-    Raises:
-        UsageError: It takes longer than `max_latency`.
-    """
-    from nbt.models.size import measure_latency
-
-    latency, size = measure_latency(task.build_model(), task.image_size), task.image_size
-    if config.max_latency is not None and latency > config.max_latency:
-        raise _BoundError(
-            task.backbone.text,
-            f"takes {latency:.3g} ms for an image of {size} px on this device, longer than the {config.max_latency:g} "
-            "ms of --max-latency",
-        )
-    return latency
-
-
-def _bounds(config: SearchConfig) -> tuple[int | None, float | None]:
-    return config.max_parameters, config.max_latency
 
 
 def _identity(task: Task) -> tuple[str, str, int]:

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbt.api._candidates import Candidates, check_latency, check_parameters, prepare_candidates
+from nbt.api._bounds import check_latency, check_parameters
+from nbt.api._candidates import Candidates, prepare_candidates
 from nbt.api._job import estimate_job
 from nbt.api._load_task import check_task, load_silently
 from nbt.api._prepared_search import PreparedSearch, make_study_config

@@ -30,8 +30,7 @@ class Recipe(Card):
         recommendation, config = study.recommendation, study.record.config
         if recommendation is None:
             return NotApplicable("no trial has run to its full length")
-        # The stored profile is that of the reference.
-        profile = None if recommendation.settings.backbone else study.record.profile
+        profile = study.record.profile_of(recommendation.settings.backbone)
         units = len(mappings_at(profile or {}, "layers")) or None
         weights = config.with_backbone_of(recommendation.settings).weights
         settings = config.per_task_settings(recommendation.settings)
