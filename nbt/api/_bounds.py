@@ -57,23 +57,27 @@ def check_latency(task: Task, config: SearchConfig, stored: StudyRecord | None =
     """
     if config.max_latency is None or (stored is not None and bounds_of(stored.search_config()) == bounds_of(config)):
         return
-    latency_within(task, config)
+    latency_within(task, config.max_latency)
 
 
-def latency_within(task: Task, config: SearchConfig) -> float:
+def latency_within(task: Task, max_latency: float | None) -> float:
     """Returns the time in milliseconds in which the backbone of a task classifies one image on this device.
 
+    Args:
+        task: The task.
+        max_latency: The greatest allowed time in milliseconds; None without a limit.
+
     Raises:
-        UsageError: It takes longer than `max_latency`.
+        UsageError: It takes longer.
     """
     from nbt.models.size import measure_latency
 
     latency, size = measure_latency(task.build_model(), task.image_size), task.image_size
-    if config.max_latency is not None and latency > config.max_latency:
+    if max_latency is not None and latency > max_latency:
         raise BoundError(
             task.backbone.text,
-            f"takes {latency:.3g} ms for an image of {size} px on this device, longer than the {config.max_latency:g} "
-            "ms of --max-latency",
+            f"takes {latency:.3g} ms for an image of {size} px on this device, longer than the {max_latency:g} ms "
+            "of --max-latency",
         )
     return latency
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbt.api._bounds import BoundError, bounds_of, check_parameters, latency_within
+from nbt.api._candidate_names import candidate_labels, candidate_names
 from nbt.api._load_task import load_candidate, load_silently
 from nbt.errors import NbtError, UsageError, one_line_message
 from nbt.models.backbone_spec import parse_backbone
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from nbt.tuning.storage.records import StudyRecord
 
 _log = logging.getLogger("nbt")
+
+Identity = tuple[str, str, int]  # backbone, fingerprint of its weights, image size
 
 _MAX_REASON_LENGTH = 400
 _DATA_FIELDS = ("data_dir", "classes", "shots", "resize", "seed")
@@ -73,17 +74,13 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
         NbtError: No backbone can be used.
     """
     listed = check_candidates(config.backbones)
-    skipped = {} if stored is None else stored.left_out
-    # A study that was killed while it began may lack what is known of its backbones.
-    is_measured = stored is not None and bool(stored.candidates)
-    is_known = stored is not None and is_measured and bounds_of(stored.search_config()) == bounds_of(config)
-    loaded, latencies, left_out = _load_all(listed, config, skipped, None if is_known else config, progress)
+    loaded, latencies, left_out = _load_all(listed, config, stored, progress)
     if config.source_data is not None:
         loaded = _with_source_data(loaded, config.source_data, progress)
     of_study = () if stored is None else stored.config.candidates
     known = {candidate.identity: candidate.name for candidate in of_study}
     entries = []
-    for name, (item, task) in zip(_names([task for _, task in loaded]), loaded, strict=True):
+    for name, (item, task) in zip(candidate_names([task for _, task in loaded]), loaded, strict=True):
         identity = _identity(task)
         found = CandidateConfig(
             name=known.get(identity, name),
@@ -95,7 +92,7 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
         entries.append((found, item, task))
     records: dict[str, CandidateRecord] = {}
     profiles: dict[str, dict[str, Any]] = {}
-    if not is_measured:
+    if not _is_measured(stored):
         for found, item, task in entries:
             profile = _measure(task, progress)
             if profile is not None:
@@ -120,57 +117,107 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
     )
 
 
+def _is_measured(stored: StudyRecord | None) -> bool:
+    """Returns whether a study has what is known of its backbones, which one that was killed while it began lacks."""
+    return stored is not None and bool(stored.candidates)
+
+
 def _load_all(
-    listed: Sequence[Candidate],
-    config: SearchConfig,
-    skipped: Mapping[str, str],
-    bounds: SearchConfig | None,
-    progress: Progress | None,
-) -> tuple[list[tuple[Candidate, Task]], dict[tuple[str, str, int], float], dict[str, str]]:
+    listed: Sequence[Candidate], config: SearchConfig, stored: StudyRecord | None, progress: Progress | None
+) -> tuple[list[tuple[Candidate, Task]], dict[Identity, float], dict[str, str]]:
     """Returns the backbones that can be used with their tasks, their latencies, and why others cannot be used.
 
-    The latencies are by identity, in milliseconds. The reasons are by label and include `skipped`. The backbones of a
-    stored study met its `bounds`, which are None then, and their latency is stored.
+    The latencies, in milliseconds and by identity, lack those that a stored study has. The reasons are by label.
+
+    Raises:
+        NbtError: No backbone can be used, or one of the stored study cannot be used any more.
     """
-    options = {name: getattr(config, name) for name in _DATA_FIELDS}
-    check_task_options(config.dataset, image_size=config.image_size, source_data=config.source_data, **options)
+    check_task_options(
+        config.dataset, image_size=config.image_size, source_data=config.source_data, **_data_options(config)
+    )
+    skipped = {} if stored is None else stored.left_out
     loaded: list[tuple[Candidate, Task]] = []
-    latencies: dict[tuple[str, str, int], float] = {}
+    latencies: dict[Identity, float] = {}
     errors: dict[str, NbtError] = {}
-    for item, label in zip(listed, _labels(listed), strict=True):
+    for item, label in zip(listed, candidate_labels(listed), strict=True):
         if label in skipped:
             continue
-        size = item.image_size or config.image_size
         try:
-            if bounds is not None:
-                check_parameters(parse_backbone(item.name), size, bounds)  # before weights are fetched
-            if loaded:
-                # Images of one size are decoded once.
-                base = next((other for _, other in loaded if other.image_size == size), loaded[0][1])
-                task = load_candidate(base, item.name, item.weights, size, progress)
-            else:
-                source: dict[str, Any] = {"backbone": item.name, "weights": item.weights, "image_size": size}
-                task = load_silently(config.dataset, progress=progress, **source, **options)
-            _check_memory(task)
-            if bounds is not None:
-                latencies[_identity(task)] = latency_within(task, bounds)
+            task, latency = _load(item, loaded, config, stored, progress)
         except NbtError as error:
+            if _is_measured(stored):
+                raise _unusable(label, error) from error
             errors[label] = error
-        else:
-            if any(_identity(task) == _identity(other) for _, other in loaded):
-                raise UsageError(f"--backbones: {label} is given twice")
-            loaded.append((item, task))
-    reasons = {
-        name: error.reason if isinstance(error, BoundError) else one_line_message(error, _MAX_REASON_LENGTH)
-        for name, error in errors.items()
-    }
+            continue
+        if any(_identity(task) == _identity(other) for _, other in loaded):
+            raise UsageError(f"--backbones: {label} is given twice")
+        loaded.append((item, task))
+        if latency is not None:
+            latencies[_identity(task)] = latency
+    left_out = {**skipped, **{name: _reason(error) for name, error in errors.items()}}
     if not loaded:
         kind = UsageError if all(isinstance(error, UsageError) for error in errors.values()) else NbtError
-        shown = "; ".join(f"{name}: {reason}" for name, reason in {**skipped, **reasons}.items())
+        shown = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise kind(f"none of the backbones can be used: {shown}")
-    for name, reason in reasons.items():
-        _log.warning("the backbone %s is left out: %s", name, reason)
-    return loaded, latencies, {**skipped, **reasons}
+    for name in errors:
+        _log.warning("the backbone %s is left out: %s", name, left_out[name])
+    return loaded, latencies, left_out
+
+
+def _load(
+    item: Candidate,
+    loaded: Sequence[tuple[Candidate, Task]],
+    config: SearchConfig,
+    stored: StudyRecord | None,
+    progress: Progress | None,
+) -> tuple[Task, float | None]:
+    """Returns the task of a backbone that meets the bounds, and its latency unless the stored study has it.
+
+    The backbones of a stored study met its bounds; a latency that is measured again may differ.
+    """
+    has_same_bounds = stored is not None and bounds_of(stored.search_config()) == bounds_of(config)
+    is_known = has_same_bounds and _is_measured(stored)
+    from nbt.models.backbone import default_image_size
+
+    spec, size = parse_backbone(item.name), item.image_size or config.image_size
+    if not is_known:
+        check_parameters(spec, size, config)  # before weights are fetched
+    if loaded:
+        # Images of one size are decoded once.
+        wanted = size or default_image_size(spec)
+        base = next((other for _, other in loaded if other.image_size == wanted), loaded[0][1])
+        task = load_candidate(base, item.name, item.weights, size, progress)
+    else:
+        source: dict[str, Any] = {"backbone": item.name, "weights": item.weights, "image_size": size}
+        task = load_silently(config.dataset, progress=progress, **source, **_data_options(config))
+    if is_known:
+        return task, None
+    if config.engine != "ray":  # whose nodes may have more memory
+        _check_memory(task)
+    met_bounds = stored is not None and has_same_bounds and _identity(task) in _identities(stored)
+    return task, latency_within(task, None if met_bounds else config.max_latency)
+
+
+def _data_options(config: SearchConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in _DATA_FIELDS}
+
+
+def _identities(stored: StudyRecord) -> set[Identity]:
+    return {candidate.identity for candidate in stored.config.candidates}
+
+
+def _reason(error: NbtError) -> str:
+    """Returns why a backbone is left out, in one line."""
+    return error.reason if isinstance(error, BoundError) else one_line_message(error, _MAX_REASON_LENGTH)
+
+
+def _unusable(label: str, error: NbtError) -> NbtError:
+    """Returns the error of a resumed search whose study has a backbone that cannot be used now."""
+    kind = UsageError if isinstance(error, UsageError) else NbtError
+    return kind(
+        f"the backbone {label}, which the study has, cannot be used: {_reason(error)}; mend this and run the command "
+        "again, or start a new study with --fresh"
+    )
 
 
 def _with_source_data(
@@ -184,7 +231,7 @@ def _with_source_data(
     found: list[tuple[Candidate, Task]] = []
     shared: dict[int, ImageStore] = {}  # image size -> decoded images
     errors: dict[str, str] = {}
-    labels = _labels([item for item, _ in loaded])
+    labels = candidate_labels([item for item, _ in loaded])
     for label, (item, task) in zip(labels, loaded, strict=True):
         try:
             task = with_source_data(task, path, progress)
@@ -204,49 +251,27 @@ def _with_source_data(
 
 
 def _check_memory(task: Task) -> None:
-    """Raises NbtError if this machine has too little memory to train the backbone of a task."""
+    """Raises NbtError if this machine has too little memory to train the backbone of a task.
+
+    What other programs use does not count: it would decide which backbones a search chooses from.
+    """
     import torch
 
-    from nbt.machine.memory import available_memory
+    from nbt.machine.memory import total_memory
     from nbt.training.worker.trial_memory import estimate_trial_memory
 
     gpus = range(torch.cuda.device_count())
-    available = max((torch.cuda.mem_get_info(i)[1] for i in gpus), default=available_memory())
+    total = max((torch.cuda.get_device_properties(i).total_memory for i in gpus), default=total_memory())
     needed = estimate_trial_memory(task)
-    if needed > available:
+    if needed > total:
         raise NbtError(
-            f"a training needs about {needed / 2**30:.1f} GiB, and {available / 2**30:.1f} GiB are available; give a "
+            f"a training needs about {needed / 2**30:.1f} GiB, and this machine has {total / 2**30:.1f} GiB; give a "
             "smaller --image-size"
         )
 
 
-def _identity(task: Task) -> tuple[str, str, int]:
+def _identity(task: Task) -> Identity:
     return task.backbone.text, task.weights_hash, task.image_size
-
-
-def _labels(items: Sequence[Candidate]) -> list[str]:
-    """Returns a name for each entry of a list: where weights are not enough, with its image size or its place."""
-    texts, sizes = [], []
-    for item in items:
-        weights = "" if item.weights == "default" else f" with weights {Path(item.weights).name}"
-        texts.append(item.name + weights)
-        sizes.append(texts[-1] + (f" at {item.image_size} px" if item.image_size else ""))
-    counts, sized = Counter(texts), Counter(sizes)
-    return [
-        text if counts[text] == 1 else size if sized[size] == 1 else f"{size}, entry {place}"
-        for place, (text, size) in enumerate(zip(texts, sizes, strict=True), start=1)
-    ]
-
-
-def _names(tasks: Sequence[Task]) -> list[str]:
-    """Returns a name for each backbone: its specification, where it is not unique with weights and image size."""
-    texts = [task.backbone.text for task in tasks]
-    weights = [f"{text}, {Path(task.weights).name}" for text, task in zip(texts, tasks, strict=True)]
-    sizes = [f"{name}, {task.image_size} px" for name, task in zip(weights, tasks, strict=True)]
-    hashes = [f"{name}, {task.weights_hash[:8]}" for name, task in zip(sizes, tasks, strict=True)]
-    counts = Counter([*texts, *weights, *sizes])
-    choices = zip(texts, weights, sizes, hashes, strict=True)
-    return [next((name for name in names[:3] if counts[name] == 1), names[3]) for names in choices]
 
 
 def _measure(task: Task, progress: Progress | None) -> dict[str, Any] | None:

@@ -108,12 +108,13 @@ def _record_random(engine: Engine, space: Space, trials: int, journal: Journal, 
 
 def _record_informed(engine: Engine, space: Space, trials: int, journal: Journal, on_run: OnRun | None) -> None:
     """Records block after block, because the settings of a block depend on the results of the ones before it."""
+    from nbt.tuning.experience.dataset_names import is_same_dataset
     from nbt.tuning.experience.folder import load_experience
     from nbt.tuning.experience.informed_design import BLOCK_SIZE, InformedDesign
     from nbt.tuning.experience.recording import Recording, n_runs, plan_informed_runs
 
     header = journal.header
-    tables = [table for table in load_experience(None, space) if table.header.dataset != header.dataset]
+    tables = [table for table in load_experience(None, space) if not is_same_dataset(table.header, header)]
     name = f"{header.name}, {header.image_size} px"
     informed = InformedDesign(space, header.epochs, name, header.seed, tables)
     for start in range(0, trials, BLOCK_SIZE):

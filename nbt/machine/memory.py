@@ -1,4 +1,4 @@
-"""Available memory of the machine or of the container in which the process runs."""
+"""Total and available memory of the machine or of the container in which the process runs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,28 @@ def available_memory(root: Path = Path("/")) -> int:
     Args:
         root: Root of the file system that holds the kernel's files on memory and control groups.
     """
-    return min([_available_on_machine(root), *_available_in_cgroups(root)])
+    # Free memory and cached files: what programs can get without swapping.
+    return min([_on_machine(root, "MemAvailable", "SC_AVPHYS_PAGES"), *_available_in_cgroups(root)])
 
 
-def _available_on_machine(root: Path) -> int:
-    """Returns the memory that programs can get without swapping: free memory and cached files."""
+def total_memory(root: Path = Path("/")) -> int:
+    """Returns the memory of the machine, or the limit of the container if that is less, in bytes.
+
+    Args:
+        root: As in `available_memory`.
+    """
+    folders = controller_folders("memory", ["memory"], root)
+    limits = [read_int(folder / _FILES[version][0]) for version, folder in folders]
+    return min([_on_machine(root, "MemTotal", "SC_PHYS_PAGES"), *(limit for limit in limits if limit is not None)])
+
+
+def _on_machine(root: Path, name: str, pages: str) -> int:
+    """Returns an entry of /proc/meminfo in bytes; without it, the pages that `os.sysconf` knows by another name."""
     for line in read_text(root / "proc/meminfo").splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
+        key, _, value = line.partition(":")
+        if key == name:
             return 1024 * int(value.split()[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _available_in_cgroups(root: Path) -> Iterator[int]:

@@ -317,6 +317,43 @@ def test_a_latency_that_is_measured_again_does_not_refuse_a_stored_study(monkeyp
     assert len(list_studies(resolve_storage(None))) == 1
 
 
+def test_a_latency_that_is_measured_again_does_not_refuse_a_killed_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.models import size
+
+    def kill(*args: Any) -> None:
+        raise NbtError("killed")
+
+    bounds = {"max_latency": 5.0}
+    with monkeypatch.context() as context, pytest.raises(NbtError, match="killed"):
+        context.setattr(size, "measure_latency", lambda model, image_size: 4.0)
+        context.setattr("nbt.tuning.storage.study_store.StudyStore.put_candidates", kill)
+        nbt.search("digits", budget=2, **QUICK, **bounds)
+    monkeypatch.setattr(size, "measure_latency", lambda model, image_size: 6.0)
+    record = nbt.search("digits", budget=2, **QUICK, **bounds).record
+    assert [found.latency for found in record.candidates] == [6.0, 6.0, 6.0]
+
+
+def test_free_memory_does_not_matter_and_a_stored_study_keeps_its_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbt.machine import memory
+    from nbt.training.worker import trial_memory
+
+    monkeypatch.setattr(memory, "available_memory", lambda: 0)
+    record = nbt.search("digits", budget=2, **QUICK).record
+    assert len(record.config.candidates) == 3
+    monkeypatch.setattr(trial_memory, "estimate_trial_memory", lambda task: 10**18)
+    again = nbt.search("digits", budget=3, **QUICK).record
+    assert again.config.candidates == record.config.candidates and len(again.trials) >= 3
+
+
+def test_a_backbone_of_a_stored_study_that_cannot_be_loaded_any_more_is_an_error(own_folder: Path) -> None:
+    options = {**QUICK, "backbones": noise_weights(own_folder, "conv3(width=8)", "conv4(width=8)")}
+    record = nbt.search("digits", budget=2, **options).record
+    assert len(record.config.candidates) == 2
+    (own_folder / "noise1.pth").rename(own_folder / "moved.pth")
+    with pytest.raises(UsageError, match=r"with weights noise1\.pth, which the study has, cannot be used: .*no such"):
+        nbt.search("digits", budget=3, **options)
+
+
 def test_a_backbone_at_two_sizes_is_left_out_at_one_of_them_on_resume_too(monkeypatch: pytest.MonkeyPatch) -> None:
     from nbt.models import size
 
@@ -331,7 +368,7 @@ def test_a_backbone_at_two_sizes_is_left_out_at_one_of_them_on_resume_too(monkey
 
 
 def test_entries_of_a_list_have_different_names() -> None:
-    from nbt.api._candidates import _labels
+    from nbt.api._candidate_names import candidate_labels
 
     items = [
         Candidate(name="conv3", weights="a/w.pth"),
@@ -340,9 +377,10 @@ def test_entries_of_a_list_have_different_names() -> None:
         Candidate(name="conv3", weights="none"),
         Candidate(name="conv4", weights="default", image_size=32),
     ]
-    assert _labels(items) == [
-        "conv3 with weights w.pth, entry 1",
-        "conv3 with weights w.pth, entry 2",
+    assert candidate_labels(items[::-1]) == candidate_labels(items)[::-1], "their places do not matter"
+    assert candidate_labels(items) == [
+        "conv3 with weights a/w.pth",
+        "conv3 with weights b/w.pth",
         "conv3 with weights none at 32 px",
         "conv3 with weights none",
         "conv4",

@@ -1,4 +1,4 @@
-"""Available memory of the machine and of the control groups of a container."""
+"""Total and available memory of the machine and of the control groups of a container."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from nbt.machine.memory import available_memory
+from nbt.machine.memory import available_memory, total_memory
 
 FREE = 1000
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with 1000 bytes free."""
-    real, fake = os.sysconf, {"SC_AVPHYS_PAGES": 10, "SC_PAGE_SIZE": FREE // 10}
+    """A machine with 4000 bytes, of which 1000 are free."""
+    real, fake = os.sysconf, {"SC_PHYS_PAGES": 40, "SC_AVPHYS_PAGES": 10, "SC_PAGE_SIZE": FREE // 10}
     monkeypatch.setattr(os, "sysconf", lambda name: fake[name] if name in fake else real(name))
 
 
@@ -38,6 +38,17 @@ def write_proc(root: Path, lines: str) -> None:
 
 def test_without_control_groups_the_machine_limits_memory(tmp_path: Path) -> None:
     assert available_memory(tmp_path) == FREE
+    assert total_memory(tmp_path) == 4 * FREE
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_programs_use_does_not_change_the_total(tmp_path: Path, version: int) -> None:
+    folder = tmp_path / ("sys/fs/cgroup" if version == 2 else "sys/fs/cgroup/memory")
+    write_group(folder, "3000", "2900", 10, version)
+    assert total_memory(tmp_path) == 3000
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:       2 kB\nMemAvailable:   1 kB\n")
+    assert (total_memory(tmp_path), available_memory(tmp_path)) == (2048, 110)
 
 
 @pytest.mark.parametrize(

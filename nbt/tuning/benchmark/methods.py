@@ -13,6 +13,7 @@ from nbt.errors import UsageError, nearest
 from nbt.settings import TransferSettings
 from nbt.tuning.baseline_recipes import baseline_recipes
 from nbt.tuning.controller import SamplerFactory, tpe
+from nbt.tuning.experience.dataset_names import is_same_dataset
 from nbt.tuning.experience.recorded_table import RecordedTable, TableHeader
 from nbt.tuning.pruners.base import NoPruner, Pruner, make_pruner
 from nbt.tuning.pruners.curve_forecast import expected_scores
@@ -122,21 +123,13 @@ def get_method(name: str) -> SearchMethod:
 def leave_dataset_out(tables: Sequence[RecordedTable], evaluated: RecordedTable) -> list[RecordedTable]:
     """Returns the tables that a method may use when it is evaluated on one of them.
 
-    The evaluated table is left out, and so is every other table with the same images and split or with the same name of
-    the dataset: tables of another backbone, other shots or another recording still hold information on it.
+    The evaluated table is left out, and so is every other table of the same dataset; see `is_same_dataset`.
 
     Args:
         tables: All recorded tables.
         evaluated: The table of the task.
     """
-    header = evaluated.header
-    return [
-        table
-        for table in tables
-        if table is not evaluated
-        and table.header.data_hash != header.data_hash
-        and table.header.dataset != header.dataset
-    ]
+    return [table for table in tables if not is_same_dataset(table.header, evaluated.header)]
 
 
 class _UniformPoolSampler(optuna.samplers.RandomSampler):

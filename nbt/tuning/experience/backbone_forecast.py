@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from nbt.paths import bundled_folder
+from nbt.tuning.experience.dataset_names import canonical_dataset
 from nbt.tuning.storage.candidates import BackboneForecast
 
 FloatArray = NDArray[np.float64]
@@ -24,8 +24,6 @@ COLUMNS = ("dataset", "backbone", "source", "ridge", "knn", "accuracy")
 the accuracy that was reached, 0 ... 1."""
 
 _INTERVAL = 0.8
-# Other names of the data sets of the rows.
-_ALIASES = {"cub_200_2011": "cub", "cub50": "cub"}
 # A probe that is perfect or useless on its sample is not so in truth.
 _LEAST_ERROR = 0.005
 
@@ -83,8 +81,8 @@ def forecaster_without(dataset: str) -> BackboneForecaster:
     Args:
         dataset: Name of the data set, or path of its folder or file.
     """
-    rows, name = read_rows(), Path(dataset).stem.lower()
-    return BackboneForecaster(rows[rows["dataset"] != _ALIASES.get(name, name)])
+    rows = read_rows()
+    return BackboneForecaster(rows[rows["dataset"] != canonical_dataset(dataset)])
 
 
 def _probe_log_odds(ridge: FloatArray, knn: FloatArray) -> FloatArray:

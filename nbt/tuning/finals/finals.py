@@ -127,12 +127,16 @@ class Finals(TrialSource):
             self._store.put_predictions(codec.final_key(finalist.settings, run.seed, run.fold), outcome.predictions)
             self._store_run(finalist, round_number, run)
         self._state = self._current_state()
-        if self.finished and not self._running:
-            self._store_decision()
+        self._store_decision_after_the_last_run()
 
     def on_abandoned(self, spec: TrialSpec) -> None:
-        """Queues a run that the engine returned unfinished; it runs again."""
+        """Queues a run that the engine returned unfinished; it runs again if the selection still needs it."""
         self._running.pop(spec.key)
+        self._store_decision_after_the_last_run()
+
+    def _store_decision_after_the_last_run(self) -> None:
+        if self.finished and not self._running:
+            self._store_decision()
 
     def _store_run(self, finalist: Finalist, round_number: int, run: FinalRun) -> None:
         self._store.put(codec.final_key(finalist.settings, run.seed, run.fold), codec.encode_curve(run.curve))

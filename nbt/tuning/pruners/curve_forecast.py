@@ -23,6 +23,7 @@ from nbt.metrics import DEFAULT_METRIC
 from nbt.seeds import derive_seed
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
+from nbt.tuning.experience.dataset_names import is_same_dataset
 from nbt.tuning.experience.recorded_table import RecordedTable
 from nbt.tuning.pruners.quantile_forest import QuantileForest
 from nbt.tuning.space.encoding import log_effective_lr
@@ -323,15 +324,11 @@ class _RecordedTask:
 
 
 def _dataset_groups(tables: Sequence[RecordedTable]) -> list[int]:
-    """Returns the number of each table's dataset; tables with the same images or the same dataset name share one."""
+    """Returns the number of each table's dataset."""
     groups: list[int] = []
     for table in tables:
-        header = table.header
-        matches = [
-            group
-            for other, group in zip(tables, groups, strict=False)
-            if other.header.data_hash == header.data_hash or other.header.dataset == header.dataset
-        ]
+        known = zip(tables, groups, strict=False)
+        matches = [group for other, group in known if is_same_dataset(other.header, table.header)]
         groups.append(matches[0] if matches else max(groups, default=-1) + 1)
     return groups
 

@@ -88,6 +88,22 @@ class TestRuns:
         last_training = model.retraining * (costs[0] + costs[-1])
         assert (sum(costs) + last_training <= trials / 2) == (budget != "4"), "the least finals cost more"
 
+    def test_a_run_that_is_given_back_after_the_last_one_does_not_lose_the_decision(self, tmp_path: Path) -> None:
+        copy_searched_study(tmp_path, "5")
+        with open_fake_study(tmp_path, "5") as store:
+            finals, simulate = Finals(store), levels(default=0.5)
+            specs = list(iter(finals.next_trial, None))
+            of_trial = [spec for spec in specs if spec.settings != default_recipe(EPOCHS)]
+            failed, given_back = of_trial[:2]
+            assert (failed.settings, failed.fold, given_back.fold) == (given_back.settings, 1, 2)
+            finals.on_done(failed, TrialOutcome(curve=(), error="no more memory"))
+            for spec in specs:
+                if spec not in (failed, given_back):
+                    finals.on_done(spec, TrialOutcome(curve=tuple(simulate(spec))))
+            assert finals.finished and store.record().recommended is None, "a run is still in flight"
+            finals.on_abandoned(given_back)
+            assert store.record().recommended == DEFAULT_RECIPE
+
     def test_the_record_contains_the_decision(self, tmp_path: Path) -> None:
         search = copy_searched_study(tmp_path, "28")
         best = search.ranked()[0]
