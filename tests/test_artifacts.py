@@ -509,7 +509,8 @@ class TestRecordedTables:
         best_epochs = [max(result.val_accuracy or 0.0 for result in recorded.curve) for recorded in table.runs]
         assert max(best_epochs) == EXPECTED["experience"]["best"]
         assert max(recorded.val_accuracy for recorded in table.runs) == pytest.approx(0.8), "the last epoch"
-        output = run_json("fit", *TASK, "--recommend", "--experience", "experience", "--epochs", "6")
+        recommend = ["--recommend", "--experience", "experience", "--epochs", "6"]
+        output = run_json("fit", *TASK, "--all-measures", *recommend)
         assert output["guide"]["tables"] == ["digits · conv3(width=8)"]
         new_facts = {name: output["facts"][name] for name in ("dataset", "weights", "seconds")}
         expected = {**rephrased(EXPECTED["fit"]), "facts": {**EXPECTED["fit"]["facts"], **new_facts}}

@@ -26,6 +26,7 @@ def fit(
     backbones: Sequence[tuple[str | None, str | Path]] = ((None, "default"),),
     *,
     samples: int | None = None,
+    all_measures: bool = False,
     tracking_uri: str | None = None,
     **options: Unpack[TaskOptions],
 ) -> list[FitProfile]:
@@ -35,6 +36,7 @@ def fit(
         dataset: Dataset as in `load_task`.
         backbones: Pairs of a backbone and its weights, see `TaskOptions`.
         samples: Maximum number of training images to measure; see `nbt.profile_fit`.
+        all_measures: Whether to compute the optional measures, too; see `nbt.profile_fit`.
         tracking_uri: URI of the MLflow tracking store that records the profiles; they are not recorded when None.
         **options: Other options of the task; `backbones` replaces `backbone` and `weights`; `source_data`, here a
             folder, has the images that the weights were trained on, for the similarity of the classes.
@@ -60,7 +62,16 @@ def fit(
         if source_data is not None:
             means = source_class_means(task, source_data, seed=seed, progress=progress)
         try:
-            profiles.append(profile_fit(task, samples=samples, seed=seed, source_means=means, progress=progress))
+            profiles.append(
+                profile_fit(
+                    task,
+                    samples=samples,
+                    seed=seed,
+                    source_means=means,
+                    all_measures=all_measures,
+                    progress=progress,
+                )
+            )
         except ValueError as error:
             raise UsageError(f"--{error}" if str(error).startswith("samples:") else str(error)) from error
         if tracking_uri is not None:

@@ -32,6 +32,11 @@ _RECOMMENDATION_OPTIONS = ("space", "epochs", "experience")
     help="Images that the weights were trained on, one subfolder per class.",
 )
 @click.option(
+    "--all-measures",
+    is_flag=True,
+    help="Also compute N-LEEP, LEEP, NCE, TransRate and the plain H-score, which have shown no skill.",
+)
+@click.option(
     "--plot", metavar="FILE.png|.svg", show_default="none", help="Write a figure of the probe accuracy by depth."
 )
 @click.option("--recommend", is_flag=True, help="Also recommend settings from the profile and experience.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 # Imported eagerly, because modules with the same name as their function would otherwise shadow it.
 from nbt.fit.cka import linear_cka
 from nbt.fit.emd import emd_similarity
-from nbt.fit.fit_profile import LAYER_COLUMNS, FitProfile
+from nbt.fit.fit_profile import LAYER_COLUMNS, OPTIONAL_MEASURES, FitProfile
 from nbt.fit.gbc import gbc
 from nbt.fit.h_score import h_score
 from nbt.fit.knn import knn_accuracy
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LAYER_COLUMNS",
+    "OPTIONAL_MEASURES",
     "FitProfile",
     "emd_similarity",
     "gbc",

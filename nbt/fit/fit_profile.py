@@ -19,6 +19,15 @@ FORMAT_VERSION = 1
 
 _SHOWN_MEASURES = ("ridge_accuracy", "advantage", "logme", "knn_accuracy")
 
+OPTIONAL_MEASURES = ("nleep", "leep", "nce", "transrate", "h_score")
+"""Scalars that a profile has on request only.
+
+They have shown no skill in ordering weights: the 95 % interval of their rank correlation with fine-tuned accuracy is
+above 0 neither across backbones nor across transfer depths (`studies/results/fit_validity.md`). Others without skill
+are always computed: a rule or a diagnosis reads them, or they follow from the ridge probe. "h_score" is the plain
+H-score; the regularised one has skill.
+"""
+
 LAYER_COLUMNS = (
     "unit",
     "depth",
@@ -44,7 +53,8 @@ class FitProfile:
 
     Attributes:
         scalars: Measures at the output, and numeric facts about the dataset and the model; a measure that does not
-            apply is absent and named in `left_out`.
+            apply is absent and named in `left_out`. `OPTIONAL_MEASURES` are last, and absent from both unless they were
+            requested.
         layers: One row per unit in order from the input, with the columns `LAYER_COLUMNS`; NaN where a measure does not
             apply.
         facts: The subject of the profile: dataset, backbone, weights, image_size, samples, fingerprint, seconds.
@@ -128,6 +138,12 @@ class FitProfile:
         if not isinstance(values, dict):
             raise ValueError("not a fit profile: expected a JSON object")
         return cls.from_dict(values)
+
+    def without_optional_measures(self) -> FitProfile:
+        """Returns the profile without `OPTIONAL_MEASURES`."""
+        scalars = {name: value for name, value in self.scalars.items() if name not in OPTIONAL_MEASURES}
+        left_out = {name: reason for name, reason in self.left_out.items() if name not in OPTIONAL_MEASURES}
+        return dataclasses.replace(self, scalars=scalars, left_out=left_out)
 
     def with_facts(self, **facts: Any) -> FitProfile:
         """Returns the profile with some facts added or replaced."""

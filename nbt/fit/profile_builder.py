@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from nbt.fit.advantage import advantage
 from nbt.fit.batch_norm_shift import BatchNormShift, BatchNormShiftRecorder
 from nbt.fit.cka import linear_cka
 from nbt.fit.emd import emd_similarity
-from nbt.fit.fit_profile import FORMAT_VERSION, LAYER_COLUMNS, FitProfile
+from nbt.fit.fit_profile import FORMAT_VERSION, LAYER_COLUMNS, OPTIONAL_MEASURES, FitProfile
 from nbt.fit.gbc import COMPONENTS as GBC_COMPONENTS
 from nbt.fit.gbc import gbc_from_components
 from nbt.fit.gradient import relative_gradient_norms
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 _ALGORITHM_VERSION = 4
 """Version of the computation, to be raised when the same task would give another profile."""
 
+_LEADING_MEASURES = ("ridge_accuracy", "knn_accuracy", "logme")
+
 _BATCH_NORM_IMAGES = 128
 """Number of images (at 224 px and below) for the BatchNorm statistics of the random network."""
 
@@ -77,6 +80,7 @@ def profile_fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     source_means: SourceClassMeans | None = None,
+    all_measures: bool = False,
     progress: Progress | None = None,
     cache: bool = True,
 ) -> FitProfile:
@@ -93,6 +97,7 @@ def profile_fit(
         device: Device of the computation; the first GPU, else the CPU, when None.
         source_means: Mean features of the source classes (`nbt.fit.source_class_means`); when None the task's, or those
             of its source images.
+        all_measures: Whether to compute `nbt.fit.OPTIONAL_MEASURES`, too, which have shown no skill.
         progress: Called as progress(description, done, total) after every step.
         cache: Whether to read and write the cache.
 
@@ -115,14 +120,25 @@ def profile_fit(
     index = draw_sample(task.labels, task.split.train, samples, seed)
     torch_device = pick_device(None if device is None else str(device))
     means = source_means or task.source_means or means_of_source_data(task, torch_device, seed=seed)
-    path = profile_path(_cache_identity(task, index, seed, torch_device, means)) if cache else None
-    profile = None if path is None else read_profile(path)
+    paths = _cache_paths(_cache_identity(task, index, seed, torch_device, means), all_measures) if cache else []
+    profile = next(filter(None, map(read_profile, paths)), None)
     if profile is None:
-        profile = _ProfileBuilder(task, index, seed, torch_device, means, progress).run()
-        if path is not None:
-            write_profile(path, profile)
+        profile = _ProfileBuilder(task, index, seed, torch_device, means, all_measures, progress).run()
+        if paths:
+            write_profile(paths[0], profile)
+    elif not all_measures:
+        profile = profile.without_optional_measures()
     # A cached profile may hold earlier paths of the same images and weights.
     return profile.with_facts(dataset=task.dataset, weights=task.weights)
+
+
+def _cache_paths(identity: Mapping[str, Any], all_measures: bool) -> list[Path]:
+    """Returns the files that a profile may be read from; it is written to the first.
+
+    A profile with all measures, as those of earlier versions are, contains the one without the optional measures.
+    """
+    complete = profile_path(identity)
+    return [complete] if all_measures else [profile_path({**identity, "optional_measures": False}), complete]
 
 
 def _cache_identity(
@@ -158,6 +174,7 @@ class _ProfileBuilder:
     seed: int
     device: torch.device
     means: SourceClassMeans | None
+    all_measures: bool
     progress: Progress | None
     left_out: dict[str, str] = field(default_factory=dict)
     steps_done: int = 0
@@ -206,7 +223,7 @@ class _ProfileBuilder:
         for name in scalars.keys() - finite.keys():
             self.left_out.setdefault(name, "its value is not finite")
         facts = self._facts(time.perf_counter() - started)
-        return FitProfile(finite, layers, facts, dict(sorted(self.left_out.items())))
+        return FitProfile(_in_order(finite), layers, facts, dict(sorted(self.left_out.items())))
 
     def _advance(self) -> None:
         """Reports one more step: a batch or a unit of one of the networks, the output, or the gradients."""
@@ -274,7 +291,8 @@ class _ProfileBuilder:
     def _source_head(self) -> nn.Module | None:
         task = self.task
         if task.source_head is None:
-            self.left_out.update(dict.fromkeys(("leep", "nce"), _NO_SOURCE if task.weights == "none" else _NO_HEAD))
+            if self.all_measures:
+                self.left_out.update(dict.fromkeys(("leep", "nce"), _NO_SOURCE if task.weights == "none" else _NO_HEAD))
             return None
         weights = PretrainedWeights(w0=dict(task.w0), mean=task.mean, std=task.std, source_head=dict(task.source_head))
         return build_source_head(task.backbone, weights).to(self.device)
@@ -282,15 +300,16 @@ class _ProfileBuilder:
     def _measure_output(self, spectrum: Spectrum) -> dict[str, float]:
         """Returns the measures that are computed for the features only, from one decomposition and projection."""
         labels = self.labels
-        # N-LEEP uses the first components of GBC.
         projected = components_from_spectrum(spectrum, GBC_COMPONENTS)
         measures: dict[str, Callable[[], float]] = {
-            "h_score": lambda: h_score_from_spectrum(spectrum, labels, regularized=False),
             "knn_accuracy": lambda: knn_accuracy_unchecked(spectrum.features, labels),
             "gbc": lambda: gbc_from_components(projected, labels),
-            "nleep": lambda: nleep_from_components(projected, labels, seed=self.seed),
-            "transrate": lambda: transrate_from_spectrum(spectrum, labels),
         }
+        if self.all_measures:
+            # N-LEEP uses the first components of GBC.
+            measures["nleep"] = lambda: nleep_from_components(projected, labels, seed=self.seed)
+            measures["transrate"] = lambda: transrate_from_spectrum(spectrum, labels)
+            measures["h_score"] = lambda: h_score_from_spectrum(spectrum, labels, regularized=False)
         values = {name: self._measure_or_nan(name, measure) for name, measure in measures.items()}
         self._advance()
         return values
@@ -301,8 +320,9 @@ class _ProfileBuilder:
         measures: dict[str, Callable[[], float]] = {}
         if activations.logits is not None:
             probabilities = torch.from_numpy(activations.logits).double().softmax(dim=1).numpy()
-            measures["leep"] = lambda: leep(probabilities, labels)
-            measures["nce"] = lambda: nce(probabilities.argmax(axis=1), labels)
+            if self.all_measures:
+                measures["leep"] = lambda: leep(probabilities, labels)
+                measures["nce"] = lambda: nce(probabilities.argmax(axis=1), labels)
         if means is not None:
             target_means, target_counts = self._target_classes(activations.features)
             measures["emd_similarity"] = lambda: emd_similarity(means.means, means.counts, target_means, target_counts)
@@ -391,6 +411,13 @@ _UNIT_MEASURES: Mapping[str, Callable[[Spectrum, IntArray], float]] = {
     "logme": logme_from_spectrum,
     "h_score": partial(h_score_from_spectrum, regularized=True),
 }
+
+
+def _in_order(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Returns the scalars in the order in which they are shown: the leading measures first, the optional ones last."""
+    others = [name for name in scalars if name not in OPTIONAL_MEASURES]
+    names = dict.fromkeys((*_LEADING_MEASURES, *others, *OPTIONAL_MEASURES))
+    return {name: scalars[name] for name in names if name in scalars}
 
 
 def _last_unit_values(rows: list[dict[str, Any]], names: tuple[str, ...], suffix: str) -> dict[str, float]:

@@ -39,6 +39,7 @@ def test_passes_its_options_on(fake_api: FakeApi, tmp_path: Path) -> None:
         "tracking_uri": f"sqlite:///{tmp_path}/.nbt/mlflow.db",
         "data_dir": None,
         "samples": 50,
+        "all_measures": False,
         "image_size": 32,
         "resize": "crop",
         "classes": 3,
@@ -129,6 +130,24 @@ def test_prints_table_definitions_charts_and_conclusions(fake_api: FakeApi, caps
         assert part in text
     assert Path("p.svg").stat().st_size > 1000
     assert "\x1b" not in text
+
+
+def test_measures_without_skill_have_a_second_table(fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_api.results["fit"] = two_profiles()
+    assert run([*TWO, "--all-measures", "-q"]) == 0
+    assert fake_api.calls[-1][2]["all_measures"] is True
+    first, second = capsys.readouterr().out.split("Measures without demonstrated skill\n")
+    assert "ridge probe, %" in first and "LogME" in first and "TransRate" not in first
+    table = second.split("Left out")[0]
+    assert "TransRate" in table and "3200" in table and "given the outputs of the source classifier" in table
+
+
+def test_a_sentence_says_how_to_get_all_measures(fake_api: FakeApi, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_api.results["fit"] = [make_profile().without_optional_measures()]
+    assert run([*FIT, "-q"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "nbt fit --all-measures also computes N-LEEP, LEEP" in text
+    assert "Left out" not in text and "without demonstrated skill" not in text
 
 
 def test_a_wide_table_is_split_into_parts() -> None:

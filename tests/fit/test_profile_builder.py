@@ -18,7 +18,7 @@ import nbt
 import nbt.fit
 from nbt import devices
 from nbt.fit import profile_builder as module
-from nbt.fit.fit_profile import LAYER_COLUMNS, FitProfile
+from nbt.fit.fit_profile import LAYER_COLUMNS, OPTIONAL_MEASURES, FitProfile
 from nbt.fit.profile_builder import profile_fit
 from nbt.models import backbone as backbones
 from nbt.models.units import decompose
@@ -32,11 +32,11 @@ FACTS = {
     *("parameters", "units", "feature_dim"),
 }
 OUTPUT = {
-    *("logme", "h_score", "h_score_regularized", "ridge_accuracy", "knn_accuracy", "gbc", "nleep", "transrate"),
+    *("logme", "h_score_regularized", "ridge_accuracy", "knn_accuracy", "gbc"),
     *("ridge_accuracy_random", "knn_accuracy_random", "logme_random", "mean_gain", "knee_depth", "dead_channels"),
     "advantage",
 }
-SOURCE = {"leep", "nce", "emd_similarity", "similarity"}
+SOURCE = {"emd_similarity", "similarity"}
 SHIFT = {"mean_shift", "variance_shift"}
 
 
@@ -63,6 +63,20 @@ def test_profile_has_all_measures_or_reasons(pretrained_profile: FitProfile, nor
     assert set(other.left_out) == SOURCE
     assert "--source-data" in other.left_out["emd_similarity"]
     assert all(math.isfinite(value) for value in (*pretrained_profile.scalars.values(), *other.scalars.values()))
+
+
+def test_optional_measures_are_computed_on_request(
+    pretrained: Task, pretrained_profile: FitProfile, normed: Task
+) -> None:
+    complete = profile(pretrained, all_measures=True)
+    assert set(complete.scalars) == FACTS | OUTPUT | SOURCE | set(OPTIONAL_MEASURES)
+    assert list(complete.scalars)[:3] == ["ridge_accuracy", "knn_accuracy", "logme"]
+    assert tuple(complete.scalars)[-5:] == OPTIONAL_MEASURES
+    assert is_same_profile(complete.without_optional_measures(), pretrained_profile)
+    assert list(complete.without_optional_measures().scalars) == list(pretrained_profile.scalars)
+    without_head = profile(normed, samples=60, all_measures=True)
+    assert set(without_head.left_out) == SOURCE | {"leep", "nce"}
+    assert set(without_head.without_optional_measures().left_out) == SOURCE
 
 
 def test_layers_have_one_row_per_unit_and_agree_with_the_output(pretrained_profile: FitProfile) -> None:
@@ -92,7 +106,7 @@ def test_relative_gradients_are_positive_and_depend_on_the_seed_only(
     assert not profile(pretrained, seed=1).layers["relative_gradient"].equals(values)
 
 
-def test_output_measures_are_computed_from_the_features(pretrained: Task, pretrained_profile: FitProfile) -> None:
+def test_output_measures_are_computed_from_the_features(pretrained: Task) -> None:
     from nbt.devices import pick_device
     from nbt.fit.activations import compute_features
     from nbt.fit.sampling import draw_sample
@@ -100,12 +114,11 @@ def test_output_measures_are_computed_from_the_features(pretrained: Task, pretra
     index = draw_sample(pretrained.labels, pretrained.split.train)
     features = compute_features(pretrained.build_model(), pretrained, index, pick_device("cpu"))
     labels = pretrained.labels[index]
+    scalars = profile(pretrained, all_measures=True).scalars
     for name in ("logme", "h_score", "knn_accuracy", "gbc", "transrate"):
-        assert pretrained_profile.scalars[name] == pytest.approx(getattr(nbt.fit, name)(features, labels), rel=1e-4), (
-            name
-        )
-    assert pretrained_profile.scalars["ridge_accuracy"] == nbt.fit.ridge_probe_accuracy(features, labels)
-    assert pretrained_profile.scalars["samples"] == len(index) == len(pretrained.split.train)
+        assert scalars[name] == pytest.approx(getattr(nbt.fit, name)(features, labels), rel=1e-4), name
+    assert scalars["ridge_accuracy"] == nbt.fit.ridge_probe_accuracy(features, labels)
+    assert scalars["samples"] == len(index) == len(pretrained.split.train)
 
 
 def test_weights_trained_on_the_target_have_a_gain(encoder: Task) -> None:
@@ -169,7 +182,7 @@ def test_a_measure_that_fails_is_left_out_with_its_reason(pretrained: Task, monk
     result = profile(pretrained, samples=60)
     assert "not solved" in result.left_out["emd_similarity"]
     assert "similarity" in result.left_out
-    assert {"logme", "leep", "knn_accuracy"} <= set(result.scalars)
+    assert {"logme", "gbc", "knn_accuracy"} <= set(result.scalars)
 
 
 @pytest.fixture
@@ -196,7 +209,21 @@ def test_a_cached_profile_is_read(encoder: Task, cache: Path, monkeypatch: pytes
     assert [path.suffix for path in cache.iterdir()] == [".json"]
 
 
-@pytest.mark.parametrize("change", ["samples", "seed", "weights", "split", "means", "device", "no cache"])
+def test_a_cached_profile_with_all_measures_contains_the_default_one(
+    pretrained: Task, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, object] = {"samples": 30, "cache": True}
+    complete = profile(pretrained, all_measures=True, **options)
+    assert is_same_profile(complete.without_optional_measures(), profile(pretrained, samples=30))
+    forbid_forward(monkeypatch)
+    assert is_same_profile(profile(pretrained, **options), complete.without_optional_measures())
+    assert is_same_profile(profile(pretrained, all_measures=True, **options), complete)
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "change", ["samples", "seed", "weights", "split", "means", "device", "all measures", "no cache"]
+)
 def test_other_arguments_are_measured_again(
     encoder: Task, cache: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -217,6 +244,8 @@ def test_other_arguments_are_measured_again(
         options["source_means"] = SourceClassMeans(np.ones((2, dim), dtype=np.float32), np.array([1, 1]))
     elif change == "device":
         monkeypatch.setattr(module, "pick_device", lambda name: torch.device("meta"))
+    elif change == "all measures":
+        options["all_measures"] = True
     else:
         options["cache"] = False
     with pytest.raises(AssertionError, match="a forward pass"):
@@ -282,4 +311,4 @@ def test_profile_fit_is_public() -> None:
     assert inspect.unwrap(nbt.profile_fit) is profile_fit
     assert nbt.fit.profile_fit is profile_fit
     assert callable(nbt.fit.logme)
-    assert all(callable(getattr(nbt.fit, name)) for name in nbt.fit.__all__ if name != "LAYER_COLUMNS")
+    assert all(callable(getattr(nbt.fit, name)) for name in nbt.fit.__all__ if not name.isupper())

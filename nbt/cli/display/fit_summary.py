@@ -28,8 +28,7 @@ _TUNED_BASIS = (
 
 
 def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None) -> None:
-    """Prints the measures as a table with definitions, the probe charts, and the conclusions as sentences."""
-    rows = measures.table_rows(profiles)
+    """Prints the measures as tables with definitions, the probe charts, and the conclusions as sentences."""
     scalars = profiles[0].scalars
     sizes = [f"{size:.0f}" for size in sorted({profile.scalars["image_size"] for profile in profiles})]
     out.print(
@@ -38,13 +37,15 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
             f"images, {measures.images(profiles[0])} of them measured at {join_words(sizes)} px\n"
         )
     )
-    for part in split_columns(rows, stdout_console().width):
-        out.print_rows(part, right_aligned=set(part[0]) - {"backbone"}, empty_text="")
-        out.print("")
-    out.print(_definitions(measures.legend(profiles)))
+    _print_table(out, profiles, measures.MEASURES)
+    if any(measures.appendix_rows(profile) for profile in profiles):
+        out.print("", _heading(measures.APPENDIX_TITLE))
+        _print_table(out, profiles, measures.APPENDIX_MEASURES)
     lines = measures.missing_measure_lines(profiles)
     if lines:
         out.print("", _heading("Left out"), *(Text(f"  {line}") for line in lines))
+    if optional := measures.optional_measures_sentence(profiles):
+        out.print("", Text(optional))
     names = measures.profile_names(profiles)
     for name, profile in zip(names, profiles, strict=True):
         out.print("", _heading(f"{name}: ridge probe by unit"), *_probe_chart(profile))
@@ -54,6 +55,14 @@ def print_profiles(out: Output, profiles: Sequence[FitProfile], plot: str | None
     out.print("", Text(conclusions.uncertainty_text(profiles)))
     if plot is not None:
         out.print("", Text(f"plot: {plot}"))
+
+
+def _print_table(out: Output, profiles: Sequence[FitProfile], columns: Sequence[measures.Measure]) -> None:
+    """Prints measures as a table, in as many parts as the terminal needs, and their definitions."""
+    for part in split_columns(measures.table_rows(profiles, columns), stdout_console().width):
+        out.print_rows(part, right_aligned=set(part[0]) - {"backbone"}, empty_text="")
+        out.print("")
+    out.print(_definitions(measures.legend(profiles, columns)))
 
 
 def print_recommendations(

@@ -46,6 +46,12 @@ MEASURES = (
         "accuracy",
     ),
     Measure(
+        "knn_accuracy",
+        "kNN",
+        "share of the sampled images whose nearest neighbours in feature space vote for their class; higher is better",
+        "accuracy",
+    ),
+    Measure(
         GAIN,
         "gain over random",
         "ridge probe accuracy minus that at random weights of the same architecture, in points; higher is better",
@@ -59,12 +65,6 @@ MEASURES = (
         "share",
     ),
     Measure(
-        "knn_accuracy",
-        "kNN",
-        "share of the sampled images whose nearest neighbours in feature space vote for their class; higher is better",
-        "accuracy",
-    ),
-    Measure(
         "logme",
         "LogME",
         "log evidence per image of a Bayesian linear model of the labels given the features; higher is better",
@@ -75,24 +75,9 @@ MEASURES = (
         "between-class part of the variance of the features (regularised); higher is better",
     ),
     Measure(
-        "nleep",
-        "N-LEEP",
-        "log likelihood of the labels given clusters of the features; at most 0, higher is better",
-    ),
-    Measure(
-        "leep",
-        "LEEP",
-        "log likelihood of the labels given the outputs of the source classifier; at most 0, higher is better",
-    ),
-    Measure(
         "gbc",
         "GBC",
         "negative overlap of the classes as Gaussians, summed over pairs; at most 0, higher is better",
-    ),
-    Measure(
-        "transrate",
-        "TransRate",
-        "reduction of the features' coding length by the class labels; depends on their scale; higher is better",
     ),
     Measure(
         "emd_similarity",
@@ -113,12 +98,6 @@ _ADDITIONAL_MEASURES = (
     Measure("ridge_accuracy_random", "ridge probe, random weights", "reference of the gain", "accuracy"),
     Measure("knn_accuracy_random", "kNN, random weights", "reference of kNN", "accuracy"),
     Measure("logme_random", "LogME, random weights", "reference of LogME"),
-    Measure("h_score", "H-score, plain", "close to its upper bound if images are few; higher is better"),
-    Measure(
-        "nce",
-        "NCE",
-        "negative conditional entropy of the labels given the source's classes, in nats; at most 0, higher is better",
-    ),
     Measure(
         "similarity",
         "similarity",
@@ -141,7 +120,34 @@ _ADDITIONAL_MEASURES = (
 )
 """Further measures in the table of a single profile."""
 
-MEASURE_LABELS = {measure.name: measure.label for measure in (*MEASURES, *_ADDITIONAL_MEASURES)}
+APPENDIX_TITLE = "Measures without demonstrated skill"
+
+APPENDIX_MEASURES = (
+    Measure(
+        "nleep",
+        "N-LEEP",
+        "log likelihood of the labels given clusters of the features; at most 0, higher is better",
+    ),
+    Measure(
+        "leep",
+        "LEEP",
+        "log likelihood of the labels given the outputs of the source classifier; at most 0, higher is better",
+    ),
+    Measure(
+        "nce",
+        "NCE",
+        "negative conditional entropy of the labels given the source's classes, in nats; at most 0, higher is better",
+    ),
+    Measure(
+        "transrate",
+        "TransRate",
+        "reduction of the features' coding length by the class labels; depends on their scale; higher is better",
+    ),
+    Measure("h_score", "plain H-score", "close to its upper bound if images are few; higher is better"),
+)
+"""Measures that have a table of their own, `nbt.fit.OPTIONAL_MEASURES`; no conclusion uses them."""
+
+MEASURE_LABELS = {measure.name: measure.label for measure in (*MEASURES, *_ADDITIONAL_MEASURES, *APPENDIX_MEASURES)}
 
 
 def has_random_weights(profile: FitProfile) -> bool:
@@ -188,25 +194,39 @@ def profile_names(profiles: Sequence[FitProfile]) -> list[str]:
     ]
 
 
-def table_rows(profiles: Sequence[FitProfile]) -> list[dict[str, str]]:
-    """Returns one row per profile for the comparison table; measures that no profile has are left out."""
-    shown = _available_measures(profiles)
+def table_rows(profiles: Sequence[FitProfile], columns: Sequence[Measure] = MEASURES) -> list[dict[str, str]]:
+    """Returns one row per profile for a comparison table; measures that no profile has are left out.
+
+    Args:
+        profiles: At least one profile.
+        columns: `MEASURES` or `APPENDIX_MEASURES`.
+    """
+    shown = _available_measures(profiles, columns)
     return [
         {"backbone": name, **{_column_label(measure): _cell(profile, measure) for measure in shown}}
         for name, profile in zip(profile_names(profiles), profiles, strict=True)
     ]
 
 
-def legend(profiles: Sequence[FitProfile]) -> list[tuple[str, str]]:
-    """Returns (column, description) for each column of `table_rows`."""
-    return [(_column_label(measure), measure.meaning) for measure in _available_measures(profiles)]
+def legend(profiles: Sequence[FitProfile], columns: Sequence[Measure] = MEASURES) -> list[tuple[str, str]]:
+    """Returns (column, description) for each column of `table_rows`; an empty list if no profile has such a measure."""
+    return [(_column_label(measure), measure.meaning) for measure in _available_measures(profiles, columns)]
 
 
 def measure_rows(profile: FitProfile) -> tuple[TemplateData, ...]:
-    """Returns all measures of a profile as table rows."""
+    """Returns the measures of a profile as table rows, without those of the appendix."""
+    return _rows(profile, (*MEASURES, *_ADDITIONAL_MEASURES))
+
+
+def appendix_rows(profile: FitProfile) -> tuple[TemplateData, ...]:
+    """Returns the measures without demonstrated skill that a profile has as table rows."""
+    return _rows(profile, APPENDIX_MEASURES)
+
+
+def _rows(profile: FitProfile, listed: Iterable[Measure]) -> tuple[TemplateData, ...]:
     return tuple(
         TemplateData(label=measure.label, value=value_text(profile, measure), meaning=measure.meaning)
-        for measure in (*MEASURES, *_ADDITIONAL_MEASURES)
+        for measure in listed
         if has_measure(profile, measure.name)
     )
 
@@ -249,6 +269,15 @@ def missing_measure_lines(profiles: Sequence[FitProfile]) -> list[str]:
     ]
 
 
+def optional_measures_sentence(profiles: Iterable[FitProfile]) -> str:
+    """Returns how to get the optional measures; "" if they were requested, or measured by an earlier version."""
+    names = {measure.name for measure in APPENDIX_MEASURES}
+    if any(names & {*profile.scalars, *profile.left_out} for profile in profiles):
+        return ""
+    labels = join_words([measure.label for measure in APPENDIX_MEASURES])
+    return f"nbt fit --all-measures also computes {labels}, which have shown no skill in ordering weights."
+
+
 def gain_text(profile: FitProfile) -> str:
     """Returns the gain of the last unit with its standard error, in points."""
     gain, error = gain_of_unit(profile, -1)
@@ -273,6 +302,6 @@ def has_measure(profile: FitProfile, name: str) -> bool:
     return math.isfinite(profile.scalars.get(name, math.nan))
 
 
-def _available_measures(profiles: Iterable[FitProfile]) -> list[Measure]:
+def _available_measures(profiles: Iterable[FitProfile], columns: Iterable[Measure]) -> list[Measure]:
     listed = list(profiles)
-    return [measure for measure in MEASURES if any(has_measure(profile, measure.name) for profile in listed)]
+    return [measure for measure in columns if any(has_measure(profile, measure.name) for profile in listed)]

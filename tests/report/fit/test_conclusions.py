@@ -102,9 +102,15 @@ class TestComparison:
         assert "but b by GBC" in split
 
     def test_only_common_measures_are_compared(self) -> None:
-        with_leep = make_profile(backbone="a", leep=-1.0)
-        without_leep = make_profile(pretrained=(*RISING[:4], 0.4), backbone="b")
-        assert "LEEP (" not in conclusions.comparison([with_leep, without_leep])[1]
+        best = make_profile(backbone="a", gbc=-2.0)
+        without_gbc = make_profile(pretrained=(*RISING[:4], 0.4), backbone="b", gbc=None)
+        assert "GBC" not in conclusions.comparison([best, without_gbc])[1]
+
+    def test_measures_without_skill_are_not_compared(self) -> None:
+        worse = dict.fromkeys(("leep", "nleep", "nce", "transrate", "h_score", "emd_similarity"), 0.5)
+        best, other = make_profile(backbone="a", **worse), make_profile(pretrained=(*RISING[:4], 0.4), backbone="b")
+        higher = make_profile(pretrained=(*RISING[:4], 0.4), backbone="b", **dict.fromkeys(worse, 0.9))
+        assert conclusions.comparison([best, higher]) == conclusions.comparison([best, other])
 
     def test_different_image_sizes_are_mentioned(self) -> None:
         text = conclusions.comparison([make_profile(), make_profile(image_size=224.0)])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from nbt.fit import OPTIONAL_MEASURES
 from nbt.report.fit import measures
 from nbt.report.formatting import DASH, MINUS
 from tests.fit_profiles import RANDOM, RISING, make_profile
@@ -15,12 +16,30 @@ class TestTable:
         assert rows[0]["gain over random, points"] == "+57.0±1.6"
         assert rows[0]["advantage, %"] == "58.8", "57 points of the 97 that random weights get wrong"
         assert rows[0]["knee"] == "5/5"
-        assert (rows[0]["LEEP"], rows[1]["LEEP"]) == (f"{MINUS}1.23", DASH)
-        assert rows[0]["TransRate"] == "3200"
         assert "EMD similarity" not in rows[0]
 
+    def test_probe_and_neighbours_lead(self) -> None:
+        [row] = measures.table_rows([make_profile()])
+        assert list(row)[:6] == [
+            *("backbone", "ridge probe, %", "kNN, %", "gain over random, points", "advantage, %", "LogME")
+        ]
+
+    def test_measures_without_skill_have_a_table_of_their_own(self) -> None:
+        profiles = [make_profile(backbone="a", leep=-1.234), make_profile(backbone="b")]
+        assert not {"LEEP", "N-LEEP", "TransRate"} & measures.table_rows(profiles)[0].keys()
+        rows = measures.table_rows(profiles, measures.APPENDIX_MEASURES)
+        assert [list(row) for row in rows] == [["backbone", "N-LEEP", "LEEP", "TransRate"]] * 2
+        assert (rows[0]["LEEP"], rows[1]["LEEP"]) == (f"{MINUS}1.23", DASH)
+        assert rows[0]["TransRate"] == "3200"
+        assert [name for name, _ in measures.legend(profiles, measures.APPENDIX_MEASURES)] == list(rows[0])[1:]
+        assert [row.label for row in measures.appendix_rows(profiles[1])] == ["N-LEEP", "TransRate"]
+        assert {measure.name for measure in measures.APPENDIX_MEASURES} == set(OPTIONAL_MEASURES)
+        default = profiles[0].without_optional_measures()
+        assert measures.appendix_rows(default) == ()
+        assert measures.legend([default], measures.APPENDIX_MEASURES) == []
+
     def test_every_column_has_a_meaning_with_its_direction(self) -> None:
-        profiles = [make_profile(leep=-1.0, emd_similarity=0.9)]
+        profiles = [make_profile(emd_similarity=0.9)]
         legend = dict(measures.legend(profiles))
         assert list(legend) == [name for name in measures.table_rows(profiles)[0] if name != "backbone"]
         assert len(legend) == len(measures.MEASURES)
@@ -38,7 +57,7 @@ class TestTable:
         assert rows["advantage"] == "58.8 %"
         assert rows["mean gain"] == "+25.0 points"
         assert rows["dead channels"] == "0.1 %"
-        assert "LEEP" not in rows
+        assert "TransRate" not in rows
 
 
 @pytest.mark.parametrize(
@@ -52,6 +71,17 @@ class TestTable:
 def test_missing_measures_are_grouped_by_reason(left_out: tuple[dict[str, str], ...], expected: list[str]) -> None:
     profiles = [make_profile(backbone=name, left_out=why) for name, why in zip("ab", left_out, strict=True)]
     assert measures.missing_measure_lines(profiles) == expected
+
+
+def test_a_sentence_says_how_to_get_the_optional_measures() -> None:
+    default = make_profile().without_optional_measures()
+    assert measures.missing_measure_lines([default]) == []
+    assert measures.optional_measures_sentence([default]) == (
+        "nbt fit --all-measures also computes N-LEEP, LEEP, NCE, TransRate and plain H-score, which have shown no "
+        "skill in ordering weights."
+    )
+    for present in (make_profile(left_out={}), make_profile(nleep=None, transrate=None)):
+        assert measures.optional_measures_sentence([present]) == ""
 
 
 def test_perfect_probe_on_few_images_has_an_error() -> None:

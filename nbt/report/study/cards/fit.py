@@ -8,7 +8,7 @@ from nbt.report.fit.correlation_section import correlation_section
 from nbt.report.fit.plots import layer_curves
 from nbt.report.formatting import TemplateData
 from nbt.report.study.cards.card import Card, NotApplicable, StudyView
-from nbt.report.table import Column, table_of
+from nbt.report.table import Column, Table, table_of
 
 
 class Fit(Card):
@@ -22,20 +22,15 @@ class Fit(Card):
         if study.record.profile is None:
             return NotApplicable("the fit profile of this study was not measured")
         profile = FitProfile.from_dict(study.record.profile)
+        appendix = measures.appendix_rows(profile)
         correlation = correlation_section(study.record)
         return TemplateData(
             sentences=tuple(conclusions.suggestions(profile)),
             uncertainty=conclusions.uncertainty_text([profile]),
             drawing=layer_curves(profile),
-            measures=table_of(
-                "Measures of fit",
-                measures.measure_rows(profile),
-                n_shown=len(measures.measure_rows(profile)),
-                label=Column("measure", "w"),
-                value=Column("value", "n"),
-                meaning=Column("meaning", "wide remark"),
-            ),
+            measures=_measures_table("Measures of fit", measures.measure_rows(profile)),
             left_out=tuple(measures.missing_measure_lines([profile])),
+            optional=measures.optional_measures_sentence([profile]),
             correlation_sentence="" if correlation is None else correlation.sentence,
             correlation=None
             if correlation is None or not correlation.rows
@@ -49,4 +44,18 @@ class Fit(Card):
                 frozen_baseline=Column("baseline", "n"),
                 trials=Column("trials", "n wide"),
             ),
+            appendix_title=measures.APPENDIX_TITLE,
+            appendix=_measures_table(measures.APPENDIX_TITLE, appendix) if appendix else None,
         )
+
+
+def _measures_table(caption: str, rows: tuple[TemplateData, ...]) -> Table:
+    """Returns a table of measures, none of them folded."""
+    return table_of(
+        caption,
+        rows,
+        n_shown=len(rows),
+        label=Column("measure", "w"),
+        value=Column("value", "n"),
+        meaning=Column("meaning", "wide remark"),
+    )

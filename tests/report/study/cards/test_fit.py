@@ -1,5 +1,5 @@
 from nbt.report.study.cards.fit import Fit
-from tests.fit_profiles import profile_dict
+from tests.fit_profiles import make_profile, profile_dict
 from tests.report.study.cards.views import content, reason, rendered
 from tests.sample_study import sample_study, study_with_priors
 
@@ -12,6 +12,19 @@ def test_fit_requires_a_profile() -> None:
             assert fact in text, fact
     assert "unit 5, features.4: 60.0 % ± 1.5, pretrained weights" in content(Fit(), record).drawing
     assert "was not measured" in reason(Fit(), sample_study())
+
+
+def test_measures_without_skill_are_in_an_appendix() -> None:
+    record = sample_study(profile=profile_dict(leep=-1.5))
+    for kind in ("html", "md"):
+        measures, appendix = rendered(Fit(), record, kind).split("Measures without demonstrated skill", 1)
+        assert "TransRate" in appendix and "TransRate" not in measures
+        assert "kNN" in measures and "all-measures" not in measures
+    default = sample_study(profile=make_profile().without_optional_measures().to_dict())
+    for kind in ("html", "md"):
+        text = rendered(Fit(), default, kind)
+        assert "nbt fit --all-measures also computes N-LEEP, LEEP, NCE, TransRate and plain H-score" in text
+        assert "without demonstrated skill" not in text and "Not measured" not in text
 
 
 def test_correlation_with_the_accuracy_of_the_trials() -> None:
