@@ -114,7 +114,10 @@ def bench_profile(args: argparse.Namespace) -> dict[str, Any]:
         "cub", backbone="mobilenet_v2", weights=args.weights, data_dir=args.data_dir, image_size=args.image_size
     )
     trial = fine_tune(task, TransferSettings(epochs=10_000), context=WorkerContext(task))
-    arms = {"one epoch": lambda: next(trial), "profile": lambda: nbt.profile_fit(task, cache=False)}
+    arms = {
+        "one epoch": lambda: next(trial),
+        "profile": lambda: nbt.profile_fit(task, all_measures=True, cache=False),
+    }
     seconds = time_arms(arms, args.rounds)
     return {"seconds": seconds, "train_images": len(task.split.train), "image_size": args.image_size}
 

@@ -121,7 +121,7 @@ def row_values(tasks: Tasks, key: Key) -> dict[str, Any]:
     if name != PROFILE:
         result = tasks.train(target, recipe(RECIPES[name]), seed)
         return {field: result[field] for field in ("val", "test", "n_val", "n_test", "cpu_seconds")}
-    profile = nbt.profile_fit(tasks.task(target))
+    profile = nbt.profile_fit(tasks.task(target), all_measures=True)
     scalars = {field: float(f"{value:.6g}") for field, value in profile.scalars.items()}
     return {"scalars": scalars, "weights": profile.facts["weights_hash"][:12], "seconds": profile.facts["seconds"]}
 
