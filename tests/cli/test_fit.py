@@ -13,7 +13,7 @@ from nbt.cli import fit
 from nbt.cli.app import run
 from nbt.cli.display.fit_summary import split_columns
 from nbt.errors import UsageError
-from nbt.fit import LAYER_COLUMNS
+from nbt.fit import LAYER_COLUMNS, OPTIONAL_MEASURES
 from tests.cli.fakes import FakeApi
 from tests.fit_profiles import make_profile
 
@@ -170,6 +170,11 @@ def test_a_real_profile(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["scalars"]["classes"] == 5
     assert [row["unit"] for row in document["layers"]] == ["block1", "block2", "block3"]
     assert "measuring how conv3(width=8) fits" in captured.err
+    assert not set(OPTIONAL_MEASURES) & (document["scalars"].keys() | document["left_out"].keys())
+    assert run([*args, "--all-measures", "--json"]) == 0
+    complete = json.loads(capsys.readouterr().out)
+    assert complete["scalars"].keys() - document["scalars"].keys() == {"nleep", "transrate", "h_score"}
+    assert complete["left_out"].keys() - document["left_out"].keys() == {"leep", "nce"}
     assert run([*args, "--samples", "4"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: --samples: 4 images cannot show 5 classes; give 5 or more")
