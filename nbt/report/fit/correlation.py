@@ -52,25 +52,34 @@ class MeasureCorrelation:
     trials: int
 
 
-def comparable_trials(record: StudyRecord) -> list[TrialRecord]:
-    """Returns the full-length trials of the reference, whose profile the record has, that did not diverge."""
+def comparable_trials(record: StudyRecord, backbone: str = "") -> list[TrialRecord]:
+    """Returns the full-length trials of a backbone that did not diverge.
+
+    Args:
+        record: The study.
+        backbone: The setting `backbone` of the trials; "" is the reference.
+    """
     return [
         trial
         for trial in record.trials
         if trial.state == "complete"
         and not trial.diverged
         and trial.val_accuracy is not None
-        and not trial.settings.backbone
+        and trial.settings.backbone == backbone
     ]
 
 
-def measure_correlations(record: StudyRecord) -> list[MeasureCorrelation]:
+def measure_correlations(record: StudyRecord, backbone: str = "") -> list[MeasureCorrelation]:
     """Returns the correlation of every measure of the profile at both depths; an empty list without a profile.
 
     Trials that transfer (or freeze) no unit have no value at that depth and are left out.
+
+    Args:
+        record: The study.
+        backbone: The setting `backbone` of profile and trials; "" is the reference.
     """
-    layers = mappings_at(record.profile or {}, "layers")
-    trials = comparable_trials(record)
+    layers = mappings_at(record.profile_of(backbone) or {}, "layers")
+    trials = comparable_trials(record, backbone)
     available = [name for name in MEASURES if any(number_at(row, name) is not None for row in layers)]
     return [_measure_correlation(name, depth, layers, trials) for name in available for depth in DEPTHS]
 

@@ -25,12 +25,17 @@ _LABELS = {
 }
 
 
-def correlation_section(record: StudyRecord) -> TemplateData | None:
-    """Returns the section on the correlation of unit measures with accuracy; None without a profile of units."""
-    correlations = measure_correlations(record)
+def correlation_section(record: StudyRecord, backbone: str = "") -> TemplateData | None:
+    """Returns the section on the correlation of unit measures with accuracy; None without a profile of units.
+
+    Args:
+        record: The study.
+        backbone: The setting `backbone` of the trials that count.
+    """
+    correlations = measure_correlations(record, backbone)
     if not correlations:
         return None
-    full = len(comparable_trials(record))
+    full = len(comparable_trials(record, backbone))
     if full < MIN_TRIALS:
         return TemplateData(
             sentence=(

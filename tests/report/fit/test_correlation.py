@@ -79,7 +79,12 @@ def test_diverged_pruned_and_running_trials_do_not_count() -> None:
 def test_trials_of_other_backbones_than_that_of_the_profile_do_not_count() -> None:
     record = depths(10)
     other = replace(record.trials[0], number=20, settings=record.trials[0].settings.replace(backbone="conv4"))
-    assert comparable_trials(replace(record, trials=(*record.trials, other))) == list(record.trials)
+    both = replace(record, trials=(*record.trials, other))
+    assert comparable_trials(both) == list(record.trials)
+    assert comparable_trials(both, "conv4") == [other]
+    assert measure_correlations(both, "conv4") == [], "its profile was not measured"
+    measured = replace(both, load_profile={"conv4": record.profile}.get)
+    assert {found.trials for found in measure_correlations(measured, "conv4")} <= {0, 1}
 
 
 def test_missing_measures_have_no_rows() -> None:

@@ -6,25 +6,29 @@ from nbt.fit.fit_profile import FitProfile
 from nbt.report.fit import conclusions, measures
 from nbt.report.fit.correlation_section import correlation_section
 from nbt.report.fit.plots import layer_curves
-from nbt.report.formatting import TemplateData
+from nbt.report.formatting import TemplateData, one_line
 from nbt.report.study.cards.card import Card, NotApplicable, StudyView
 from nbt.report.table import Column, Table, table_of
 
 
 class Fit(Card):
-    """The fit profile of the study."""
+    """The fit profile of the recommended backbone."""
 
     name = "fit"
     title = "Fit of the weights"
 
     def content(self, study: StudyView) -> TemplateData | NotApplicable:
         """Returns conclusions, the measures, and their correlation with the accuracy of the trials."""
-        if study.record.profile is None:
+        record, backbone = study.record, _shown_backbone(study)
+        measured = record.profile_of(backbone)
+        if measured is None:
             return NotApplicable("the fit profile of this study was not measured")
-        profile = FitProfile.from_dict(study.record.profile)
+        profile = FitProfile.from_dict(measured)
         appendix = measures.appendix_rows(profile)
-        correlation = correlation_section(study.record)
+        correlation = correlation_section(record, backbone)
+        candidates = record.config.candidates
         return TemplateData(
+            subject=one_line(backbone or candidates[0].name) if candidates else "",
             sentences=tuple(conclusions.suggestions(profile)),
             uncertainty=conclusions.uncertainty_text([profile]),
             drawing=layer_curves(profile),
@@ -47,6 +51,12 @@ class Fit(Card):
             appendix_title=measures.APPENDIX_TITLE,
             appendix=_measures_table(measures.APPENDIX_TITLE, appendix) if appendix else None,
         )
+
+
+def _shown_backbone(study: StudyView) -> str:
+    """Returns the setting `backbone` of the recommendation, or "", the reference, without a profile of its backbone."""
+    backbone = "" if study.recommendation is None else study.recommendation.settings.backbone
+    return backbone if study.record.profile_of(backbone) is not None else ""
 
 
 def _measures_table(caption: str, rows: tuple[TemplateData, ...]) -> Table:

@@ -1,5 +1,6 @@
 from nbt.report.study.cards.fit import Fit
 from tests.fit_profiles import make_profile, profile_dict
+from tests.report.study.backbone_study import OTHER, REFERENCE, backbone_study
 from tests.report.study.cards.views import content, reason, rendered
 from tests.sample_study import sample_study, study_with_priors
 
@@ -33,3 +34,15 @@ def test_correlation_with_the_accuracy_of_the_trials() -> None:
     assert [column.label for column in card.correlation.columns][:2] == ["unit measure", "at transfer depth"]
     few = content(Fit(), sample_study(profile=profile_dict(), trials=()))
     assert "requires 8 full-length trials" in few.correlation_sentence and few.correlation is None
+
+
+def test_of_several_backbones_the_recommended_one_is_shown() -> None:
+    better = profile_dict(pretrained=(0.1, 0.2, 0.4, 0.7, 0.9))
+    record = backbone_study(profile=profile_dict(), load_profile={OTHER: better}.get)
+    for kind in ("html", "md"):
+        text = rendered(Fit(), record, kind)
+        assert f"Measured with {OTHER} before the search" in text
+        assert "90.0 %" in text
+    unmeasured = backbone_study(profile=profile_dict())
+    assert f"Measured with {REFERENCE} before the search" in rendered(Fit(), unmeasured).replace("\\", "")
+    assert "Measured before the search" in rendered(Fit(), sample_study(profile=profile_dict()))
