@@ -79,17 +79,11 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
         loaded = _with_source_data(loaded, config.source_data, progress)
     of_study = () if stored is None else stored.config.candidates
     known = {candidate.identity: candidate.name for candidate in of_study}
-    entries = []
-    for name, (item, task) in zip(candidate_names([task for _, task in loaded]), loaded, strict=True):
-        identity = _identity(task)
-        found = CandidateConfig(
-            name=known.get(identity, name),
-            backbone=identity[0],
-            weights=task.weights,
-            weights_hash=identity[1],
-            image_size=identity[2],
-        )
-        entries.append((found, item, task))
+    configs = [
+        _candidate_config(task, known.get(_identity(task), name))
+        for name, (_, task) in zip(candidate_names([task for _, task in loaded]), loaded, strict=True)
+    ]
+    entries = [(found, item, task) for found, (item, task) in zip(configs, loaded, strict=True)]
     records: dict[str, CandidateRecord] = {}
     profiles: dict[str, dict[str, Any]] = {}
     if not _is_measured(stored):
@@ -105,15 +99,22 @@ def prepare_candidates(config: SearchConfig, stored: StudyRecord | None, progres
     elif config.heuristics:
         entries.sort(key=lambda entry: -_expected(records[entry[0].name]))
     (_, _, reference), *others = entries
-    configs = tuple(found for found, _, _ in entries)
-    costs = _relative_costs(configs)
+    ordered = tuple(found for found, _, _ in entries)
+    costs = _relative_costs(ordered)
     return Candidates(
         task=replace(reference, candidates={found.name: other for found, _, other in others}),
-        configs=configs,
+        configs=ordered,
         records=tuple(replace(records[name], cost=costs[name]) for name in costs if name in records),
         profiles=profiles,
         left_out=left_out,
         listed=candidates_text([_resolved(item, loaded) for item in listed]),
+    )
+
+
+def _candidate_config(task: Task, name: str) -> CandidateConfig:
+    backbone, weights_hash, image_size = _identity(task)
+    return CandidateConfig(
+        name=name, backbone=backbone, weights=task.weights, weights_hash=weights_hash, image_size=image_size
     )
 
 
@@ -175,10 +176,10 @@ def _load(
 
     The backbones of a stored study met its bounds; a latency that is measured again may differ.
     """
-    has_same_bounds = stored is not None and bounds_of(stored.search_config()) == bounds_of(config)
-    is_known = has_same_bounds and _is_measured(stored)
     from nbt.models.backbone import default_image_size
 
+    has_same_bounds = stored is not None and bounds_of(stored.search_config()) == bounds_of(config)
+    is_known = has_same_bounds and _is_measured(stored)
     spec, size = parse_backbone(item.name), item.image_size or config.image_size
     if not is_known:
         check_parameters(spec, size, config)  # before weights are fetched
