@@ -121,7 +121,8 @@ class SearchConfig:
         role="search",
         metavar="MS",
         positive=True,
-        help="Longest time in milliseconds in which a backbone may classify one image, measured on this device.",
+        help="Longest time in milliseconds in which a backbone may classify one image, measured on this device, on a "
+        "CPU with one thread.",
         when_none="any",
     )
     image_size: int | None = _option(

@@ -22,6 +22,7 @@ def test_the_head_does_not_count() -> None:
 
 def test_the_latency_is_that_of_one_image_in_milliseconds() -> None:
     model = build_backbone(parse_backbone("conv3(width=64)"), 5, image_size=84, seed=0)
+    threads = torch.get_num_threads()
     measured = measure_latency(model, 84, "cpu")
     image = torch.zeros(1, 3, 84, 84)
     with torch.inference_mode():
@@ -31,5 +32,6 @@ def test_the_latency_is_that_of_one_image_in_milliseconds() -> None:
             model(image)
             times.append(1e3 * (time.perf_counter() - started))
     assert 0.2 * min(times) < measured < 5 * max(times)
+    assert torch.get_num_threads() == threads
     small = build_backbone(parse_backbone("conv3(width=8)"), 5, image_size=28, seed=0)
     assert measure_latency(small, 28, "cpu") < measured

@@ -70,7 +70,9 @@ def _sentence(record: StudyRecord, results: tuple[CandidateResult, ...]) -> str:
 
 
 def _fronts(study: StudyView, results: tuple[CandidateResult, ...]) -> str:
-    """Returns in words which backbones are on the fronts of score against latency and size."""
+    """Returns in words which backbones are on the fronts of score against latency and size; "" for a single result."""
+    if sum(result.reached is not None for result in results) < 2:
+        return ""
     fronts = {
         "faster": [(result, f"{format_number(result.latency or 0.0)} ms") for result in latency_front(results)],
         "smaller": [(result, _millions(result.parameters or 0)) for result in parameters_front(results)],
@@ -86,7 +88,7 @@ def _fronts(study: StudyView, results: tuple[CandidateResult, ...]) -> str:
     if sentences:
         sentences.append(
             "That is the mean of the final runs where a backbone has some, else its best full-length trial, which is "
-            "optimistic. The time is that of one image on the device of the search."
+            "optimistic. The time is that of one image on the device of the search, on a CPU with one thread."
         )
     return " ".join(sentences)
 

@@ -51,6 +51,14 @@ def test_studies_without_latency_have_the_front_of_size_alone() -> None:
     assert [texts(row)[8] for row in shown.table.rows] == [DASH, DASH, DASH]
 
 
+def test_a_single_result_has_no_front() -> None:
+    record = backbone_study()
+    trials = tuple(trial for trial in record.trials if trial.settings.backbone == OTHER)
+    finals = tuple(final for final in record.finals if final.settings.backbone == OTHER)
+    shown = content(Backbones(), replace(record, trials=trials, finals=finals))
+    assert (shown.fronts, shown.latency, shown.parameters) == ("", None, None)
+
+
 def test_before_the_first_full_trial_there_is_no_front() -> None:
     shown = content(Backbones(), replace(backbone_study(), trials=(), finals=(), recommended=None, test=()))
     assert (shown.fronts, shown.latency, shown.parameters) == ("", None, None)
