@@ -32,6 +32,10 @@ class IntervalEstimate:
     low: float
     high: float
 
+    def columns(self, name: str) -> dict[str, float]:
+        """Returns the columns of a statistic in a table of results: its name, and the name with `_low` and `_high`."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 def incumbent_path(trials: Sequence[ReplayedTrial], benchmark: TabularBenchmark, horizon: int) -> NDArray[np.int64]:
     """Returns the index of the incumbent's setting after each epoch of a search, -1 while there is none, (horizon,).

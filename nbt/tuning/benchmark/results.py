@@ -14,7 +14,6 @@ import numpy as np
 from nbt.tuning.benchmark.ground_truth import GroundTruth
 from nbt.tuning.benchmark.metrics import (
     NEAR_BEST_TOLERANCE,
-    IntervalEstimate,
     bootstrap_mean,
     bootstrap_mean_estimate,
     bootstrap_median,
@@ -214,8 +213,8 @@ class ReplayResult:
                     "epochs": median(medians[name]),
                     "ratio": median(ratios),
                     "worst_ratio": _worst_ratio(medians[name], others),
-                    **_interval_columns("normalised_regret", bootstrap_mean_estimate(regrets[name])),
-                    **_interval_columns("rank", bootstrap_mean_estimate(ranks_by_method[name])),
+                    **bootstrap_mean_estimate(regrets[name]).columns("normalised_regret"),
+                    **bootstrap_mean_estimate(ranks_by_method[name]).columns("rank"),
                     "p_epochs": paired_test(epochs[name], epochs[self.reference]),
                     "p_regret": paired_test(regrets[name], regrets[self.reference]),
                 }
@@ -311,13 +310,13 @@ def _summary_row(task: TaskResult, name: str) -> dict[str, Any]:
     return {
         "task": task.name,
         "method": name,
-        **_interval_columns("epochs", bootstrap_median(epochs)),
+        **bootstrap_median(epochs).columns("epochs"),
         "never": sum(math.isinf(value) for value in epochs),
         "epochs_mean": fmean(task.capped_epochs(name)),
         "epochs_stay": bootstrap_median(method.epochs_to_stay()).value,
         "epochs_smoothed": bootstrap_median(method.epochs_to_near_best("smoothed")).value,
-        **_interval_columns("regret", bootstrap_mean_estimate(method.regret["test"][:, -1].tolist())),
-        **_interval_columns("normalised_regret", bootstrap_mean_estimate(task.normalised_regret(name).tolist())),
+        **bootstrap_mean_estimate(method.regret["test"][:, -1].tolist()).columns("regret"),
+        **bootstrap_mean_estimate(task.normalised_regret(name).tolist()).columns("normalised_regret"),
         "trials": fmean(len(search) for search in method.trials),
         "stopped": fmean(stopped),
         "distance": fmean(distances) if distances else None,
@@ -342,7 +341,3 @@ def _search_row(task: TaskResult, name: str, seed: int) -> dict[str, Any]:
         "stopped": sum(trial.stopped is not None for trial in trials),
         "distance": fmean(distances) if distances else None,
     }
-
-
-def _interval_columns(name: str, estimate: IntervalEstimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import optuna
@@ -16,6 +15,7 @@ from nbt.tuning.benchmark.ground_truth import estimate_ground_truth
 from nbt.tuning.benchmark.in_memory_store import InMemoryStudyStore, replay_study_config
 from nbt.tuning.benchmark.methods import SearchContext, SearchMethod, get_method, leave_dataset_out, method_names
 from nbt.tuning.benchmark.nearest_sampler import NearestRecordedSampler
+from nbt.tuning.benchmark.processes import run_searches
 from nbt.tuning.benchmark.results import ReplayResult, TaskResult
 from nbt.tuning.benchmark.simulated_engine import ReplayedTrial, ReplayEngine
 from nbt.tuning.benchmark.tabular import CandidatePool, TabularBenchmark
@@ -38,7 +38,6 @@ class _ReplayTask:
 
 
 _SearchKey = tuple[int, str, int]  # index of the task, name of the method, seed
-_worker_tasks: list[_ReplayTask] = []  # set in worker processes only
 
 
 def replay(
@@ -79,7 +78,8 @@ def replay(
     truths = [estimate_ground_truth(task.benchmark) for task in tasks]
     search_keys = list(product(range(len(tasks)), names, range(seeds)))
     trials_by_search: dict[_SearchKey, Sequence[ReplayedTrial]] = {}
-    for done, (search_key, trials) in enumerate(_run(tasks, search_keys, min(workers, len(search_keys))), 1):
+    searches = run_searches(partial(_run_search, tasks), search_keys, min(workers, len(search_keys)))
+    for done, (search_key, trials) in enumerate(searches, 1):
         trials_by_search[search_key] = trials
         if on_progress is not None:
             on_progress(done, len(search_keys))
@@ -145,35 +145,7 @@ def _make_task(table: RecordedTable, known: Sequence[RecordedTable], space: Spac
     return _ReplayTask(benchmark, leave_dataset_out(known, table), min(budget, len(benchmark.settings)))
 
 
-def _run(
-    tasks: list[_ReplayTask], search_keys: Sequence[_SearchKey], workers: int
-) -> Iterator[tuple[_SearchKey, Sequence[ReplayedTrial]]]:
-    """Runs the searches and yields the key and the trials of each one as it finishes."""
-    if workers == 1:
-        for search_key in search_keys:
-            yield search_key, _run_search(tasks, search_key)
-        return
-    # Workers are spawned, because forking a process with threads can deadlock.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_initialise_worker, initargs=(tasks,)) as pool:
-        try:
-            futures = {pool.submit(_run_search_in_worker, search_key): search_key for search_key in search_keys}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def _run_search(tasks: Sequence[_ReplayTask], search_key: _SearchKey) -> list[ReplayedTrial]:
     index, name, seed = search_key
     task = tasks[index]
     return replay_search(task.benchmark, get_method(name), experience=task.experience, seed=seed, budget=task.budget)
-
-
-def _initialise_worker(tasks: list[_ReplayTask]) -> None:
-    _worker_tasks[:] = tasks
-
-
-def _run_search_in_worker(search_key: _SearchKey) -> list[ReplayedTrial]:
-    return _run_search(_worker_tasks, search_key)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nbt.tuning.benchmark.metrics import (
+    IntervalEstimate,
     bootstrap_mean,
     bootstrap_mean_estimate,
     bootstrap_median,
@@ -112,6 +113,9 @@ class TestIntervals:
         assert mean == pytest.approx([0.5, 1.0])
         assert low[0] < 0.5 < high[0]
         assert (low[1], high[1]) == pytest.approx((1.0, 1.0))
+
+    def test_columns_have_the_name_of_the_statistic(self) -> None:
+        assert IntervalEstimate(2.0, 1.0, 4.0).columns("rank") == {"rank": 2.0, "rank_low": 1.0, "rank_high": 4.0}
 
     def test_the_median_may_be_infinite(self) -> None:
         never = bootstrap_median([10.0, math.inf, math.inf, math.inf, math.inf])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +16,7 @@ from nbt.tuning.benchmark.curves.methods import CurveMethod, curve_methods
 from nbt.tuning.benchmark.curves.search import BudgetSpentError, CurveSearch
 from nbt.tuning.benchmark.curves.table import CurveTask, FloatArray
 from nbt.tuning.benchmark.metrics import bootstrap_mean_estimate, paired_test, ranks
+from nbt.tuning.benchmark.processes import run_searches
 
 AMOUNTS = (5, 10, 20)
 REFERENCE = "tpe+asha"
@@ -73,7 +72,7 @@ class CurveReplayResult:
                 regret, reference = (self.by_epochs[each][:, :, i].reshape(-1) for each in (name, self.reference))
                 row[f"cost_regret_{amount}"] = float(self.by_cost[name][:, :, i].mean())
                 row[f"rank_{amount}"] = float(shaped[:, :, i].mean())
-                row |= _interval(f"difference_{amount}", regret - reference)
+                row |= bootstrap_mean_estimate((regret - reference).tolist()).columns(f"difference_{amount}")
                 row[f"p_{amount}"] = paired_test(regret.tolist(), reference.tolist())
             rows.append(row)
         return rows
@@ -93,13 +92,8 @@ class CurveReplayResult:
     def _columns(self, regret: FloatArray) -> dict[str, float]:
         columns: dict[str, float] = {}
         for i, amount in enumerate(self.amounts):
-            columns |= _interval(f"regret_{amount}", regret[:, :, i].reshape(-1))
+            columns |= bootstrap_mean_estimate(regret[:, :, i].reshape(-1).tolist()).columns(f"regret_{amount}")
         return columns
-
-
-def _interval(name: str, values: FloatArray) -> dict[str, float]:
-    estimate = bootstrap_mean_estimate(values.tolist())
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def replay_curves(
@@ -132,8 +126,8 @@ def replay_curves(
     keys = list(product(range(len(tasks)), chosen, range(seeds)))
     shape = (len(tasks), seeds, len(amounts))
     by_epochs, by_cost = ({name: np.zeros(shape) for name in chosen} for _ in range(2))
-    searches = _run(partial(_run_search, tuple(tasks), budget, amounts), keys, min(workers, len(keys)))
-    for done, ((index, name, seed), regrets) in enumerate(zip(keys, searches, strict=True), 1):
+    searches = run_searches(partial(_run_search, tuple(tasks), budget, amounts), keys, min(workers, len(keys)))
+    for done, ((index, name, seed), regrets) in enumerate(searches, 1):
         by_epochs[name][index, seed], by_cost[name][index, seed] = regrets
         if on_progress is not None:
             on_progress(done, len(keys))
@@ -143,28 +137,6 @@ def replay_curves(
 
 _SearchKey = tuple[int, str, int]  # index of the task, name of the method, seed
 _Regrets = tuple[FloatArray, FloatArray]
-
-
-def _run(search: Callable[[_SearchKey], _Regrets], keys: Sequence[_SearchKey], workers: int) -> Iterator[_Regrets]:
-    """Yields the results of the searches in the order of their keys."""
-    if workers == 1:
-        yield from map(search, keys)
-        return
-    # Workers are spawned, because forking a process with threads can deadlock.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_initialise, initargs=(search,)) as pool:
-        yield from pool.map(_run_in_worker, keys)
-
-
-_worker_search: list[Callable[[_SearchKey], _Regrets]] = []  # set in worker processes only
-
-
-def _initialise(search: Callable[[_SearchKey], _Regrets]) -> None:
-    _worker_search[:] = [search]
-
-
-def _run_in_worker(key: _SearchKey) -> _Regrets:
-    return _worker_search[0](key)
 
 
 def _run_search(tasks: tuple[CurveTask, ...], budget: int, amounts: tuple[int, ...], key: _SearchKey) -> _Regrets:
