@@ -36,10 +36,10 @@ def guided(search: CurveSearch, others: Sequence[CurveTask], seed: int) -> None:
 
     Args:
         search: The search.
-        others: Other tables with the same hyperparameters; tables with others are not used.
+        others: Other tables; those whose hyperparameters have other names or kinds are not used.
         seed: Seed of the random candidates.
     """
-    usable = tuple(other for other in others if other.columns.keys() == search.task.columns.keys())
+    usable = tuple(other for other in others if other.kinds() == search.task.kinds())
     _GuidedSearch(search, usable, seed).run()
 
 

@@ -58,6 +58,13 @@ class CurveTask:
         """Returns the hyperparameters of a setting."""
         return {name: values[setting : setting + 1].tolist()[0] for name, values in self.columns.items()}
 
+    def kinds(self) -> dict[str, str]:
+        """Returns the kind of every hyperparameter: "number", "str" or "bool"."""
+        return {
+            name: "number" if _is_number(values) else type(values.tolist()[0]).__name__
+            for name, values in self.columns.items()
+        }
+
     def distributions(self) -> dict[str, BaseDistribution]:
         """Returns the Optuna distribution of every hyperparameter: the range or the values that the table has."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -82,13 +89,17 @@ class CurveTask:
         return np.concatenate(parts, axis=1).astype(float)
 
     def point_of(self, params: dict[str, Any]) -> FloatArray:
-        """Returns other values of the hyperparameters as a point of the same coordinates, (coordinates,)."""
+        """Returns other values of the hyperparameters as a point of the same coordinates, (coordinates,).
+
+        Numbers outside the range of the table count as its nearest end, so that 0 has a place on a logarithmic scale.
+        """
         parts: list[float] = []
         for name, values in self.columns.items():
             if _is_number(values):
-                log = _is_log(values)
-                low, high = (float(np.log(end) if log else end) for end in (values.min(), values.max()))
-                value = math.log(params[name]) if log else float(params[name])
+                low, high = float(values.min()), float(values.max())
+                value = min(max(float(params[name]), low), high)
+                if _is_log(values):
+                    low, high, value = math.log(low), math.log(high), math.log(value)
                 parts.append((value - low) / max(high - low, 1e-12))
             else:
                 parts.extend(math.sqrt(0.5) * (params[name] == choice) for choice in sorted(set(values.tolist())))
@@ -108,14 +119,16 @@ def load_curve_task(path: str | Path, *, metric: str, judge: str, minimize: bool
     Args:
         path: Parquet file. Columns of numbers, texts or flags are hyperparameters; columns of lists of numbers are
             curves with one value per epoch, all of one length. A value that is not finite means that the run diverged.
-            A curve `seconds` is the cost of each epoch; without it every epoch costs the same.
+            A curve `seconds` is the cost of each epoch; without it every epoch costs the same. Where a run has
+            diverged, seconds that are not finite count 0.
         metric: Name of the curve that a search sees.
         judge: Name of the curve whose last value judges a search.
         minimize: Whether smaller values of both curves are better.
         initial: Whether the first value of each curve was measured before training; it is then left out.
 
     Raises:
-        UsageError: The file cannot be read or is of another kind, or it has no such curve; the message names the file.
+        UsageError: The file cannot be read or is of another kind, it has no such curve, every run diverges, or seconds
+            are not finite or negative; the message names the file.
     """
     try:
         if Path(path).is_dir():  # pandas would read its files as one table
@@ -135,12 +148,15 @@ def load_curve_task(path: str | Path, *, metric: str, judge: str, minimize: bool
     _check(path, scalars, curves, initial)
     sign, start = (-1.0 if minimize else 1.0), int(initial)
     seen, judged = (_scores(sign * curves[name][:, start:]) for name in (metric, judge))
+    for option, name, scores in (("--metric", metric, seen), ("--judge", judge, judged)):
+        if not np.isfinite(scores[:, -1]).any():
+            raise UsageError(f"{path}: every run diverges in {option} {name!r}; choose another curve")
     return CurveTask(
         name=Path(path).stem,
         columns=scalars,
         scores=seen,
         judged=judged,
-        costs=_costs(curves.get(SECONDS), seen, start),
+        costs=_costs(path, curves.get(SECONDS), seen, start),
         log_scores=minimize and bool((seen[np.isfinite(seen)] < 0).all()),
     )
 
@@ -185,10 +201,25 @@ def _scores(values: FloatArray) -> FloatArray:
     return np.where(diverged, -np.inf, values)
 
 
-def _costs(seconds: FloatArray | None, scores: FloatArray, start: int) -> FloatArray:
-    """Returns the cost of each epoch in units of the median full run."""
+def _costs(path: str | Path, seconds: FloatArray | None, scores: FloatArray, start: int) -> FloatArray:
+    """Returns the cost of each epoch in units of the median run that does not diverge.
+
+    Raises:
+        UsageError: Seconds of an epoch with a finite score are not finite or negative, or the median run takes none.
+    """
     costs = np.ones_like(scores) if seconds is None else seconds[:, start:]
-    return np.asarray(costs / max(float(np.median(costs.sum(axis=1))), 1e-12))
+    valid = np.isfinite(costs) & (costs >= 0)
+    if (wrong := np.isfinite(scores) & ~valid).any():
+        row = int(np.flatnonzero(wrong.any(axis=1))[0])
+        raise UsageError(
+            f"{path}: row {row}, counted from 0: the curve {SECONDS!r} has a value that is not finite or negative "
+            "before the run diverges; correct or remove the row"
+        )
+    costs = np.where(valid, costs, 0.0)
+    unit = float(np.median(costs[np.isfinite(scores[:, -1])].sum(axis=1)))
+    if unit == 0:
+        raise UsageError(f"{path}: the curve {SECONDS!r} is 0 in the median run; correct or remove the column")
+    return np.asarray(costs / unit)
 
 
 def _is_number(values: NDArray[Any]) -> bool:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from nbt.errors import UsageError
@@ -42,10 +45,18 @@ def test_tables_of_similar_tasks_help(tasks: list[CurveTask]) -> None:
     assert max(regrets["guided"]) < min(regrets["random"])
 
 
-def test_tables_with_other_hyperparameters_are_not_used(tasks: list[CurveTask], tmp_path: Path) -> None:
-    path = write_table(tmp_path / "c.parquet", depth=[1.0] * 40)
+@pytest.mark.parametrize("columns", [{"depth": [1.0] * 40}, {"kind": [1.0] * 40}, {"kind": [True] * 40}])
+def test_tables_with_other_hyperparameters_are_not_used(
+    tasks: list[CurveTask], tmp_path: Path, columns: dict[str, Any]
+) -> None:
+    path = write_table(tmp_path / "c.parquet", **columns)
     other = load_curve_task(path, metric="valid_loss", judge="test_loss", minimize=True)
     assert run("guided", [tasks[0], other]).path == run("without tables", tasks).path
+
+
+def test_tables_with_other_ranges_are_used(tasks: list[CurveTask]) -> None:
+    with_zero = replace(tasks[0], columns={**tasks[0].columns, "rate": np.r_[0.0, tasks[0].columns["rate"][1:]]})
+    assert run("guided", [with_zero, tasks[1]]).path != run("without tables", [with_zero]).path
 
 
 def test_an_unknown_method_is_refused() -> None:

@@ -50,10 +50,38 @@ def test_the_initial_value_is_left_out(tmp_path: Path) -> None:
 
 
 def test_seconds_are_the_cost_in_units_of_the_median_run(tmp_path: Path) -> None:
-    seconds = [[2.0] * 9 if row % 2 else [1.0] * 9 for row in range(41)]
+    seconds = [[2.0] * 9 if row % 3 else [1.0] * 9 for row in range(41)]
     task = load_curve_task(write_table(tmp_path / "a.parquet", settings=41, seconds=seconds), **LOSSES)
-    assert task.costs[0].sum() == pytest.approx(1.0)
-    assert task.costs[1].sum() == pytest.approx(2.0)
+    assert task.costs[0].sum() == pytest.approx(0.5)
+    assert task.costs[1].sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("after", [np.nan, np.inf, -1.0])
+def test_seconds_after_a_divergence_count_0_where_they_are_no_cost(tmp_path: Path, after: float) -> None:
+    seconds = [[1.0] * 9] * 40
+    seconds[0] = [1.0] * 8 + [after]
+    seconds[5] = [9.0] * 9
+    task = load_curve_task(write_table(tmp_path / "a.parquet", seconds=seconds), **LOSSES)
+    assert task.costs[0] == pytest.approx([1 / 9] * 8 + [0.0])
+    assert task.costs[1].sum() == pytest.approx(1.0), "the median of the runs that do not diverge"
+    assert task.costs[5].sum() == pytest.approx(9.0), "a divergence that took time"
+
+
+@pytest.mark.parametrize(("value", "row"), [(np.nan, 3), (np.inf, 3), (-1.0, 3), (np.nan, 5)])
+def test_seconds_before_a_divergence_are_checked(tmp_path: Path, value: float, row: int) -> None:
+    seconds = [[1.0] * 9 for _ in range(40)]
+    seconds[row][7] = value
+    path = write_table(tmp_path / "a.parquet", seconds=seconds)
+    with pytest.raises(UsageError, match=f"a.parquet: row {row}, counted from 0: the curve 'seconds' has a value"):
+        load_curve_task(path, **LOSSES)
+
+
+def test_values_of_other_tables_have_a_place_in_the_range(tmp_path: Path) -> None:
+    task = load_curve_task(write_table(tmp_path / "a.parquet", constant=[1.0] * 40), **LOSSES)
+    params = {**task.params(0), "rate": 0.0, "constant": 2.0}
+    assert task.point_of(params)[[0, -1]] == pytest.approx([0.0, 0.0])
+    assert task.point_of({**params, "rate": 1e9})[0] == pytest.approx(1.0)
+    assert task.kinds() == {"rate": "number", "kind": "str", "constant": "number"}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +92,9 @@ def test_seconds_are_the_cost_in_units_of_the_median_run(tmp_path: Path) -> None
         ({"note": [None] * 40}, {}, "column 'note' is neither a hyperparameter"),
         ({"other": [[1.0] * 4] * 40}, {}, "different lengths: 4, 9"),
         ({"rate": [np.nan] * 40}, {}, "hyperparameter 'rate' is not finite"),
+        ({"test_loss": [[1.0, np.nan]] * 40, "valid_loss": [[1.0, 1.0]] * 40}, {}, "diverges in --judge 'test_loss'"),
+        ({"test_loss": [[1.0, 1.0]] * 40, "valid_loss": [[1.0, np.inf]] * 40}, {}, "diverges in --metric 'valid_loss'"),
+        ({"seconds": [[0.0] * 9] * 40}, {}, "'seconds' is 0 in the median run"),
     ],
 )
 def test_wrong_tables_are_refused(
