@@ -81,6 +81,22 @@ def regret_curve(path: NDArray[np.int64], accuracies: FloatArray, best: float, c
     return best - np.where(path < 0, chance_accuracy, accuracies[path])
 
 
+def regret_unit(values: FloatArray) -> float:
+    """Returns the unit of the normalised regret: the difference between the best and the median value.
+
+    Where the median equals the best, or its run diverged, it is the difference between the best and the worst finite
+    value; where all finite values are equal, it is 1. Differences below a billionth of the best count as rounding
+    errors.
+
+    Args:
+        values: Value of each setting, -inf for a run that diverged; at least one is finite, (settings,).
+    """
+    finite = values[np.isfinite(values)]
+    best = float(finite.max())
+    units = (best - float(np.median(values)), best - float(finite.min()))
+    return next((unit for unit in units if 1e-9 * abs(best) < unit < math.inf), 1.0)
+
+
 def epochs_to_reach(regret: FloatArray, tolerance: float = NEAR_BEST_TOLERANCE) -> int | None:
     """Returns the number of epochs until the regret is at most `tolerance` for the first time; None if it never is."""
     # The margin allows for rounding errors.

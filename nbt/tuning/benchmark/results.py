@@ -23,6 +23,7 @@ from nbt.tuning.benchmark.metrics import (
     paired_test,
     ranks,
     regret_curve,
+    regret_unit,
 )
 from nbt.tuning.benchmark.simulated_engine import ReplayedTrial
 from nbt.tuning.benchmark.tabular import FloatArray, TabularBenchmark
@@ -125,8 +126,11 @@ class TaskResult:
 
     @property
     def range(self) -> float:
-        """Unit of the normalised regret: difference between the best and the median accuracy."""
-        return max(self.truth.best - self.truth.median, 1e-9)
+        """Unit of the normalised regret: difference between the best and the median accuracy.
+
+        Where they are equal, see `nbt.tuning.benchmark.metrics.regret_unit`.
+        """
+        return regret_unit(self.truth.smoothed)
 
     def normalised_regret(self, method: str, accuracy_estimate: str = "test") -> FloatArray:
         """Returns each search's mean regret from the first full trial to the horizon, in units of `range`, (seeds,)."""

@@ -17,6 +17,7 @@ from nbt.tuning.benchmark.metrics import (
     paired_test,
     ranks,
     regret_curve,
+    regret_unit,
 )
 from nbt.tuning.benchmark.simulated_engine import ReplayedTrial
 from nbt.tuning.benchmark.tabular import TabularBenchmark
@@ -85,6 +86,24 @@ def test_regret_is_measured_from_the_best() -> None:
     assert regret_curve(path, np.asarray([0.9, 0.7]), 0.88, chance_accuracy=0.2) == pytest.approx(
         [0.68, 0.18, 0.18, -0.02]
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "unit"),
+    [
+        ([0.1, 0.5, 0.9], 0.4),
+        ([0.2, 0.9, 0.9], 0.7),
+        ([0.2, 0.9, 0.9 - 1e-15], 0.7),
+        ([-math.inf, -math.inf, -3.0, -1.0], 2.0),
+        ([-math.inf, -8e17, -0.7, -0.7, -0.5], 0.2),
+        ([0.9, 0.9, -math.inf], 1.0),
+        ([0.0, 0.0, 0.0], 1.0),
+        ([-math.inf, -math.inf, 3.0], 1.0),
+        ([0.0, -1e-12, -2e-12], 1e-12),
+    ],
+)
+def test_the_unit_of_regret_is_best_to_median_or_to_worst(values: list[float], unit: float) -> None:
+    assert regret_unit(np.asarray(values)) == pytest.approx(unit)
 
 
 def test_epochs_to_half_a_point_are_counted_from_one() -> None:

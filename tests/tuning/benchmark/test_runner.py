@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from nbt.tuning.benchmark.methods import (
 )
 from nbt.tuning.benchmark.runner import replay, replay_search
 from nbt.tuning.benchmark.tabular import TabularBenchmark
-from nbt.tuning.experience.recorded_table import RecordedTable, describe_dimensions
+from nbt.tuning.experience.recorded_table import RecordedRun, RecordedTable, describe_dimensions
 from nbt.tuning.pruners.base import TrialContext
 from nbt.tuning.space.space import Space
-from tests.tuning.benchmark.tables import LENGTH, SPACE, halve_even, make_table, true_accuracy
+from tests.tuning.benchmark.tables import LENGTH, SPACE, halve_even, make_curve, make_table, true_accuracy
 from tests.tuning.fakes import DATASET, FakeEngine, make_controller, open_fake_study
 
 
@@ -218,6 +219,17 @@ class TestReplay:
     def test_one_table_is_enough_for_methods_without_experience(self, tables: list[RecordedTable]) -> None:
         result = replay(tables[:1], space=SPACE, methods=["random"], seeds=1, budget=4)
         assert result.tasks[0].experience == ()
+
+    def test_regret_is_in_units_to_the_worst_where_the_best_equals_the_median(self) -> None:
+        def with_two_ends(run: RecordedRun) -> RecordedRun:
+            end = 0.3 if run.setting % 4 else 0.7
+            return dataclasses.replace(run, curve=make_curve(1.0 - end, 1.0 - end))
+
+        result = replay([make_table(30, change=with_two_ends)], space=SPACE, methods=["random"], seeds=2, budget=4)
+        [task] = result.tasks
+        assert task.truth.best == task.truth.median == 0.7
+        assert task.range == pytest.approx(0.4)
+        assert set(np.round(task.methods["random"].regret["test"][:, LENGTH - 1 :] / task.range, 9).ravel()) <= {0, 1}
 
     def test_the_horizon_is_limited_by_the_table(self) -> None:
         result = replay([make_table(9)], space=SPACE, methods=["random"], seeds=1, budget=60)

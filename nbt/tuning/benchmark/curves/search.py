@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbt.tuning.benchmark.curves.table import CurveTask, FloatArray
+from nbt.tuning.benchmark.metrics import regret_unit
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -112,12 +113,9 @@ class CurveSearch:
         """Returns the normalised regret after each epoch of the budget, (epochs,).
 
         It is the difference between the best last value of the judging curve in the table and that of the incumbent, in
-        units of the difference between the best and the median, at most 1.
+        units of the difference between the best and the median (`nbt.tuning.benchmark.metrics.regret_unit` says what
+        counts where they are equal), at most 1.
         """
         last = self.task.judged[:, -1]
-        best, median = float(last.max()), float(np.median(last))
-        scale = (
-            max(best - median, 1e-12) if np.isfinite(median) else max(best - float(last[last > -np.inf].min()), 1e-12)
-        )
         path: NDArray[np.int64] = np.array([*self.path, *[self.path[-1]] * (self._epochs - len(self.path))])
-        return np.minimum((best - last[path]) / scale, 1.0)
+        return np.minimum((float(last.max()) - last[path]) / regret_unit(last), 1.0)

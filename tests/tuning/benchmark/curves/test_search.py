@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,18 @@ def test_the_incumbent_is_the_best_finished_setting(search: CurveSearch) -> None
     assert search.path[-2:] == [bad, good]
     assert search.regret()[-1] == 0.0
     assert search.regret()[9] > 0.5
+
+
+def test_regret_where_the_best_equals_the_median_is_that_to_the_worst(search: CurveSearch) -> None:
+    ends = np.where(np.arange(40) < 30, -1.0, -3.0)
+    ends[[1, 2, 3]] = -1.5, -np.inf, -1.0
+    judged = np.tile(ends[:, None], 9)
+    regrets = []
+    for setting in (1, 2, 3, 39):
+        judging = CurveSearch(replace(search.task, judged=judged), 1)
+        judging.train(setting)
+        regrets.append(float(judging.regret()[0]))
+    assert regrets == [0.25, 1.0, 0.0, 1.0]
 
 
 def test_a_diverged_setting_is_no_incumbent(search: CurveSearch) -> None:
