@@ -22,6 +22,8 @@ from nbt.tuning.benchmark.curves.table import CurveTask
 
 FIDELITY = "epoch"
 BUDGET = 20  # full runs, by which SMAC plans its rounds
+# Loss of a run that diverges before any other loss is known: the limit of PyTorch's binary cross entropy.
+FIRST_LOSS = 100.0
 
 
 def priorband(search: CurveSearch, others: Sequence[CurveTask], seed: int) -> None:
@@ -104,10 +106,12 @@ class _Runs:
     def __init__(self, search: CurveSearch) -> None:
         self._search = search
         self._settings: dict[tuple[tuple[str, Any], ...], int] = {}
-        self._worst = 0.0
+        self._worst: float | None = None
 
     def loss(self, params: Mapping[str, Any], epochs: int) -> float:
         """Trains the setting of a proposal up to an epoch and returns the negated score, finite also if it diverges.
+
+        A diverged setting has the worst loss so far, or `FIRST_LOSS`, and is not trained any more.
 
         Raises:
             BudgetSpentError: The budget is spent.
@@ -117,12 +121,12 @@ class _Runs:
             self._settings[key], distance = self._search.nearest_to(dict(params))
             self._search.mark_used(self._settings[key], distance)
         setting = self._settings[key]
-        score = self._search.score(setting) if setting in self._search.trained else -np.inf
-        while self._search.trained.get(setting, 0) < epochs:
+        score = self._search.score(setting) if setting in self._search.trained else 0.0
+        while np.isfinite(score) and self._search.trained.get(setting, 0) < epochs:
             score = self._search.train(setting)
-            if not np.isfinite(score):
-                return self._worst
-        self._worst = max(self._worst, -score)
+        if not np.isfinite(score):
+            return FIRST_LOSS if self._worst is None else self._worst
+        self._worst = -score if self._worst is None else max(self._worst, -score)
         return -score
 
 

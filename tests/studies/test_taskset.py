@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,24 @@ def test_a_promoted_proposal_goes_on_with_its_setting(tasks: list[CurveTask]) ->
     assert search.trained[7] == 4 and len(search.path) == 5
     diverging = tasks[0].params(5)
     assert np.isfinite(runs.loss(diverging, 9)) and search.trained[5] == 9
+
+
+def test_a_diverged_proposal_has_the_worst_loss_so_far(tasks: list[CurveTask]) -> None:
+    from taskset_rivals import FIRST_LOSS, _Runs
+
+    scores = tasks[0].scores.copy()
+    scores[0] = -np.inf
+    scores[5, 2:] = -np.inf
+    task = replace(tasks[0], scores=scores)
+    search = CurveSearch(task, 100)
+    runs = _Runs(search)
+    assert runs.loss(task.params(0), 1) == FIRST_LOSS
+    worst = runs.loss(task.params(5), 1)
+    runs.loss(task.params(7), 9)
+    assert worst == -scores[5, 0] > -scores[7, 8]
+    worst = max(worst, -scores[7, 8])
+    assert runs.loss(task.params(0), 3) == runs.loss(task.params(5), 3) == runs.loss(task.params(5), 3) == worst
+    assert search.trained == {0: 1, 5: 3, 7: 9}, "a diverged setting is not trained any more"
 
 
 @pytest.mark.parametrize("name", ["priorband", "smac"])
