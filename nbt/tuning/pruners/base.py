@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -59,6 +59,16 @@ class ForecastingPruner(Protocol):
     def forecast(self, number: int) -> Mapping[str, Any] | None:
         """Returns the forecasts of a trial in JSON types, or None; see `FitPruner.forecast`."""
         ...
+
+
+def is_in_best_half(score: float, scores: Collection[float]) -> bool:
+    """Returns whether a score is among the best half, rounded down but at least one, of the scores at a rung.
+
+    Args:
+        score: The score.
+        scores: All scores at the rung, this one included.
+    """
+    return score >= sorted(scores, reverse=True)[max(1, len(scores) // 2) - 1]
 
 
 class NoPruner:
@@ -148,8 +158,7 @@ class PositionHalvingPruner:
             self._scores = self._scores_of(context.study, context.number)
         scores = self._scores[rung]
         scores[context.number] = score = last.score(self._metric.name) or 0.0
-        kept = sorted(scores.values(), reverse=True)[: max(1, len(scores) // 2)]
-        if score >= kept[-1]:
+        if is_in_best_half(score, scores.values()):
             return None
         value = self._metric.format_score(score)
         return f"epoch {last.epoch}: {value} is not among the best half at {rung}/3 of the schedule"

@@ -8,7 +8,15 @@ from nbt.errors import UsageError
 from nbt.search_config import PRUNERS
 from nbt.settings import TransferSettings
 from nbt.training.results import EpochResult
-from nbt.tuning.pruners.base import AshaPruner, NoPruner, PositionHalvingPruner, Pruner, TrialContext, make_pruner
+from nbt.tuning.pruners.base import (
+    AshaPruner,
+    NoPruner,
+    PositionHalvingPruner,
+    Pruner,
+    TrialContext,
+    is_in_best_half,
+    make_pruner,
+)
 
 LENGTH = 12
 
@@ -41,6 +49,21 @@ def test_rungs_are_at_a_third_and_two_thirds(study: optuna.Study) -> None:
     assert run(study, asha, [0.9] * LENGTH) == (12, None)
     assert run(study, asha, [0.1] * LENGTH)[0] == 4
     assert run(study, asha, [0.95] * 5 + [0.2] * 7)[0] == 8
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [([3], [3]), ([3, 5], [5]), ([4, 3, 5], [5]), ([4, 3, 5, 1], [4, 5]), ([4, 4, 2, 4], [4, 4, 4])],
+)
+def test_the_best_half_is_rounded_down_to_at_least_one(scores: list[float], kept: list[float]) -> None:
+    assert [score for score in scores if is_in_best_half(score, scores)] == kept
+
+
+def test_the_best_half_is_that_of_optuna(study: optuna.Study) -> None:
+    asha, seen = AshaPruner(LENGTH), list[float]()
+    for accuracy in np.random.default_rng(0).permutation(16) / 16:
+        seen.append(accuracy)
+        assert (run(study, asha, [accuracy] * LENGTH)[0] > 4) == is_in_best_half(accuracy, seen)
 
 
 def test_the_reason_is_a_sentence(study: optuna.Study) -> None:

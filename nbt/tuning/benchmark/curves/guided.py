@@ -2,8 +2,8 @@
 
 Settings of other tables play the role of recorded tasks: the mean of the Gaussian process is a weighted sum of what
 they predict, with uncertain weights, as in `nbt.tuning.surrogate.prior_surrogate`; quantile forests on pairs of curves
-stop trials, as in `nbt.tuning.pruners.curve_forecast`. Without other tables, successive halving with the rungs of
-`nbt.tuning.pruners.base.AshaPruner` stops trials.
+stop trials, as in `nbt.tuning.pruners.curve_forecast`. Without other tables, successive halving with the rungs and
+the rule of `nbt.tuning.pruners.base.AshaPruner` stops trials.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scipy.stats import rankdata
 from nbt.seeds import derive_seed
 from nbt.tuning.benchmark.curves.search import CurveSearch
 from nbt.tuning.benchmark.curves.table import CurveTask, FloatArray
+from nbt.tuning.pruners.base import is_in_best_half
 from nbt.tuning.pruners.curve_forecast import ForecastDistribution
 from nbt.tuning.pruners.quantile_forest import QuantileForest
 from nbt.tuning.samplers.bayesian import expected_improvement
@@ -57,7 +58,7 @@ class _GuidedSearch:
         self._curves, self._points = search.task.model_scores(), search.task.points()
         self._forest = _forest(others) if others else None
         self._sources = np.stack([_predict(other, search.task) for other in others]) if others else None
-        self._forecasts: dict[int, float] = {}
+        self._forecasts: dict[int, float] = {}  # of the stopped trials only
         self._kernel: Kernel | None = None
         self._rung_scores: dict[int, list[float]] = {}
 
@@ -130,16 +131,16 @@ class _GuidedSearch:
         return self._halving_stops(setting, epoch) if self._forest is None else self._forecast_stops(setting, epoch)
 
     def _halving_stops(self, setting: int, epoch: int) -> bool:
-        """Returns whether a trial is in the lower half at one or two thirds of its length."""
+        """Returns whether a trial is not among the best half at one or two thirds of its length."""
         third = -(-self._search.task.length // 3)
         if epoch not in (third, 2 * third):
             return False
         score, scores = float(self._curves[setting, epoch - 1]), self._rung_scores.setdefault(epoch, [])
         scores.append(score)
-        return score < float(np.median(scores))
+        return not is_in_best_half(score, scores)
 
     def _forecast_stops(self, setting: int, epoch: int) -> bool:
-        """Returns whether a trial beats the best finished one with a chance below the threshold; notes the forecast."""
+        """Returns whether the chance to beat the best finished trial is too small to go on; notes the forecast then."""
         task = self._search.task
         references = sorted(filter(self._search.is_complete, self._search.trained), key=self._search.score)[-3:]
         if not references or epoch < _MIN_TRAINED_FRACTION * task.length or self._forest is None:
@@ -151,8 +152,10 @@ class _GuidedSearch:
             for end, (values, weights) in zip(ends, self._forest.outcomes(rows), strict=True)
         ]
         forecast = ForecastDistribution.mixture(parts)
+        if forecast.probability_above(max(ends)) >= _STOP_CHANCE:
+            return False
         self._forecasts[setting] = forecast.mean
-        return forecast.probability_above(max(ends)) < _STOP_CHANCE
+        return True
 
 
 def _features(curve: FloatArray, reference: FloatArray) -> list[float]:

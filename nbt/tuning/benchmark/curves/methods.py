@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from nbt.errors import UsageError, nearest
 from nbt.tuning.benchmark.curves.guided import guided
-from nbt.tuning.benchmark.curves.search import CurveSearch
+from nbt.tuning.benchmark.curves.search import BudgetSpentError, CurveSearch
 from nbt.tuning.benchmark.curves.table import CurveTask
 from nbt.tuning.benchmark.nearest_sampler import NearestRecordedSampler
 from nbt.tuning.controller import tpe
@@ -24,32 +24,39 @@ _MEDIAN_STARTUP_TRIALS = 5
 def _random(search: CurveSearch, others: Sequence[CurveTask], seed: int) -> None:
     rng = np.random.default_rng(seed)
     while True:
-        _train_to_end(search, int(rng.choice(search.unused)))
+        _train_until(search, int(rng.choice(search.unused)), search.task.length)
 
 
 def _i_epoch(epochs: int) -> CurveMethod:
     """Returns random search that trains each setting for so many epochs, and the best of them to its end.
 
     As in Egele et al. 2024 (arXiv 2404.04111), but without a budget that is known in advance: half of the epochs go to
-    new settings, and the other half train the best of all unfinished settings to its end.
+    new settings, and the other half train the best of all unfinished settings to its end. Once every setting has been
+    used, all epochs do.
     """
 
     def run(search: CurveSearch, others: Sequence[CurveTask], seed: int) -> None:
         rng, length = np.random.default_rng(seed), search.task.length
         while True:
-            for _ in range(max(1, (length - epochs) // epochs)):
-                setting = int(rng.choice(search.unused))
-                for _ in range(min(epochs, length)):
-                    search.train(setting)
-            partial = [setting for setting, trained in search.trained.items() if trained < length]
-            _train_to_end(search, max(partial, key=search.score))
+            unused = len(search.task) - len(search.trained)
+            for _ in range(min(unused, max(1, (length - epochs) // epochs))):
+                _train_until(search, int(rng.choice(search.unused)), min(epochs, length))
+            partial = [
+                setting
+                for setting, trained in search.trained.items()
+                if trained < length and np.isfinite(search.score(setting))
+            ]
+            if partial:
+                _train_until(search, max(partial, key=search.score), length)
+            elif not unused:
+                raise BudgetSpentError
 
     return run
 
 
-def _train_to_end(search: CurveSearch, setting: int) -> None:
-    """Trains a setting up to its last epoch or until it diverges."""
-    while search.trained.get(setting, 0) < search.task.length:
+def _train_until(search: CurveSearch, setting: int, epoch: int) -> None:
+    """Trains a setting up to an epoch or until it diverges."""
+    while search.trained.get(setting, 0) < epoch:
         if not np.isfinite(search.train(setting)):
             return
 
@@ -84,11 +91,11 @@ def _optuna(
                 trial.report(score, epoch)
                 if epoch < search.task.length and trial.should_prune():
                     break
-            if not np.isfinite(score):  # TPE needs a number, and a diverged trial is a bad one
-                study.tell(trial, worst if np.isfinite(worst) else 0.0)
-            elif search.is_complete(setting):
+            if search.is_complete(setting):
                 study.tell(trial, score)
-            else:
+            elif not np.isfinite(score) and np.isfinite(worst):  # TPE needs a number for a diverged trial
+                study.tell(trial, worst)
+            else:  # stopped, or diverged before any score: TPE ranks pruned trials without scores last
                 study.tell(trial, state=TrialState.PRUNED)
 
     return run
