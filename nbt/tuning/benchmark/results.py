@@ -89,6 +89,7 @@ class TaskResult:
         benchmark: TabularBenchmark,
         truth: GroundTruth,
         *,
+        name: str,
         horizon: int,
         experience: Sequence[str],
         trials_by_method: Mapping[str, Sequence[Sequence[ReplayedTrial]]],
@@ -98,6 +99,7 @@ class TaskResult:
         Args:
             benchmark: Benchmark of the task.
             truth: Reference accuracies of its settings.
+            name: Name of the task, unique in the replay.
             horizon: Epochs of a search.
             experience: Names of the tables that the methods could use.
             trials_by_method: Trials of each search, one sequence per seed, by the name of the method.
@@ -115,7 +117,7 @@ class TaskResult:
             return MethodResult(trials=searches, regret=regret)
 
         return cls(
-            name=benchmark.header.name,
+            name=name,
             settings=len(benchmark.settings),
             length=benchmark.length,
             horizon=horizon,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -65,13 +66,14 @@ def replay(
         on_progress: Called with the number of finished searches and the number of all searches.
 
     Raises:
-        UsageError: A table cannot be used, a method is unknown, or a number is not positive.
+        UsageError: A table cannot be used, two are of the same task, a method is unknown, or a number is not positive.
     """
     names = tuple(methods) or method_names(ablations=False)
     for name in names:
         get_method(name)
     if not tables:
         raise UsageError("no recorded tables to replay")
+    task_names = _task_names(tables)
     require_positive(seeds=seeds, budget=budget, workers=workers)
     known = tables if experience is None else experience
     tasks = [_make_task(table, known, space, budget) for table in tables]
@@ -87,6 +89,7 @@ def replay(
         TaskResult.from_trials(
             task.benchmark,
             truth,
+            name=task_names[index],
             horizon=task.budget * task.benchmark.length,
             experience=[table.header.name for table in task.experience],
             trials_by_method={name: [trials_by_search[index, name, seed] for seed in range(seeds)] for name in names},
@@ -138,6 +141,26 @@ def replay_search(
     engine.run(controller)
     controller.close()
     return engine.trials
+
+
+def _task_names(tables: Sequence[RecordedTable]) -> list[str]:
+    """Returns a name for each task, with the image size where two tables are of the same dataset and backbone.
+
+    Raises:
+        UsageError: Two tables have the same image size, too.
+    """
+    counts = Counter(table.header.name for table in tables)
+    found: dict[str, RecordedTable] = {}
+    for table in tables:
+        name = table.header.name
+        if counts[name] > 1:
+            name += f", {table.header.image_size} px"
+        if name in found:
+            raise UsageError(
+                f"{found[name].source} and {table.source} are tables of the same task, {name}: replay them one by one"
+            )
+        found[name] = table
+    return list(found)
 
 
 def _make_task(table: RecordedTable, known: Sequence[RecordedTable], space: Space, budget: int) -> _ReplayTask:

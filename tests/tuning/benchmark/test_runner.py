@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,17 @@ def tables() -> list[RecordedTable]:
 
 
 class TestReplay:
+    def test_tasks_have_different_names(self) -> None:
+        small, large = (
+            replace(table, header=replace(table.header, image_size=size))
+            for size, table in ((64, make_table(12, seed=0)), (128, make_table(12, seed=1)))
+        )
+        result = replay([small, large], space=SPACE, methods=["random"], seeds=1, budget=2)
+        name = small.header.name
+        assert [task.name for task in result.tasks] == [f"{name}, 64 px", f"{name}, 128 px"]
+        with pytest.raises(UsageError, match=r"are tables of the same task, .*64 px: replay them one by one"):
+            replay([small, replace(small, source="again")], space=SPACE, methods=["random"], seeds=1, budget=2)
+
     def test_all_methods_run_with_all_seeds_on_all_tasks(self, tables: list[RecordedTable]) -> None:
         progress: list[tuple[int, int]] = []
         result = replay(
