@@ -4,9 +4,12 @@ Collects the rows from which `nbt.tuning.experience.backbone_forecast` learns it
 with the data set left out. A row is a data set and a backbone with its weights: the probe accuracies of its fit
 profile, and the test accuracy of the settings with the best validation accuracy
 
-- among the 27 to 220 settings of a recorded table, or
+- among the 27 to 220 settings of a recorded table of a tuning data set, or
 - among three learning rates of plain fine-tuning at several numbers of pretrained units, from the runs of an older
   design of `studies/fit_validity.py`. Only backbones with BatchNorm are used: these rates do not train the others.
+
+The tables of the judging data sets (`recorded/judging/`, if they exist) are forecast from all of these rows and are not
+among them.
 
     python studies/backbone_forecast.py     # seconds; writes studies/recorded/backbones.csv, studies/results/*.md
 """
@@ -27,10 +30,12 @@ DATASETS = {"cub50": "cub", "CUB_200_2011": "cub"}
 WITHOUT_NORM = ("squeezenet1_0", "conv3")
 
 
-def table_rows() -> list[dict[str, object]]:
-    """Returns a row per recorded table."""
+def table_rows(*, judging: bool = False) -> list[dict[str, object]]:
+    """Returns a row per recorded table of the tuning data sets, or of the judging ones."""
     rows = []
     for path in sorted((HERE / "recorded").rglob("*.parquet")):
+        if (path.parent.name == "judging") != judging:
+            continue
         table = RecordedTable.load(path)
         header = table.header
         tested = [(run.val_accuracy, run.test_accuracy) for run in table.runs if run.test_accuracy is not None]
@@ -70,11 +75,11 @@ def _row(dataset: str, backbone: str, source: str, scalars: dict[str, float], ac
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def leave_out_errors(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns the forecast of each row from the rows of the other data sets."""
+def forecast_errors(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Returns the errors of the forecast of each row from the known rows of other data sets."""
     results = []
     for row in rows.itertuples():
-        forecaster = BackboneForecaster(rows[rows["dataset"] != row.dataset])
+        forecaster = BackboneForecaster(known[known["dataset"] != row.dataset])
         forecast = forecaster.forecast(row.ridge, row.knn)
         results.append(
             {
@@ -93,14 +98,16 @@ def main() -> None:
     found = pd.DataFrame([*table_rows(), *fit_validity_rows()], columns=COLUMNS)
     found = found.sort_values(["dataset", "backbone", "source", "ridge"])
     found.to_csv(HERE / "recorded" / "backbones.csv", index=False, lineterminator="\n")
-    rows = read_rows()
-    errors = leave_out_errors(rows)
+    rows, judging = read_rows(), pd.DataFrame(table_rows(judging=True), columns=COLUMNS)
+    errors = forecast_errors(rows, rows)
     groups = [("all", errors), *((str(name), group) for name, group in errors.groupby("dataset"))]
     groups += [(str(name), group) for name, group in errors.groupby("source")]
+    if len(judging):
+        groups.append(("judging data sets", forecast_errors(judging, rows)))
     lines = [
         "# Forecast of the accuracy of a backbone from probes of its features\n",
-        "Each row is forecast from the rows of the other data sets. Errors and widths are in points of test accuracy;",
-        "the intervals are of 80 %.\n",
+        "Each row is forecast from the rows of the other data sets; the judging data sets, from all rows. Errors and",
+        "widths are in points of test accuracy; the intervals are of 80 %.\n",
         "| rows | number | mean absolute error | mean error | covered | mean width |",
         "|---|---|---|---|---|---|",
         *(
