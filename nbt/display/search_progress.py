@@ -133,7 +133,10 @@ class SearchProgress(Progress, StudyObserver):
         self._running.pop(trial.number, None)
         self._counts[trial.outcome] += 1
         best = self._best = next(iter(rank_trials([*filter(None, [self._best]), trial], self._metric.name)), None)
-        reached = "" if best is None else ", the best so far" if trial is best else f"; best {self._value(best)}"
+        if best is None or best.diverged:  # no trial has a result yet
+            reached = ""
+        else:
+            reached = ", the best so far" if trial is best else f"; best {self._value(best)}"
         self._line(f"{self._describe(trial)}{reached}; {', '.join(filter(None, self._spent_texts()))}")
         self._locations.pop(trial.number, None)
 

@@ -119,6 +119,20 @@ def test_without_a_terminal_there_is_one_line_per_trial_and_activity(
     ]
 
 
+def test_a_diverged_trial_is_not_the_best_so_far(progress: SearchProgress, err: Callable[[], list[str]]) -> None:
+    with progress:
+        progress.study_started(make_record())
+        start_trial(progress, 0, 0.0)
+        diverged = make_trial(0, "complete", 0.0)
+        diverged = replace(diverged, curve=tuple(replace(each, diverged=True) for each in diverged.curve))
+        progress.trial_finished(diverged)
+        start_trial(progress, 1, 0.2)
+        progress.trial_finished(make_trial(1, "complete", 0.2))
+    first, second = (line for line in err() if line.startswith("trial "))
+    assert "diverged" in first and "best" not in first
+    assert "the best so far" in second
+
+
 def test_quiet_prints_nothing(err: Callable[[], list[str]]) -> None:
     out = Output()
     out.configure(verbosity=-1)

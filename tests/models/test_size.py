@@ -28,9 +28,9 @@ def test_the_latency_is_that_of_one_image_in_milliseconds() -> None:
     with torch.inference_mode():
         times = []
         for _ in range(20):
-            started = time.perf_counter()
+            started = time.process_time()
             model(image)
-            times.append(1e3 * (time.perf_counter() - started))
+            times.append(1e3 * (time.process_time() - started))
     assert 0.2 * min(times) < measured < 5 * max(times)
     assert torch.get_num_threads() == threads
     small = build_backbone(parse_backbone("conv3(width=8)"), 5, image_size=28, seed=0)

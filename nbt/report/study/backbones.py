@@ -112,6 +112,11 @@ def _front(
     return front
 
 
+def _is_unknown(result: CandidateResult, quantity: float | None) -> bool:
+    """Returns whether it is not known where a backbone lies: without a full-length trial, or without the quantity."""
+    return result.reached is None or quantity is None
+
+
 def candidates_json(record: StudyRecord) -> list[dict[str, Any]]:
     """Returns the backbones of a study in JSON types, the reference first; none for a study of one backbone."""
     metric, results = METRICS[record.config.metric], candidate_results(record)
@@ -140,8 +145,8 @@ def candidates_json(record: StudyRecord) -> list[dict[str, Any]]:
                 if result.final is None
                 else interval_json(value_interval(result.final.validation, metric)),
                 "recommended": result.is_recommended,
-                "on_latency_front": result in fastest,
-                "on_parameters_front": result in smallest,
+                "on_latency_front": None if _is_unknown(result, result.latency) else result in fastest,
+                "on_parameters_front": None if _is_unknown(result, result.parameters) else result in smallest,
                 "licence": "" if known is None else known.licence,
                 "text": "" if known is None else known.text,
             }

@@ -229,6 +229,7 @@ class Finals(TrialSource):
                 cheaper_than=cheaper_than,
                 costs=self._costs,
                 needs_no_weights=leader in self._from_scratch and self._state.best not in self._from_scratch,
+                diverged=sum(run.diverged for run in default_runs),
             ),
             "folds": True,
             "comparisons": self._comparisons,

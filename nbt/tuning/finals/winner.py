@@ -135,6 +135,7 @@ def describe_comparison(
     cheaper_than: str | None = None,
     costs: Mapping[str, float] | None = None,
     needs_no_weights: bool = False,
+    diverged: int = 0,
 ) -> str:
     """Returns a sentence that compares the recommended finalist with the default recipe.
 
@@ -148,6 +149,7 @@ def describe_comparison(
             recipe if the best one is cheaper than that, else None.
         costs: Name of each finalist -> relative cost of its training; needed with `cheaper_than`.
         needs_no_weights: Whether the finalist is recommended instead of the best one because it trains from scratch.
+        diverged: Number of runs of the default recipe that diverged.
     """
     is_better = versus_default is not None and versus_default.low is not None and versus_default.low > 0
     reason = ""
@@ -169,7 +171,8 @@ def describe_comparison(
     bounds = f"{' to '.join(ends if metric.higher_is_better else reversed(ends))}, {versus_default.n} seeds"
     if is_better:
         text = f"{_capitalise_first(name)} is better than the {default} by {points[1:]} (95 % interval {bounds})."
-        return f"{text}{reason}"
+        failed = f" The {default} diverged in {diverged} of these runs, which count as the worst." if diverged else ""
+        return f"{text}{failed}{reason}"
     result = f"cannot be distinguished from the {default}: {points} (95 % interval {bounds})."
     return f"{_capitalise_first(name)} {result}{reason}"
 

@@ -69,8 +69,8 @@ def test_final_runs_count_more_than_the_best_trial() -> None:
 def test_json_has_latency_and_both_fronts() -> None:
     documents = candidates_json(backbone_study())
     assert [document["latency"] for document in documents] == [8.0, 2.5, 30.0]
-    assert [document["on_latency_front"] for document in documents] == [False, True, False]
-    assert [document["on_parameters_front"] for document in documents] == [True, True, False]
+    assert [document["on_latency_front"] for document in documents] == [False, True, None]
+    assert [document["on_parameters_front"] for document in documents] == [True, True, None]
 
 
 def test_backbones_of_a_damaged_study_are_on_no_front() -> None:

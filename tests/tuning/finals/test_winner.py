@@ -186,6 +186,11 @@ class TestDescribeComparison:
             "Trial 12 is better than the default recipe by 2.1 points (95 % interval +0.8 to +3.4, 5 seeds)."
         )
 
+    def test_runs_of_the_default_recipe_that_diverged_are_named(self) -> None:
+        interval = Interval(mean=0.34, low=0.18, high=0.5, n=3)
+        text = describe_comparison("trial 12", DEFAULT, interval, diverged=3)
+        assert text.endswith("3 seeds). The default recipe diverged in 3 of these runs, which count as the worst.")
+
     def test_not_distinguishable(self) -> None:
         text = describe_comparison("trial 12", DEFAULT, Interval(mean=0.004, low=-0.01, high=0.018, n=5))
         assert "cannot be distinguished from the default recipe: +0.4 points" in text
