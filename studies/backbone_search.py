@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from command_line import run_and_report_parser
 from machine import machine
 from nbt_command import REPOSITORY, run_nbt
 from study_rows import append_row, read_rows
@@ -60,15 +61,9 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Runs searches and trainings, or writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run what has no row yet")
-    run.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    parser, run = run_and_report_parser(__doc__, ROWS)
     run.add_argument("--datasets", nargs="+", default=list(DATASETS))
     run.add_argument("--budget", type=int, default=BUDGET)
-    report = commands.add_parser("report", help="write the report of the stored rows")
-    for command in (run, report):
-        command.add_argument("--rows", type=Path, default=ROWS)
     args = parser.parse_args()
     if args.command == "report":
         args.rows.with_suffix(".md").write_text(summarise(read_rows(args.rows)), encoding="utf-8")
@@ -83,7 +78,7 @@ def main() -> None:
 
 
 def search(dataset: str, args: argparse.Namespace) -> Row:
-    """Runs a search over the four networks, kills it once and resumes it; returns its row."""
+    """Searches over the four networks, kills the search once and resumes it; returns its row."""
     shared, started = args.shared.resolve(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"backbones-{dataset}-") as path:
         folder = Path(path)

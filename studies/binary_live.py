@@ -31,9 +31,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from command_line import judging_datasets, run_and_report_parser
 from machine import machine
 from nbt_command import REPOSITORY, run_nbt
-from small_tasks import BACKBONE, IMAGE_SIZE, WEIGHTS
+from small_tasks import BACKBONE, IMAGE_SIZE, search_options
 from study_rows import append_row, read_rows
 
 from nbt.tuning.intervals import t_interval
@@ -50,14 +51,8 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Runs the searches or writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run the searches that are not stored yet")
-    run.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    parser, run = run_and_report_parser(__doc__, ROWS)
     run.add_argument("--budget", default=BUDGET)
-    report = commands.add_parser("report", help="write the report of the stored searches")
-    for command in (run, report):
-        command.add_argument("--rows", type=Path, default=ROWS)
     args = parser.parse_args()
     if args.command == "report":
         args.rows.with_suffix(".md").write_text(summarise(read_rows(args.rows)), encoding="utf-8")
@@ -74,7 +69,7 @@ def main() -> None:
 
 def judging(shared: Path) -> list[str]:
     """Returns the first and the last judging data set by name."""
-    names = sorted(yaml.safe_load((shared / "data" / "tasks.yaml").read_text(encoding="utf-8"))["judging"])
+    names = sorted(judging_datasets(shared))
     return [names[0], names[-1]]
 
 
@@ -92,16 +87,9 @@ def search(dataset: str, seed: int, arm: str, args: argparse.Namespace) -> Row:
         folder = Path(path)
         (folder / "transfer.yaml").write_text(yaml.safe_dump(transfer_space(), sort_keys=False), encoding="utf-8")
         options = {
-            "dataset": shared / "data" / dataset,
-            "backbone": BACKBONE,
-            "weights": shared / WEIGHTS,
-            "image-size": IMAGE_SIZE,
+            **search_options(shared, dataset, seed, args.budget, folder),
             "space": BINARY if arm == BINARY else folder / "transfer.yaml",
             "epochs": EPOCHS,
-            "seed": seed,
-            "budget": args.budget,
-            "study": "live",
-            "out": folder / "reports",
         }
         result = run_nbt("search", folder, options)
     return {

@@ -38,9 +38,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from command_line import judging_datasets, run_and_report_parser
 from machine import machine
 from nbt_command import REPOSITORY, run_nbt
-from small_tasks import BACKBONE, IMAGE_SIZE, WEIGHTS
+from small_tasks import BACKBONE, IMAGE_SIZE, STUDY, search_options
 from study_rows import append_row, read_rows
 
 from nbt.tuning.intervals import Interval, t_interval
@@ -60,26 +61,17 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Runs the searches or writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run the searches that are not stored yet")
-    run.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    parser, run = run_and_report_parser(__doc__, ROWS)
     run.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     run.add_argument("--datasets", nargs="+", help="names; those that only judge, of tasks.yaml, by default")
     run.add_argument("--budget", default=BUDGET)
-    report = commands.add_parser("report", help="write the report of the stored searches")
-    for command in (run, report):
-        command.add_argument("--rows", type=Path, default=ROWS)
     args = parser.parse_args()
     if args.command == "report":
         args.rows.with_suffix(".md").write_text(summarise(read_rows(args.rows)), encoding="utf-8")
         return
     done = {(row["dataset"], row["seed"], row["arm"], row["budget"]) for row in read_rows(args.rows)}
-    names = (
-        args.datasets or yaml.safe_load((args.shared / "data" / "tasks.yaml").read_text(encoding="utf-8"))["judging"]
-    )
     for seed in SEEDS:
-        for dataset in names:
+        for dataset in args.datasets or judging_datasets(args.shared):
             for arm in args.arms:
                 if (dataset, seed, arm, args.budget) not in done:
                     row = search(dataset, seed, arm, args)
@@ -116,18 +108,11 @@ def search(dataset: str, seed: int, arm: str, args: argparse.Namespace) -> Row:
     with tempfile.TemporaryDirectory(prefix=f"live-{dataset}-{arm}-") as path:
         folder = Path(path)
         options = {
-            "dataset": shared / "data" / dataset,
-            "backbone": BACKBONE,
-            "weights": shared / WEIGHTS,
-            "image-size": IMAGE_SIZE,
-            "seed": seed,
-            "budget": args.budget,
-            "study": "live",
-            "out": folder / "reports",
+            **search_options(shared, dataset, seed, args.budget, folder),
             **options_of(arm, folder),
         }
         result = run_nbt("search", folder, options, flags=() if arm == DEFAULT else ("no-heuristics",))
-        record = read_study(resolve_storage(None, folder), "live")
+        record = read_study(resolve_storage(None, folder), STUDY)
     difference = result["test_difference"]
     return {
         "dataset": dataset,

@@ -32,10 +32,11 @@ from typing import Any
 
 import pandas as pd
 import torch
+from command_line import run_and_report_parser
 from machine import machine
 from nbt_command import run_nbt
 from optimism import ROWS as INTACT_ROWS
-from small_tasks import BACKBONE, IMAGE_SIZE, WEIGHTS
+from small_tasks import BACKBONE, IMAGE_SIZE, STUDY, WEIGHTS, search_options
 from study_rows import append_row, read_rows
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -49,15 +50,9 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Runs the searches or writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run the searches that are not stored yet")
-    run.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    parser, run = run_and_report_parser(__doc__, ROWS)
     run.add_argument("--datasets", nargs="+", default=list(DATASETS))
     run.add_argument("--budget", default=BUDGET)
-    report = commands.add_parser("report", help="write the report of the stored searches")
-    for command in (run, report):
-        command.add_argument("--rows", type=Path, default=ROWS)
     args = parser.parse_args()
     if args.command == "report":
         args.rows.with_suffix(".md").write_text(summarise(read_rows(args.rows), read_rows(INTACT_ROWS)), "utf-8")
@@ -97,17 +92,11 @@ def search(kind: str, dataset: str, seed: int, args: argparse.Namespace) -> Row:
         state = torch.load(shared / WEIGHTS, weights_only=True)
         torch.save(spoil(state, kind, seed), folder / "weights.pth")
         options = {
-            "dataset": shared / "data" / dataset,
-            "backbone": BACKBONE,
+            **search_options(shared, dataset, seed, args.budget, folder),
             "weights": folder / "weights.pth",
-            "image-size": IMAGE_SIZE,
-            "seed": seed,
-            "budget": args.budget,
-            "study": "negative",
-            "out": folder / "reports",
         }
         result = run_nbt("search", folder, options)
-        trials = pd.read_csv(folder / "reports" / "negative" / "trials.csv")
+        trials = pd.read_csv(folder / "reports" / STUDY / "trials.csv")
     return {
         "kind": kind,
         "dataset": dataset,

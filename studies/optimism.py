@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from command_line import judging_datasets, run_and_report_parser
 from machine import machine
 from nbt_command import run_nbt
 from scipy.stats import norm
@@ -52,23 +52,17 @@ Row = Mapping[str, Any]
 
 def main() -> None:
     """Runs the searches or writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run the searches that are not stored yet")
-    run.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    parser, run = run_and_report_parser(__doc__, ROWS)
     run.add_argument("--datasets", nargs="+", help="names; those that only judge, of tasks.yaml, by default")
     run.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds of the draws and searches")
     run.add_argument("--budget", default="12")
     run.add_argument("--workers", default="auto")
-    run.add_argument("--rows", type=Path, default=ROWS)
-    report = commands.add_parser("report", help="write the report of the stored searches")
-    report.add_argument("--rows", type=Path, default=ROWS)
     args = parser.parse_args()
     if args.command == "report":
         REPORT.write_text(summarise(read_rows(args.rows)), encoding="utf-8")
         print(REPORT.read_text())
         return
-    names = args.datasets or yaml.safe_load((args.shared / "data" / "tasks.yaml").read_text())["judging"]
+    names = args.datasets or judging_datasets(args.shared)
     for seed in args.seeds:
         for name in names:
             rows = {(row["dataset"], row["seed"], row["budget"]): row for row in read_rows(args.rows)}

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from command_line import run_and_report_parser
+
 from nbt.machine.cores import usable_cores
 from nbt.tuning.engines.cpu_threads import thread_environment
 
@@ -35,14 +37,8 @@ def study_parser(
         rows: Default file of its rows.
         items: What `--shard` divides, such as "data set".
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train what has no row yet")
-    run.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    parser, run = run_and_report_parser(description, rows)
     run.add_argument("--minutes", type=float, default=180.0, help="no new run after this time")
-    report = commands.add_parser("report", help="write the report of the stored rows")
-    for command in (run, report):
-        command.add_argument("--rows", type=Path, default=rows)
     add_shard_option(run, items)
     return parser, run
 

@@ -28,6 +28,7 @@ from nbt.tuning.transferred_priors import TransferredPriors
 BACKBONE, WEIGHTS = "mobilenet_v2(width_mult=0.35)", "weights/mobilenet_v2_035-imagenet.pth"
 IMAGE_SIZE, EPOCHS = 64, 12
 MAX_TEST_IMAGES = 750
+STUDY = "study"
 CURVE = ("train_loss", "val_loss", "val_accuracy", "seconds", "cpu_seconds")
 """Fields of `nbt.training.results.EpochResult` in the curve of a row, in this order."""
 
@@ -120,3 +121,25 @@ def changed(settings: TransferSettings) -> dict[str, Any]:
     """Returns the settings that differ from the default recipe, in JSON types."""
     default = default_recipe(EPOCHS).to_dict()
     return {name: value for name, value in repair(settings).to_dict().items() if value != default[name]}
+
+
+def search_options(shared: Path, dataset: str, seed: int, budget: str, folder: Path) -> dict[str, object]:
+    """Returns options of `nbt search` for the small backbone, with a study of the name `STUDY`.
+
+    Args:
+        shared: Absolute path of the folder with data/ and weights/.
+        dataset: Name of the data set.
+        seed: Seed of the search.
+        budget: Its budget.
+        folder: Working folder of the search, which gets reports/.
+    """
+    return {
+        "dataset": shared / "data" / dataset,
+        "backbone": BACKBONE,
+        "weights": shared / WEIGHTS,
+        "image-size": IMAGE_SIZE,
+        "seed": seed,
+        "budget": budget,
+        "study": STUDY,
+        "out": folder / "reports",
+    }

@@ -33,7 +33,7 @@ _FIT_EVERY = 5
 
 
 def guided(search: CurveSearch, others: Sequence[CurveTask], seed: int) -> None:
-    """Runs a search until its budget is spent.
+    """Searches with nbt's model until the budget of the search is spent.
 
     Args:
         search: The search.

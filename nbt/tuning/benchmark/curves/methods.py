@@ -16,7 +16,7 @@ from nbt.tuning.benchmark.nearest_sampler import NearestRecordedSampler
 from nbt.tuning.controller import tpe
 
 CurveMethod = Callable[[CurveSearch, Sequence[CurveTask], int], None]
-"""Runs a search until `BudgetSpentError`; the arguments are the search, the other tables and the seed."""
+"""A method, which trains settings until `BudgetSpentError`; the arguments are search, other tables and seed."""
 
 _MEDIAN_STARTUP_TRIALS = 5
 
